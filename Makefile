@@ -1,0 +1,40 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+.PHONY: demo test check bench slow constraints clean
+
+demo: $(STAMP)-core  ## train on the embedded digits, evaluate, draw the report
+	$(BIN)/clearsight train digits --hidden 64,32 --epochs 30 --schedule cosine --weight-history
+
+test: $(STAMP)-dev  ## all tests but the slow ones
+	$(BIN)/python -m pytest
+
+check: $(STAMP)-dev  ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+slow: $(STAMP)-dev  ## the published experiments
+	$(BIN)/python -m pytest -m slow
+
+bench: $(STAMP)-dev  ## side by side with peers; writes docs/benchmarks.md
+	$(BIN)/python -m benchmarks.dense --json docs/benchmarks/dense.json --table docs/benchmarks.md
+
+$(VENV)/bin/pip:
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP)-core: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(STAMP)-dev: pyproject.toml constraints.txt $(STAMP)-core
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+constraints: $(STAMP)-dev  ## write the versions in use as the locked ones
+	$(BIN)/pip freeze --exclude-editable | sort -f > constraints.txt
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,391 @@
+"""Seconds per epoch of dense networks: this project, scikit-learn and PyTorch in turns, one thread each.
+
+    python -m benchmarks.dense [--rounds 5] [--json FILE] [--table FILE] [--quick]
+
+Beside them the matrix products of the epoch alone, which no implementation on the same BLAS can beat, and the throughput
+of several models trained side by side. It asserts nothing about time.
+"""
+
+import os
+import warnings
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from benchmarks import (
+    Prepare,
+    Work,
+    describe_run,
+    load_average,
+    measure_in_turns,
+    parse_arguments,
+    render_rows,
+    render_run,
+    summarize,
+    write_results,
+)
+from clearsight.data.dataset import TRAIN, Dataset, build_dataset
+from clearsight.data.load import load_data
+from clearsight.data.preprocess import fit_preprocess
+from clearsight.dense import kernel
+from clearsight.dense.recipe import Recipe
+from clearsight.errors import DataError
+from clearsight.models.initialize import initialize
+from clearsight.models.mlp import MLP
+
+Arrays = tuple[NDArray[np.float32], ...]
+Batches = Callable[[], Iterable[Any]]  # (inputs, labels) of an epoch
+OURS = "clearsight"
+SKLEARN, LOADER, SLICES = "scikit-learn MLPClassifier", "PyTorch, DataLoader", "PyTorch, tensor slices"
+PEERS = (SKLEARN, LOADER, SLICES)
+COMPILED, NUMPY = "matrix products alone, compiled loop", "matrix products alone, NumPy calls"
+NUM_MODELS = 8  # trained side by side
+QUICK_ROWS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One network, the data it learns and how. `density` is the share of pixels that are not 0 in the real pictures."""
+
+    key: str
+    sizes: tuple[int, ...]
+    activation: str
+    batch_size: int
+    lr: float
+    momentum: float
+    data: str
+    density: float
+    scaling: str
+    rows: int
+    epochs: int  # in one measurement
+
+    @property
+    def num_flops(self) -> int:
+        """Floating point operations of an epoch's matrix products: forward, dW, and dX of all layers but the first."""
+        pairs = list(zip(self.sizes[:-1], self.sizes[1:], strict=True))
+        return 2 * self.rows * (2 * sum(m * n for m, n in pairs) + sum(m * n for m, n in pairs[1:]))
+
+
+CASES = (
+    Case("a", (64, 32, 16, 10), "relu", 25, 0.01, 0.0, "digits", 0.51, "unit", 1540, 20),
+    Case("b", (784, 128, 10), "sigmoid", 32, 0.32, 0.5, "mnist", 0.19, "unit", 60_000, 1),
+    Case("c", (784, 50, 10), "relu", 100, 0.07, 0.0, "fashion-mnist", 0.50, "symmetric", 44_800, 2),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Pixels (N, inputs) as stored with their scaling, the same as float32 `inputs` for the peers, and labels (N,)."""
+
+    source: str
+    pixels: NDArray[Any]
+    labels: NDArray[np.int64]
+    scale: NDArray[np.float32]
+    offset: NDArray[np.float32]
+    inputs: NDArray[np.float32]
+
+
+def make_pictures(case: Case) -> Dataset:
+    """Random pictures of the case's number, size and density."""
+    rng = np.random.default_rng(0)
+    values = rng.integers(1, 256, (case.rows, case.sizes[0]), np.uint8)
+    values[rng.random(values.shape, np.float32) >= case.density] = 0
+    labels = np.arange(case.rows) % case.sizes[-1]
+    return build_dataset({"train": (values, labels)}, name=f"synthetic, {case.density:.0%} of pixels not 0")
+
+
+def load_pictures(case: Case) -> Pictures:
+    """The real training pictures where this machine has enough of them, else synthetic ones; `source` says which."""
+    try:
+        dataset = load_data(case.data)
+        rows = np.flatnonzero(dataset.given == TRAIN)
+        if case.data == "digits":  # the study's split: the file's first 154 of each digit, see recipe D2
+            rows = np.concatenate([np.flatnonzero(dataset.labels == k)[:154] for k in range(10)])
+        if len(rows) < case.rows or dataset.images[0].size != case.sizes[0]:
+            raise DataError(f"{case.data} must be complete, got {len(rows)} rows. Fetch it anew.")
+    except DataError:
+        dataset, rows = make_pictures(case), np.arange(case.rows)
+    rows = rows[: case.rows]
+    preprocess = fit_preprocess(dataset, rows, scaling=case.scaling)
+    images = dataset.images[rows]
+    return Pictures(
+        source=dataset.name,
+        pixels=images.reshape(len(rows), -1),
+        labels=dataset.labels[rows],
+        scale=preprocess.scale,
+        offset=preprocess.offset,
+        inputs=np.ascontiguousarray(preprocess.apply(images)),
+    )
+
+
+# Each `prepare_` sets up an untrained network and returns the work of training it for some epochs.
+def prepare_ours(case: Case, data: Pictures, *, epochs: int, seed: int = 0) -> Work:
+    """`kernel.train_steps`, an epoch a call, on the stored pixels; drawing the order is part of the work."""
+    net = MLP(case.sizes, (case.activation,) * (len(case.sizes) - 2))
+    recipe = Recipe(optimizer="momentum" if case.momentum else "sgd", momentum=case.momentum)
+    params = initialize(net, init="xavier", seed=seed)
+    slots = np.zeros((recipe.num_slots, params.size), np.float32)
+    steps = -(-case.rows // case.batch_size)
+    rng, lrs, targets = np.random.default_rng(seed), np.full(steps, case.lr), np.zeros((0, case.sizes[-1]), np.float32)
+
+    def work() -> float:
+        for epoch in range(epochs):
+            losses, _ = kernel.train_steps(
+                net, recipe, inputs=data.pixels, labels=data.labels, targets=targets, order=rng.permutation(case.rows),
+                batch_size=case.batch_size, scale=data.scale, offset=data.offset, params=params, slots=slots, lrs=lrs,
+                first_batch=0, first_step=epoch * steps, seed=seed,
+            )  # fmt: skip
+        return float(losses.mean())
+
+    return work
+
+
+def prepare_sklearn(case: Case, data: Pictures, *, epochs: int) -> Work:
+    """One `fit` of `max_iter` epochs that cannot stop early, without the L2 penalty that is its default."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPClassifier
+
+    model = MLPClassifier(
+        case.sizes[1:-1], activation={"sigmoid": "logistic"}.get(case.activation, case.activation), solver="sgd",
+        alpha=0.0, batch_size=case.batch_size, learning_rate_init=case.lr, momentum=case.momentum,
+        nesterovs_momentum=False, max_iter=epochs, tol=0.0, n_iter_no_change=epochs + 1, early_stopping=False,
+        random_state=0,
+    )  # fmt: skip
+
+    def work() -> float:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(data.inputs, data.labels)
+        return float(model.loss_)
+
+    return work
+
+
+def _load_batches(inputs: Any, labels: Any, batch_size: int) -> Batches:
+    from torch.utils.data import DataLoader, TensorDataset
+
+    loader = DataLoader(TensorDataset(inputs, labels), batch_size=batch_size, shuffle=True, num_workers=0)
+    return lambda: loader
+
+
+def _slice_batches(inputs: Any, labels: Any, batch_size: int) -> Batches:
+    import torch
+
+    def batches() -> Iterable[Any]:
+        order = torch.randperm(len(inputs))
+        for start in range(0, len(inputs), batch_size):
+            rows = order[start : start + batch_size]
+            yield inputs[rows], labels[rows]
+
+    return batches
+
+
+def prepare_torch(case: Case, data: Pictures, *, epochs: int, batches_of: Callable[[Any, Any, int], Batches]) -> Work:
+    """The usual loop, with batches from a DataLoader or from slices of shuffled row numbers."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    activation = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid}[case.activation]
+    layers: list[nn.Module] = []
+    for fan_in, units in zip(case.sizes[:-1], case.sizes[1:], strict=True):
+        layers += [nn.Linear(fan_in, units), activation()]
+    model, criterion = nn.Sequential(*layers[:-1]), nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=case.lr, momentum=case.momentum)
+    batches = batches_of(torch.from_numpy(data.inputs), torch.from_numpy(data.labels), case.batch_size)
+
+    def work() -> float:
+        for _ in range(epochs):
+            total, steps = 0.0, 0
+            for inputs, labels in batches():
+                optimizer.zero_grad()
+                loss = criterion(model(inputs), labels)
+                loss.backward()
+                optimizer.step()
+                total, steps = total + loss.item(), steps + 1
+        return total / steps
+
+    return work
+
+
+def _multiply(
+    times: int, inputs: Arrays, weights: Arrays, deltas: Arrays, outputs: Arrays, slopes: Arrays, back: Arrays
+) -> None:
+    """The matrix products of `times` steps, with one array a layer in each tuple and nothing allocated."""
+    for _ in range(times):
+        for i in range(len(weights)):
+            np.dot(inputs[i], weights[i], outputs[i])
+        for i in range(len(weights) - 1, -1, -1):
+            np.dot(inputs[i].T, deltas[i], slopes[i])
+            if i > 0:
+                np.dot(deltas[i], weights[i].T, back[i])
+
+
+# Compiled, np.dot calls SciPy's BLAS, as the kernel does; NumPy brings its own.
+_multiply_compiled: Callable[..., None] = njit(nogil=True)(_multiply)
+
+
+def prepare_products(case: Case, *, epochs: int, compiled: bool) -> Work:
+    """Nothing but the matrix products of the epochs, at their exact shapes, the smaller last batch included."""
+    rng = np.random.default_rng(0)
+
+    def arrays(rows: int) -> list[Arrays]:
+        weights = list(zip(case.sizes[:-1], case.sizes[1:], strict=True))
+        inputs, outputs = [(rows, m) for m, _ in weights], [(rows, n) for _, n in weights]
+        order = (inputs, weights, outputs, outputs, weights, inputs)  # as in `_multiply`
+        return [tuple(rng.standard_normal(shape, np.float32) for shape in shapes) for shapes in order]
+
+    multiply = _multiply_compiled if compiled else _multiply
+    steps, rest = divmod(case.rows, case.batch_size)
+    full, last = arrays(case.batch_size), arrays(rest or 1)
+
+    def work() -> None:
+        for _ in range(epochs):
+            multiply(steps, *full)
+            multiply(min(rest, 1), *last)
+
+    return work
+
+
+def prepare_many(case: Case, data: Pictures, *, epochs: int, workers: int) -> Work:
+    """`NUM_MODELS` of ours, with different seeds, on a pool of threads."""
+    models = [prepare_ours(case, data, epochs=epochs, seed=seed) for seed in range(NUM_MODELS)]
+
+    def work() -> None:
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(lambda model: model(), models))
+
+    return work
+
+
+def build_contestants(case: Case, data: Pictures, *, epochs: int, torch: bool) -> dict[str, Prepare]:
+    """By name, in the order of their turns."""
+    found: dict[str, Prepare] = {
+        OURS: partial(prepare_ours, case, data, epochs=epochs),
+        SKLEARN: partial(prepare_sklearn, case, data, epochs=epochs),
+    }
+    if torch:
+        found[LOADER] = partial(prepare_torch, case, data, epochs=epochs, batches_of=_load_batches)
+        found[SLICES] = partial(prepare_torch, case, data, epochs=epochs, batches_of=_slice_batches)
+    found[COMPILED] = partial(prepare_products, case, epochs=epochs, compiled=True)
+    found[NUMPY] = partial(prepare_products, case, epochs=epochs, compiled=False)
+    return found
+
+
+def measure_case(case: Case, *, rounds: int, torch: bool) -> dict[str, Any]:
+    """Everything that the record says of one case, all raw times included."""
+    data = load_pictures(case)
+    measure_in_turns(build_contestants(case, data, epochs=1, torch=torch), rounds=1)  # compiles and warms up
+    raw = measure_in_turns(build_contestants(case, data, epochs=case.epochs, torch=torch), rounds=rounds)
+    rows: dict[str, dict[str, Any]] = {}
+    for name, record in raw.items():
+        seconds = [s / case.epochs for s in record.pop("seconds")]
+        rows[name] = {"seconds_per_epoch": seconds, **summarize(seconds), **record}
+    for row in rows.values():
+        row["ratio"] = row["median"] / rows[OURS]["median"]
+    return {
+        **{name: getattr(case, name) for name in case.__slots__ if name != "density"},
+        "source": data.source,
+        "flops_per_epoch": case.num_flops,
+        "contestants": rows,
+        "fastest_peer": min((name for name in PEERS if name in rows), key=lambda name: float(rows[name]["median"])),
+        "least_cpu_share": min(share for row in rows.values() for share in row["cpu_share"]),
+        "side_by_side": measure_side_by_side(case, data, rounds=max(rounds, 3)),
+    }
+
+
+def measure_side_by_side(case: Case, data: Pictures, *, rounds: int) -> dict[str, Any]:
+    """Model-epochs per second of one model alone and of several on as many threads as there are cores."""
+    workers = os.cpu_count() or 1
+    raw = measure_in_turns(
+        {
+            "alone": partial(prepare_ours, case, data, epochs=case.epochs),
+            "together": partial(prepare_many, case, data, epochs=case.epochs, workers=workers),
+        },
+        rounds=rounds,
+    )
+    found: dict[str, Any] = {"models": NUM_MODELS, "workers": workers}
+    for name, models in (("alone", 1), ("together", NUM_MODELS)):
+        seconds = raw[name]["seconds"]
+        rates = summarize(models * case.epochs / s for s in seconds)
+        found[name] = {"seconds": seconds, "cpu_share": raw[name]["cpu_share"], **rates}
+    return {**found, "ratio": found["together"]["median"] / found["alone"]["median"]}
+
+
+def use_one_thread() -> tuple[bool, list[str]]:
+    """Hold PyTorch to one thread; whether it is there, and a note where it is not."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # OSError: installed, but one of its libraries is missing
+        return False, [f"PyTorch is not measured: {error}. Install it with `pip install 'clearsight[torch]'`."]
+    torch.set_num_threads(1)
+    return True, []
+
+
+def measure(*, rounds: int, quick: bool, command: str) -> dict[str, Any]:
+    """The whole record. BLAS and OpenMP are held to one thread throughout, also where models train side by side."""
+    torch, notes = use_one_thread()
+    run = describe_run(command)
+    cases = [replace(case, rows=min(case.rows, QUICK_ROWS), epochs=1) if quick else case for case in CASES]
+    with threadpool_limits(1):
+        measured = [measure_case(case, rounds=rounds, torch=torch) for case in cases]
+        pools = [{**pool, "filepath": Path(pool["filepath"]).name} for pool in threadpool_info()]
+    return {
+        "benchmark": "dense",
+        **run,
+        "load_average_after": load_average(),
+        "quick": quick,
+        "rounds": rounds,
+        "thread_pools": pools,
+        "notes": notes,
+        "cases": measured,
+    }
+
+
+def render_case(case: dict[str, Any]) -> str:
+    """Markdown of one case: what it is, its contestants, its models side by side."""
+    rule = f"SGD with momentum {case['momentum']}" if case["momentum"] else "plain SGD"
+    rows, peer, many = case["contestants"], case["fastest_peer"], case["side_by_side"]
+    return "\n\n".join(
+        [
+            f"**({case['key']})** {'-'.join(map(str, case['sizes']))}, {case['activation']}, batch {case['batch_size']}, "
+            f"{rule}, {case['rows']:,} rows of {case['source']}; a measurement takes {case['epochs']} epoch(s).",
+            render_rows(rows, unit="s/epoch", bold=(OURS, peer)),
+            f"The fastest peer is {peer}: {rows[peer]['ratio']:.2f} times our seconds. {many['models']} of our models on "
+            f"{many['workers']} threads train {many['together']['median']:,.1f} model-epochs a second, one alone "
+            f"{many['alone']['median']:,.1f}: {many['ratio']:.2f} times (n = {many['together']['n']}). No contestant had "
+            f"the processor for less than {case['least_cpu_share']:.0%} of its time.",
+        ]
+    )
+
+
+def render_table(record: dict[str, Any]) -> str:
+    """Markdown of a record."""
+    quick = ["A quick run: few rows, so the numbers mean little."] if record["quick"] else []
+    head = f"{render_run(record)} One thread each, contestants in turns."
+    foot = (
+        "The matrix products alone are an epoch's forward, weight and input gradients as bare calls of BLAS at the same "
+        "shapes. The compiled loop calls SciPy's BLAS, as clearsight does; NumPy and PyTorch bring others. Every contestant "
+        "also sums up its loss; these and all raw times are in the JSON."
+    )
+    cases = map(render_case, record["cases"])
+    return "\n\n".join(["## Dense networks: seconds per epoch", head, *quick, *cases, foot, *record["notes"]])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print the table, write the files that are asked for."""
+    args = parse_arguments("dense", arguments)
+    record = measure(rounds=args.rounds, quick=args.quick, command=args.command)
+    write_results(record, render_table(record), name="dense", json_path=args.json, table_path=args.table)
+
+
+if __name__ == "__main__":
+    main()

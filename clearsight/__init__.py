@@ -1,0 +1,42 @@
+"""clearsight trains image classifiers and shows why they work, or why they do not.
+
+    import clearsight
+    run = clearsight.train("digits", epochs=30)
+    print(run.test.accuracy, run.bundle.predict(pictures))
+
+Everything heavy is imported when it is first used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["Classifier", "ClearsightError", "evaluate", "load", "load_data", "train"]
+
+_HOMES = {
+    "Classifier": "clearsight.classifier",
+    "ClearsightError": "clearsight.errors",
+    "evaluate": "clearsight.inference",
+    "load": "clearsight.bundle",
+    "load_data": "clearsight.data.load",
+    "train": "clearsight.run",
+}
+
+if TYPE_CHECKING:
+    from clearsight.bundle import load
+    from clearsight.classifier import Classifier
+    from clearsight.data.load import load_data
+    from clearsight.errors import ClearsightError
+    from clearsight.inference import evaluate
+    from clearsight.run import train
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'clearsight' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

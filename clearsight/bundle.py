@@ -1,0 +1,259 @@
+"""The model file: weights as safetensors, everything else as JSON, and a self-test that is run at every load.
+
+A bundle needs no code of its user's to load and can run none. It knows how to predict, not how it was trained.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from clearsight import __version__
+from clearsight.archive import DESCRIPTION, TENSORS, pack_tensors, pack_zip, parse_json, parse_tensors, read_members
+from clearsight.data.dataset import check_images
+from clearsight.data.pictures import read_picture
+from clearsight.data.preprocess import Preprocess
+from clearsight.dense.reference import softmax
+from clearsight.errors import ModelFileError, UsageError
+from clearsight.models.mlp import MLP
+from clearsight.training.checkpoint import write_durably
+from clearsight.training.engine import dense_logits
+
+FORMAT_VERSION = 1
+_SELF_TEST_TOLERANCE = 1e-4
+_SELF_TEST_ROWS = 3
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Architecture(_Strict):
+    family: Literal["mlp"]
+    sizes: list[int] = Field(min_length=2, max_length=1000)
+    activations: list[str]
+    bias: str
+    output: str
+
+
+class _PreprocessSettings(_Strict):
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+    channels: int = Field(ge=1)
+    scaling: str
+    low: float = Field(allow_inf_nan=False)
+    high: float = Field(allow_inf_nan=False)
+    target_mean: float = Field(allow_inf_nan=False)
+    target_std: float = Field(allow_inf_nan=False)
+
+
+class _Description(_Strict):
+    format: Literal["clearsight-model"]
+    version: int
+    clearsight: str
+    architecture: _Architecture
+    class_names: list[str]
+    preprocess: _PreprocessSettings
+    temperature: float = Field(gt=0, allow_inf_nan=False)
+    data: dict[str, str]
+    training: dict[str, str | int | float | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A trained model with all that it needs to predict from stored pixels.
+
+    Args:
+        net, params: architecture and its flat float32 parameters.
+        class_names: in the order of the outputs; empty for regression.
+        preprocess: as fitted on the training rows.
+        temperature: logits are divided by it before the softmax (1 unless calibrated).
+        data: `name` and `fingerprint` of the data set trained on.
+        training: engine, seed, epoch and status, for the record.
+        notes: what the reader should know, for example that weights are NaN.
+    """
+
+    net: MLP
+    params: NDArray[np.float32]
+    class_names: tuple[str, ...]
+    preprocess: Preprocess
+    temperature: float = 1.0
+    data: dict[str, str] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def logits(self, images: Any) -> NDArray[np.float32]:
+        """Network outputs (n, K) of stored pictures: (n, h, w), (n, h, w, c) or (n, features), in the training's range.
+
+        Raises:
+            DataError: the array is not sound, or not of the size trained on.
+        """
+        checked, _ = check_images(images)
+        self.preprocess.check_shape(checked)
+        return dense_logits(self.net, self.params.astype(np.float64), self.preprocess, checked)
+
+    def predict_proba(self, images: Any) -> NDArray[np.float32]:
+        """Class probabilities (n, K), rows summing to 1.
+
+        Raises:
+            UsageError: the model predicts numbers, not classes. DataError: as `logits`.
+        """
+        if not self.class_names:
+            raise UsageError("predict_proba must have a classifier, got a regression model. Use predict.")
+        return softmax(self.logits(images).astype(np.float64) / self.temperature).astype(np.float32)
+
+    def predict(self, images: Any) -> NDArray[Any]:
+        """Class names (n,), or numbers (n,) float32 for regression."""
+        logits = self.logits(images)
+        if not self.class_names:
+            return np.asarray(logits[:, 0] * self.preprocess.target_std + self.preprocess.target_mean, np.float32)
+        return np.asarray(np.array(self.class_names)[logits.argmax(axis=1)])
+
+    def read_pictures(self, paths: list[Path]) -> NDArray[Any]:
+        """Picture files as the stored pixels that this model takes, (n, H, W, C)."""
+        return np.stack([read_picture(path, self.preprocess) for path in paths])
+
+    def save(self, path: Path, *, examples: NDArray[Any]) -> None:
+        """Write a `.clearsight` zip, whole or not at all; with a folder's path (no suffix), a folder of the two files.
+
+        Args:
+            path: where to.
+            examples: pictures (n, H, W, C) as stored; the first three and their outputs become the self-test.
+
+        Raises:
+            OSError: the disk is full or the place not writable; what stood there before is intact.
+        """
+        shown = np.ascontiguousarray(examples[:_SELF_TEST_ROWS])
+        tensors: dict[str, NDArray[Any]] = {
+            "preprocess.scale": self.preprocess.scale,
+            "preprocess.offset": self.preprocess.offset,
+            "selftest.inputs": shown,
+            "selftest.outputs": self.logits(shown),
+        }
+        for i, (w, b) in enumerate(self.net.layers(self.params)):
+            tensors |= {f"layers.{i}.weight": w, f"layers.{i}.bias": b}
+        description = {
+            "format": "clearsight-model",
+            "version": FORMAT_VERSION,
+            "clearsight": __version__,
+            "architecture": {
+                "family": "mlp",
+                "sizes": list(self.net.sizes),
+                "activations": list(self.net.activations),
+                "bias": self.net.bias,
+                "output": self.net.output,
+            },
+            "class_names": list(self.class_names),
+            "preprocess": self.preprocess.settings(),
+            "temperature": self.temperature,
+            "data": self.data,
+            "training": self.training,
+        }
+        members = {TENSORS: pack_tensors(tensors), DESCRIPTION: json.dumps(description, indent=1).encode()}
+        if path.suffix:
+            write_durably(path, pack_zip(members))
+            return
+        path.mkdir(parents=True, exist_ok=True)
+        for name, content in members.items():
+            write_durably(path / name, content)
+
+
+def load(path: str | Path) -> Bundle:
+    """Load a `.clearsight` file, a model folder, or the model of a run directory, and run its self-test.
+
+    Raises:
+        ModelFileError: missing, damaged, foreign, newer than this version, inconsistent, or failing its self-test.
+    """
+    place = Path(path).expanduser()
+    if (place / "model.clearsight").is_file():
+        place = place / "model.clearsight"
+    members = read_members(place)
+    raw = parse_json(members[DESCRIPTION], what=DESCRIPTION)
+    version = raw.get("version")
+    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
+        raise ModelFileError(
+            f"{place} must have format version 1 to {FORMAT_VERSION}, got {version!r}. Update clearsight or get the model again."
+        )
+    try:
+        description = _Description.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        got = str(first["input"])[:80]
+        raise ModelFileError(
+            f"{DESCRIPTION} must be right at {where} ({first['msg']}), got {got}. Get the model again."
+        ) from None
+    return _assemble(description, parse_tensors(members[TENSORS]), place)
+
+
+def _assemble(description: _Description, tensors: dict[str, NDArray[Any]], place: Path) -> Bundle:
+    again = "Get the model again."
+    architecture, settings = description.architecture, description.preprocess
+    if max(architecture.sizes) > 2**24:
+        raise ModelFileError(f"sizes must be at most {2**24}, got {max(architecture.sizes)} in {place}. {again}")
+    try:
+        net = MLP(tuple(architecture.sizes), tuple(architecture.activations), architecture.bias, architecture.output)
+    except UsageError as error:
+        raise ModelFileError(f"{place}: {error}") from None
+    outputs = len(description.class_names) or 1
+    if net.sizes[-1] != outputs or len(set(description.class_names)) != len(description.class_names):
+        raise ModelFileError(
+            f"class_names must be {net.sizes[-1]} different names, one an output, got {len(description.class_names)}. {again}"
+        )
+    size = settings.height * settings.width * settings.channels
+    if net.sizes[0] != size:
+        raise ModelFileError(f"the first layer must take {size} pixels, got {net.sizes[0]} in {place}. {again}")
+    wanted: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {}
+    for i in range(net.num_layers):
+        wanted[f"layers.{i}.weight"] = (net.sizes[i : i + 2], ("float32",))
+        wanted[f"layers.{i}.bias"] = ((net.num_biases(i),), ("float32",))
+    wanted["preprocess.scale"] = wanted["preprocess.offset"] = ((size,), ("float32",))
+    rows = len(tensors["selftest.inputs"]) if tensors.get("selftest.inputs", np.zeros(())).ndim == 4 else 0
+    picture = (rows, settings.height, settings.width, settings.channels)
+    wanted["selftest.inputs"] = (picture, ("float32", "uint8"))
+    wanted["selftest.outputs"] = ((rows, outputs), ("float32",))
+    if set(tensors) != set(wanted):
+        odd = sorted(set(tensors) ^ set(wanted))[:5]
+        raise ModelFileError(
+            f"{TENSORS} must hold exactly the tensors of its architecture, got a difference: {odd}. {again}"
+        )
+    for name, (shape, dtypes) in wanted.items():
+        if tensors[name].shape != shape or tensors[name].dtype.name not in dtypes:
+            raise ModelFileError(
+                f"tensor {name} must be {' or '.join(dtypes)} {shape}, got {tensors[name].dtype} {tensors[name].shape}. {again}"
+            )
+    params = np.empty(net.num_parameters, np.float32)
+    for i, (w, b) in enumerate(net.layers(params)):
+        w[:], b[:] = tensors[f"layers.{i}.weight"], tensors[f"layers.{i}.bias"]
+    preprocess = Preprocess(
+        **settings.model_dump(), scale=tensors["preprocess.scale"], offset=tensors["preprocess.offset"]
+    )
+    finite = np.isfinite(params).all()
+    notes = () if finite else (f"{place} has weights that are not finite; its predictions mean nothing",)
+    bundle = Bundle(
+        net, params, tuple(description.class_names), preprocess, description.temperature,
+        description.data, description.training, notes,
+    )  # fmt: skip
+    _check_self_test(bundle, tensors["selftest.inputs"], tensors["selftest.outputs"], place)
+    return bundle
+
+
+def _check_self_test(bundle: Bundle, inputs: NDArray[Any], outputs: NDArray[np.float32], place: Path) -> None:
+    """Refuse a file whose outputs on its own examples are not those that were written with it."""
+    if len(inputs) == 0:
+        raise ModelFileError(
+            f"{place} must hold at least one example for its self-test, got none. Get the model again."
+        )
+    with np.errstate(all="ignore"):
+        got = bundle.logits(inputs)
+        size = float(np.nanmax(np.abs(outputs), initial=1.0))
+        same = np.isclose(got, outputs, rtol=_SELF_TEST_TOLERANCE, atol=_SELF_TEST_TOLERANCE * size, equal_nan=True)
+    if not same.all():
+        worst = float(np.nanmax(np.abs(got - outputs)))
+        raise ModelFileError(
+            f"{place} must pass its self-test, got outputs that differ by {worst:.3g}. The file is damaged; get it again."
+        )

@@ -1,0 +1,64 @@
+"""`clearsight evaluate` and `clearsight predict`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clearsight.cli.output import print_json, print_notes, render_judged
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Model file or run directory.")],
+    data: Annotated[
+        str | None,
+        typer.Argument(help="Name or path of labelled data; by default that of the run.", show_default=False),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="train, valid, test or all.", show_default=False)] = None,
+    label_column: Annotated[str, typer.Option(help="Of a CSV: first, last, a header name or auto.")] = "auto",
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No notes.")] = False,
+) -> None:
+    """Evaluate a model: accuracy with its interval, loss, confusion matrix, and per-class metrics."""
+    from clearsight.bundle import load
+    from clearsight.inference import evaluate as evaluate_model
+
+    bundle = load(model)
+    print_notes(bundle.notes, quiet=quiet)
+    chosen, evaluation = evaluate_model(model, data, split=split, label_column=label_column)
+    if json_:
+        print_json({"model": model, "data": data, "split": chosen, **evaluation.as_dict()})
+        return
+    typer.echo(render_judged(evaluation, split=chosen))
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="Model file or run directory.")],
+    pictures: Annotated[list[Path], typer.Argument(help="Picture files, or .npy arrays of pictures as trained on.")],
+    top: Annotated[int, typer.Option(min=1, help="How many classes to show for each picture.")] = 3,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No notes.")] = False,
+) -> None:
+    """Name the class of pictures, with probabilities."""
+    from clearsight.bundle import load
+    from clearsight.inference import predict_files
+
+    bundle = load(model)
+    print_notes(bundle.notes, quiet=quiet)
+    answers, problems = predict_files(bundle, pictures)
+    if json_:
+        print_json({"model": model, "predictions": answers})
+    else:
+        for answer in answers:
+            typer.echo(_render(answer, top))
+    if problems:
+        raise problems[0]
+
+
+def _render(answer: dict[str, Any], top: int) -> str:
+    if "error" in answer:
+        return f"{answer['name']}  error: {answer['error']}"
+    if "number" in answer:
+        return f"{answer['name']}  {answer['number']:.4g}"
+    ranked = sorted(answer["probabilities"].items(), key=lambda item: -item[1])[:top]
+    return f"{answer['name']}  " + "  ".join(f"{name} {share:.4f}" for name, share in ranked)

@@ -1,0 +1,70 @@
+"""The entry point: subcommands, exit codes, and errors as one line. Imports nothing heavy."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from clearsight import __version__
+from clearsight.cli import config as config_commands
+from clearsight.cli import evaluate, recipe, runs, train
+from clearsight.errors import ClearsightError
+
+app = typer.Typer(
+    help="Train image classifiers and see why they work, or why they do not.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(evaluate.predict)
+app.command("report")(runs.report)
+app.add_typer(runs.app, name="runs")
+app.add_typer(config_commands.app, name="config")
+app.add_typer(recipe.app, name="recipe")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"clearsight {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    if debug:
+        os.environ["CLEARSIGHT_DEBUG"] = "1"
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    try:
+        app()
+    except ClearsightError as error:
+        _end(str(error), error.exit_code, error)
+    except KeyboardInterrupt as error:
+        _end("stopped at once, on request.", 130, error)
+    except BrokenPipeError:
+        sys.stdout = None  # the reader left; nothing more can be said
+        sys.exit(141)
+    except MemoryError as error:
+        _end("memory must hold the data and the network, got none left. Use fewer or smaller pictures.", 1, error)
+    except OSError as error:
+        place = f" at {error.filename}" if error.filename else ""
+        _end(f"files must be readable and writable, got: {error.strerror or error}{place}. Mend that first.", 1, error)
+
+
+def _end(message: str, code: int, error: BaseException) -> None:
+    if os.environ.get("CLEARSIGHT_DEBUG"):
+        raise error
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)

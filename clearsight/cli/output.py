@@ -1,0 +1,38 @@
+"""How commands say things: JSON alone on standard output, notes and progress on standard error."""
+
+import json
+import os
+import sys
+from typing import Any
+
+import typer
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on standard output; NaN and infinity, which JSON lacks, become null."""
+    from clearsight.store import drop_infinite
+
+    typer.echo(json.dumps(drop_infinite(value), allow_nan=False))
+
+
+def print_notes(notes: tuple[str, ...] | list[str], *, quiet: bool = False) -> None:
+    """Notes on standard error."""
+    for text in () if quiet else notes:
+        typer.echo(f"note: {text}", err=True)
+
+
+def use_color() -> bool:
+    """Whether standard output is a terminal that may be coloured (see no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def render_judged(evaluation: Any, *, split: str) -> str:
+    """All that a terminal shows of the split that counts: confusion matrix, classes, and the one line."""
+    from clearsight.report.text import render_confusion, render_evaluation
+
+    color = use_color()
+    head, _, table = render_evaluation(evaluation, split=split, color=color).partition("\n\n")
+    if evaluation.confusion is None:
+        return head
+    names = [metrics.name for metrics in evaluation.classes]
+    return f"{render_confusion(evaluation.confusion, names, color=color)}\n\n{table}\n\n{head}"

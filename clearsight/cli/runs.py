@@ -1,0 +1,86 @@
+"""`clearsight runs list|show|remove` and `clearsight report`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clearsight.cli.output import print_json, print_notes
+
+app = typer.Typer(help="List, show and remove runs.", no_args_is_help=True, rich_markup_mode=None)
+Root = Annotated[Path, typer.Option("--root", help="Where run directories are.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No notes.")]
+
+
+@app.command("list")
+def list_(root: Root = Path("runs"), json_: Json = False, quiet: Quiet = False) -> None:
+    """All runs, oldest first, with their accuracies."""
+    from clearsight import store
+
+    runs, notes = store.list_runs(root)
+    print_notes(notes, quiet=quiet)
+    if json_:
+        print_json({"runs": [asdict(run) | {"path": str(run.path)} for run in runs]})
+        return
+    if not runs:
+        typer.echo(f"no runs in {root}")
+        return
+    width = max(len(str(run.path)) for run in runs)
+    typer.echo(f"{'run':<{width}}  {'status':<13}  {'data':<14}  {'model':<16}  train   valid   test")
+    for run in runs:
+        shares = "  ".join(
+            f"{run.accuracy[s]:.4f}" if s in run.accuracy else "-     " for s in ("train", "valid", "test")
+        )
+        typer.echo(f"{run.path!s:<{width}}  {run.status:<13}  {run.data:<14}  {run.model:<16}  {shares}")
+
+
+@app.command()
+def show(run: str, root: Root = Path("runs"), json_: Json = False) -> None:
+    """What one run did: its record and its metrics."""
+    from clearsight import store
+    from clearsight.report.text import render_metrics
+
+    path = store.find_run(run, root)
+    record = store.read_json(path / store.RECORD)
+    metrics: dict[str, Any] = store.read_json(path / store.METRICS) if (path / store.METRICS).is_file() else {}
+    if json_:
+        print_json({"run": str(path), "record": record, "metrics": metrics or None})
+        return
+    for key in ("status", "created", "data", "model", "seed", "clearsight"):
+        typer.echo(f"{key:<11} {record.get(key, '?')}")
+    for split in ("train", "valid", "test"):
+        if metrics.get(split):
+            typer.echo(render_metrics(metrics[split], split=split))
+    typer.echo(f"{'files':<11} {path}")
+
+
+@app.command()
+def remove(
+    run: str, root: Root = Path("runs"), yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
+) -> None:
+    """Delete a run directory."""
+    from clearsight import store
+
+    path = store.find_run(run, root)
+    if not yes:
+        typer.confirm(f"delete {path} and everything in it?", abort=True)
+    store.remove_run(path)
+    typer.echo(f"removed {path}")
+
+
+def report(
+    run: Annotated[str, typer.Argument(help="Run directory, its name, or last.")],
+    root: Root = Path("runs"),
+    json_: Json = False,
+) -> None:
+    """Draw the report of a run anew from its files."""
+    from clearsight import store
+    from clearsight.report.html import write_report
+
+    path = write_report(store.find_run(run, root))
+    if json_:
+        print_json({"report": str(path)})
+    else:
+        typer.echo(str(path))

@@ -1,0 +1,157 @@
+"""`clearsight train`: flags to settings, one call, and what a person or a program reads afterwards."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clearsight.cli.output import print_json, render_judged
+
+
+def _option(help_text: str, *names: str) -> Any:
+    return typer.Option(*names, help=help_text, show_default=False)
+
+
+def train(
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            help="digits, mnist, fashion-mnist, or the path of an IDX folder, NPZ or CSV.", show_default=False
+        ),
+    ] = None,
+    config: Annotated[Path | None, _option("TOML or JSON file of settings.", "--config")] = None,
+    set_: Annotated[list[str] | None, _option("One setting, as train.lr=0.1; may be repeated.", "--set")] = None,
+    model: Annotated[str | None, _option("Kind of network: mlp.", "--model")] = None,
+    hidden: Annotated[str | None, _option("Units of the hidden layers, as 128,64; '' for none.", "--hidden")] = None,
+    activation: Annotated[
+        str | None,
+        _option("relu, leaky_relu, sigmoid, tanh, gelu or identity; or one a layer, as tanh,relu.", "--activation"),
+    ] = None,
+    bias: Annotated[str | None, _option("unit, shared or none.", "--bias")] = None,
+    init: Annotated[str | None, _option("auto, normal, uniform, xavier, he, orthogonal or zeros.", "--init")] = None,
+    init_std: Annotated[float | None, _option("Standard deviation of normal and uniform.", "--init-std")] = None,
+    epochs: Annotated[int | None, _option("Passes over the training rows.", "--epochs")] = None,
+    batch_size: Annotated[int | None, _option("Rows a step.", "--batch-size")] = None,
+    optimizer: Annotated[str | None, _option("sgd, momentum, nesterov, rmsprop, adam or adamw.", "--optimizer")] = None,
+    lr: Annotated[float | None, _option("Largest learning rate.", "--lr")] = None,
+    momentum: Annotated[float | None, _option("Of momentum and nesterov.", "--momentum")] = None,
+    schedule: Annotated[str | None, _option("constant, step, cosine, one-cycle or linear.", "--schedule")] = None,
+    warmup_epochs: Annotated[
+        float | None, _option("First epochs in which the rate grows from near 0.", "--warmup-epochs")
+    ] = None,
+    weight_decay: Annotated[float | None, _option("Decoupled weight decay.", "--weight-decay")] = None,
+    l1: Annotated[float | None, _option("L1 penalty.", "--l1")] = None,
+    l2: Annotated[float | None, _option("L2 penalty.", "--l2")] = None,
+    dropout: Annotated[float | None, _option("Share of hidden units silenced at each step.", "--dropout")] = None,
+    label_smoothing: Annotated[
+        float | None, _option("Share of the target spread over all classes.", "--label-smoothing")
+    ] = None,
+    class_weights: Annotated[
+        str | None, _option("none, balanced, or one number a class, as 1,2,1.", "--class-weights")
+    ] = None,
+    clip_norm: Annotated[float | None, _option("Largest norm of the gradient.", "--clip-norm")] = None,
+    scale: Annotated[str | None, _option("unit, symmetric, standardize, mean-image or none.", "--scale")] = None,
+    task: Annotated[str | None, _option("classification or regression.", "--task")] = None,
+    label_column: Annotated[
+        str | None, _option("Of a CSV: first, last, a header name or auto.", "--label-column")
+    ] = None,
+    valid_fraction: Annotated[
+        float | None, _option("Share of the training rows for validation.", "--valid-fraction")
+    ] = None,
+    test_fraction: Annotated[
+        float | None, _option("Share of all rows for test, where the data has no test split.", "--test-fraction")
+    ] = None,
+    patience: Annotated[
+        int | None, _option("Stop after so many epochs without a better monitor; keeps the best.", "--patience")
+    ] = None,
+    monitor: Annotated[
+        str | None, _option("What patience watches: valid_loss, valid_accuracy or train_loss.", "--monitor")
+    ] = None,
+    seed: Annotated[int | None, _option("Of weights, order and dropout.", "--seed")] = None,
+    engine: Annotated[str | None, _option("auto, dense (compiled) or reference (NumPy textbook).", "--engine")] = None,
+    threads: Annotated[int | None, _option("Threads of the matrix products.", "--threads")] = None,
+    checkpoint_steps: Annotated[
+        int | None, _option("Steps between checkpoints; by default every 30 seconds.", "--checkpoint-steps")
+    ] = None,
+    weight_history: Annotated[
+        bool, _option("Keep the weights of every epoch, to draw them.", "--weight-history")
+    ] = False,
+    out: Annotated[Path | None, _option("Run directory to make.", "--out")] = None,
+    root: Annotated[Path, typer.Option("--root", help="Where run directories are made.")] = Path("runs"),
+    resume: Annotated[str | None, _option("Run directory to go on with, or last.", "--resume")] = None,
+    quiet: Annotated[bool, _option("No progress, no notes.", "--quiet")] = False,
+    json_: Annotated[bool, _option("Print one JSON object.", "--json")] = False,
+) -> None:
+    """Train a classifier, evaluate it, save it and draw its report.
+
+    Exit codes: 0 done, 1 failed, 2 wrong use, 3 the data is not fit to train on, 4 the loss diverged (the last good
+    model is kept), 130 Ctrl-C and 143 SIGTERM (saved, go on with --resume).
+    """
+    from clearsight import run as runs
+    from clearsight import store
+    from clearsight.config import merge, nest, parse_setting, read_config_file
+
+    flags = {
+        "data.task": task, "data.label_column": label_column, "data.valid_fraction": valid_fraction,
+        "data.test_fraction": test_fraction, "preprocess.scale": scale, "model.family": model,
+        "model.hidden": _numbers(hidden, "--hidden", int), "model.activation": _words(activation), "model.bias": bias,
+        "model.init": init, "model.init_std": init_std, "train.engine": engine, "train.epochs": epochs,
+        "train.batch_size": batch_size, "train.optimizer": optimizer, "train.lr": lr, "train.momentum": momentum,
+        "train.schedule": schedule, "train.warmup_epochs": warmup_epochs, "train.weight_decay": weight_decay,
+        "train.l1": l1, "train.l2": l2, "train.dropout": dropout, "train.label_smoothing": label_smoothing,
+        "train.class_weights": _class_weights(class_weights), "train.clip_norm": clip_norm, "train.patience": patience,
+        "train.monitor": monitor, "train.seed": seed, "train.threads": threads,
+        "train.checkpoint_steps": checkpoint_steps, "train.weight_history": weight_history or None,
+    }  # fmt: skip
+    layers = [read_config_file(config)] if config else []
+    layers += [nest(key, value) for key, value in flags.items() if value is not None]
+    layers += [parse_setting(text) for text in set_ or []]
+    run = runs.train(
+        data, config=merge(*layers), out=out, root=root, quiet=quiet,
+        resume=store.find_run(resume, root) if resume else None,
+    )  # fmt: skip
+    if json_:
+        print_json(run.summary())
+    elif not quiet:
+        typer.echo(_render(run))
+
+
+def _render(run: Any) -> str:
+    from clearsight.report.text import render_evaluation
+
+    evaluations = run.evaluations()
+    judged = list(evaluations)[-1]
+    parts = [render_judged(evaluations[judged], split=judged)]
+    parts += [
+        render_evaluation(evaluation, split=split, color=False, details=False)
+        for split, evaluation in evaluations.items()
+        if split != judged
+    ]
+    summary = run.summary()
+    parts.append(
+        f"{run.status} at epoch {run.epoch}: {summary['parameters']:,} parameters, "
+        f"{summary['seconds']:.2f} s of training ({summary['seconds_per_epoch']:.4f} s an epoch)"
+    )
+    parts.append(f"model   {summary['bundle']}\nreport  {summary['report']}")
+    return "\n".join(parts)
+
+
+def _words(text: str | None) -> str | list[str] | None:
+    return text if text is None or "," not in text else [word.strip() for word in text.split(",")]
+
+
+def _numbers(text: str | None, flag: str, kind: type) -> list[Any] | None:
+    from clearsight.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        return [kind(word) for word in text.split(",") if word.strip()]
+    except ValueError:
+        raise UsageError(
+            f"{flag} must be numbers with commas between, got {text!r}. For example {flag} 128,64."
+        ) from None
+
+
+def _class_weights(text: str | None) -> str | list[Any] | None:
+    return text if text in (None, "none", "balanced") else _numbers(text, "--class-weights", float)

@@ -1,0 +1,1 @@
+"""From files to a sound `Dataset`, its split, and the preprocessing fitted on its training rows."""

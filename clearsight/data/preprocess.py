@@ -1,0 +1,139 @@
+"""The one way from stored pixels to a network's inputs: fitted on training rows, stored with the model, used everywhere.
+
+Every scaling is affine, input = pixel * scale + offset with one pair a pixel, so training, evaluation and serving can
+only agree. It must not know networks or files.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clearsight.data.dataset import Dataset
+from clearsight.errors import DataError, UsageError
+
+Scaling = Literal["unit", "symmetric", "standardize", "mean-image", "none"]
+SCALINGS: tuple[str, ...] = get_args(Scaling)
+_CHUNK = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Preprocess:
+    """Pixels to inputs, and targets to and from what the network is trained on.
+
+    Args:
+        height, width, channels: of a picture as stored.
+        scaling: its name, for the record.
+        low, high: the pixel values that mean black and white; a picture file (0..255) is brought to this range.
+        scale, offset: float32, (height * width * channels,).
+        target_mean, target_std: of a regression's training targets; 0 and 1 for classes.
+    """
+
+    height: int
+    width: int
+    channels: int
+    scaling: str
+    low: float
+    high: float
+    scale: NDArray[np.float32]
+    offset: NDArray[np.float32]
+    target_mean: float = 0.0
+    target_std: float = 1.0
+
+    @property
+    def num_inputs(self) -> int:
+        """Length of one input row."""
+        return self.height * self.width * self.channels
+
+    def check_shape(self, images: NDArray[Any]) -> NDArray[Any]:
+        """Pictures (N, H, W, C) or rows of features as (N, inputs), without a copy where possible.
+
+        Raises:
+            DataError: they are not of the size that the model was trained on.
+        """
+        shape = (self.height, self.width, self.channels)
+        if images.shape[1:] == shape or images[0].size == self.num_inputs:
+            return images.reshape(len(images), self.num_inputs)
+        raise DataError(
+            f"pictures must be {shape[0]}x{shape[1]} with {shape[2]} channels, as in training, got "
+            f"{'x'.join(map(str, images.shape[1:]))}. Resize them."
+        )
+
+    def apply(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Network inputs, float32 (N, inputs), of stored pictures (N, H, W, C)."""
+        return self.check_shape(images).astype(np.float32) * self.scale + self.offset
+
+    def settings(self) -> dict[str, Any]:
+        """Everything but the two arrays, as plain values."""
+        return {
+            "height": self.height, "width": self.width, "channels": self.channels, "scaling": self.scaling,
+            "low": self.low, "high": self.high, "target_mean": self.target_mean, "target_std": self.target_std,
+        }  # fmt: skip
+
+
+def _moments(flat: NDArray[Any], rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and mean square of each input, in float64, a chunk of rows at a time."""
+    total, square = np.zeros(flat.shape[1]), np.zeros(flat.shape[1])
+    for start in range(0, len(rows), _CHUNK):
+        block = flat[rows[start : start + _CHUNK]].astype(np.float64)
+        total += block.sum(axis=0)
+        square += (block * block).sum(axis=0)
+    return total / len(rows), square / len(rows)
+
+
+def fit_preprocess(dataset: Dataset, rows: NDArray[np.int64], *, scaling: str = "unit") -> Preprocess:
+    """Fit a scaling on training rows alone.
+
+    Args:
+        dataset: the pictures.
+        rows: training rows.
+        scaling: `unit` maps low..high to 0..1; `symmetric` to -1..1; `standardize` gives mean 0 and standard deviation 1
+            over the training set, per channel (per feature for rows of features); `mean-image` subtracts the mean
+            training picture from `unit`; `none` feeds stored values.
+
+    Raises:
+        UsageError: an unknown scaling. DataError: values so small or large that the scaling is not finite.
+    """
+    if scaling not in SCALINGS:
+        raise UsageError(f"scale must be one of {', '.join(SCALINGS)}, got {scaling!r}. Choose one of them.")
+    height, width, channels = dataset.picture_shape
+    flat = dataset.images.reshape(len(dataset), -1)
+    low, high = dataset.value_range or _range(flat, rows)
+    span = (high - low) or 1.0
+    size = flat.shape[1]
+    if scaling == "none":
+        scale, offset = np.ones(size), np.zeros(size)
+    elif scaling == "unit":
+        scale, offset = np.full(size, 1 / span), np.full(size, -low / span)
+    elif scaling == "symmetric":
+        scale, offset = np.full(size, 2 / span), np.full(size, -2 * low / span - 1)
+    elif scaling == "mean-image":
+        mean, _ = _moments(flat, rows)
+        scale, offset = np.full(size, 1 / span), -mean / span
+    else:
+        mean, square = _moments(flat, rows)
+        if height > 1:  # pictures: one mean and deviation a channel
+            mean, square = (np.tile(m.reshape(-1, channels).mean(axis=0), height * width) for m in (mean, square))
+        std = np.sqrt(np.maximum(square - mean * mean, 0))
+        std[std < 1e-7 * max(abs(low), abs(high), 1e-30)] = 1  # a constant input becomes 0, not NaN
+        scale, offset = 1 / std, -mean / std
+    if not (np.isfinite(scale.astype(np.float32)).all() and np.isfinite(offset.astype(np.float32)).all()):
+        raise DataError(f"pixels must span a range that float32 can scale, got {low}..{high}. Rescale them first.")
+    target_mean, target_std = 0.0, 1.0
+    if dataset.is_regression:
+        targets = dataset.labels[rows].astype(np.float64)
+        target_mean, target_std = float(targets.mean()), float(targets.std()) or 1.0
+    return Preprocess(
+        height, width, channels, scaling, float(low), float(high),
+        scale.astype(np.float32), offset.astype(np.float32), target_mean, target_std,
+    )  # fmt: skip
+
+
+def _range(flat: NDArray[Any], rows: NDArray[np.int64]) -> tuple[float, float]:
+    lows, highs = [], []
+    for start in range(0, len(rows), _CHUNK):
+        block = flat[rows[start : start + _CHUNK]]
+        lows.append(float(block.min()))
+        highs.append(float(block.max()))
+    return min(0.0, *lows) if min(lows) >= 0 else min(lows), max(highs)

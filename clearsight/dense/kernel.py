@@ -1,0 +1,371 @@
+"""The mathematics of `reference`, compiled: one call trains many steps, without the GIL, without allocating in a step.
+
+Matrix products go to SciPy's BLAS; everything else is a plain loop that LLVM turns into vector instructions. Symbols as in
+`reference`. It must not know files, data sets or epochs. Numba keeps the machine code beside this file (or in
+NUMBA_CACHE_DIR), so only the first run after an installation compiles.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from clearsight.dense.primitives import exp, gemm, mix
+from clearsight.dense.recipe import OPTIMIZERS, Recipe
+from clearsight.dense.reference import LEAK
+from clearsight.models.mlp import ACTIVATIONS, BIASES, MLP
+
+RELU, LEAKY_RELU, SIGMOID, TANH, GELU, IDENTITY = range(len(ACTIVATIONS))
+UNIT, SHARED, NONE = range(len(BIASES))
+SGD, MOMENTUM, NESTEROV, RMSPROP, ADAM, ADAMW = range(len(OPTIMIZERS))
+
+
+class Net(NamedTuple):
+    """`MLP` as arrays: units, activation codes, bias code, and where weights and biases start in the flat vector."""
+
+    sizes: NDArray[np.int64]
+    activations: NDArray[np.int64]
+    bias: int
+    weights_at: NDArray[np.int64]
+    biases_at: NDArray[np.int64]
+
+
+class Rule(NamedTuple):
+    """`Recipe` as numbers."""
+
+    squared_error: bool
+    reduce_mean: bool
+    smoothing: float
+    dropout: float
+    l1: float
+    l2: float
+    clip_norm: float
+    optimizer: int
+    momentum: float
+    rho: float
+    beta1: float
+    beta2: float
+    eps: float
+    decay: float
+
+
+_N, _T = ord("N"), ord("T")
+
+
+@njit(nogil=True)
+def _gather(inputs, rows, scale, offset, x):  # type: ignore[no-untyped-def]
+    """x = inputs[rows] * scale + offset, exactly as NumPy rounds it (so: no contraction to fused operations here)."""
+    real = x.dtype.type
+    for i in range(len(rows)):
+        row = inputs[rows[i]]
+        for j in range(x.shape[1]):
+            x[i, j] = real(row[j]) * scale[j] + offset[j]
+
+
+@njit(nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy")
+def _activate(z, b, bias, activation, slope, dropout, seed, step, layer):  # type: ignore[no-untyped-def]
+    """A = f(Z + b) in place of Z, and slope = f'(Z + b); both times the dropout mask."""
+    real = z.dtype.type
+    zero, one, half, leak = real(0), real(1), real(0.5), real(LEAK)
+    rows, units = z.shape
+    if bias == UNIT:
+        for i in range(rows):
+            for j in range(units):
+                z[i, j] += b[j]
+    elif bias == SHARED:
+        for i in range(rows):
+            for j in range(units):
+                z[i, j] += b[0]
+    z, slope = z.reshape(z.size), slope[:rows].reshape(rows * units)
+    if activation == RELU:
+        for i in range(z.size):
+            slope[i] = one if z[i] > zero else zero
+            z[i] = zero if z[i] < zero else z[i]
+    elif activation == LEAKY_RELU:
+        for i in range(z.size):
+            slope[i] = one if z[i] > zero else leak
+            z[i] *= slope[i]
+    elif activation == SIGMOID:
+        for i in range(z.size):
+            a = one / (one + exp(-z[i]))
+            z[i] = a
+            slope[i] = a * (one - a)
+    elif activation == TANH:
+        for i in range(z.size):
+            a = one - real(2) / (one + exp(real(2) * z[i]))
+            z[i] = a
+            slope[i] = one - a * a
+    elif activation == GELU:
+        for i in range(z.size):
+            phi = half * (one + real(math.erf(z[i] * real(math.sqrt(0.5)))))
+            slope[i] = phi + z[i] * exp(-half * z[i] * z[i]) * real(1 / math.sqrt(2 * math.pi))
+            z[i] *= phi
+    else:
+        slope[:] = one
+    if dropout > 0:
+        key = mix(mix(np.uint64(seed)) ^ np.uint64(step * 64 + layer))
+        keep = real(1 / (1 - dropout))
+        silent = dropout * 2.0**24
+        for i in range(z.size):
+            mask = zero if np.float64(mix(key + np.uint64(i)) >> np.uint64(40)) < silent else keep
+            z[i] *= mask
+            slope[i] *= mask
+
+
+@njit(nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy")
+def _loss_and_delta(z, b, bias, labels, targets, rows, class_weights, rule):  # type: ignore[no-untyped-def]
+    """D_L in place of the logits; returns the mean loss and how many rows are right."""
+    real = z.dtype.type
+    count, classes = z.shape
+    loss, total, hits = 0.0, 0.0, 0
+    for i in range(count):
+        weight = real(1)
+        if bias != NONE:
+            for k in range(classes):
+                z[i, k] += b[k if bias == UNIT else 0]
+        if rule.squared_error:
+            for k in range(classes):
+                z[i, k] -= targets[rows[i], k]
+                loss += 0.5 * z[i, k] * z[i, k]
+        else:
+            label = labels[rows[i]]
+            if len(class_weights):
+                weight = class_weights[label]
+            best = 0
+            for k in range(1, classes):
+                if z[i, k] > z[i, best]:
+                    best = k
+            hits += best == label
+            top, sum_z, total_exp = z[i, best], 0.0, real(0)
+            right = np.float64(z[i, label] - top)
+            for k in range(classes):
+                shifted = z[i, k] - top
+                sum_z += shifted
+                z[i, k] = exp(shifted)
+                total_exp += z[i, k]
+            smooth = rule.smoothing / classes
+            log_total = math.log(np.float64(total_exp))
+            loss += weight * (log_total - (1 - rule.smoothing) * right - smooth * sum_z)
+            for k in range(classes):
+                z[i, k] = z[i, k] / total_exp - real(smooth)
+            z[i, label] -= real(1 - rule.smoothing)
+        total += weight
+        for k in range(classes):
+            z[i, k] *= weight
+    total = max(total, 1e-30)
+    if rule.reduce_mean:
+        share = real(1 / total)
+        for i in range(count):
+            for k in range(classes):
+                z[i, k] *= share
+    return loss / total, hits
+
+
+@njit(nogil=True, fastmath={"contract", "reassoc"})
+def _penalise(w, g, l1, l2):  # type: ignore[no-untyped-def]
+    """g += l1 sign(w) + l2 w"""
+    zero, l1, l2 = w.dtype.type(0), w.dtype.type(l1), w.dtype.type(l2)
+    for i in range(w.size):
+        sign = l1 if w[i] > zero else (-l1 if w[i] < zero else zero)
+        g[i] += sign + l2 * w[i]
+
+
+@njit(nogil=True, fastmath={"contract", "reassoc"})
+def _square_sum(g):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for i in range(g.size):
+        total += np.float64(g[i]) * np.float64(g[i])
+    return total
+
+
+@njit(nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy")
+def _update(w, g, slots, at, rule, decay, lr, step):  # type: ignore[no-untyped-def]
+    """One optimiser step on a run of parameters that starts at `at` of the flat vector."""
+    real = w.dtype.type
+    rate, mu, eps = real(lr), real(rule.momentum), real(rule.eps)
+    end = at + w.size
+    if decay > 0:
+        keep = real(1 - lr * decay)
+        for i in range(w.size):
+            w[i] *= keep
+    if rule.optimizer == SGD:
+        for i in range(w.size):
+            w[i] -= rate * g[i]
+    elif rule.optimizer == MOMENTUM:
+        v = slots[0, at:end]
+        for i in range(w.size):
+            v[i] = mu * v[i] + g[i]
+            w[i] -= rate * v[i]
+    elif rule.optimizer == NESTEROV:
+        v = slots[0, at:end]
+        for i in range(w.size):
+            v[i] = mu * v[i] + g[i]
+            w[i] -= rate * (g[i] + mu * v[i])
+    elif rule.optimizer == RMSPROP:
+        v, rho, fresh = slots[0, at:end], real(rule.rho), real(1 - rule.rho)
+        for i in range(w.size):
+            v[i] = rho * v[i] + fresh * g[i] * g[i]
+            w[i] -= rate * g[i] / (math.sqrt(v[i]) + eps)
+    else:
+        m, v = slots[0, at:end], slots[1, at:end]
+        beta1, beta2, fresh1, fresh2 = real(rule.beta1), real(rule.beta2), real(1 - rule.beta1), real(1 - rule.beta2)
+        grow1, grow2 = real(1 / (1 - rule.beta1 ** (step + 1))), real(1 / (1 - rule.beta2 ** (step + 1)))
+        for i in range(w.size):
+            m[i] = beta1 * m[i] + fresh1 * g[i]
+            v[i] = beta2 * v[i] + fresh2 * g[i] * g[i]
+            w[i] -= rate * (m[i] * grow1) / (math.sqrt(v[i] * grow2) + eps)
+
+
+@njit(nogil=True, fastmath={"contract", "reassoc"})
+def _multiply(a, b):  # type: ignore[no-untyped-def]
+    for i in range(a.size):
+        a[i] *= b[i]
+
+
+@njit(nogil=True, fastmath={"contract", "reassoc"})
+def _sum_biases(delta, g, bias):  # type: ignore[no-untyped-def]
+    """dC/db: over the rows, and over the units too where they share one number."""
+    rows, units = delta.shape
+    g[:] = 0
+    for i in range(rows):
+        for j in range(units):
+            g[j if bias == UNIT else 0] += delta[i, j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _train(
+    net, rule, inputs, labels, targets, order, batch_size, scale, offset, class_weights,
+    params, slots, lrs, first_batch, first_step, seed, losses,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    layers = len(net.sizes) - 1
+    room_at = np.zeros(layers + 2, np.int64)  # where each layer's outputs start in the workspace
+    for layer in range(layers + 1):
+        room_at[layer + 1] = room_at[layer] + net.sizes[layer] * batch_size
+    room = np.empty(room_at[layers + 1], params.dtype)
+    slopes, deltas = np.empty_like(room), np.empty_like(room)
+    grad = np.zeros_like(params)
+    hits = 0
+    for i in range(len(lrs)):
+        step = first_step + i
+        rows = order[(first_batch + i) * batch_size : (first_batch + i + 1) * batch_size]
+        count = len(rows)
+        _gather(inputs, rows, scale, offset, room[: count * net.sizes[0]].reshape((count, net.sizes[0])))
+        for layer in range(layers):  # equation (1)
+            fan_in, units = net.sizes[layer], net.sizes[layer + 1]
+            w = params[net.weights_at[layer] :]
+            b = params[net.biases_at[layer] : net.weights_at[layer + 1]]
+            a = room[room_at[layer] :]
+            target = room if layer < layers - 1 else deltas
+            z = target[room_at[layer + 1] : room_at[layer + 1] + count * units].reshape((count, units))
+            gemm(_N, _N, units, count, fan_in, w, units, a, fan_in, z, units)
+            if layer < layers - 1:
+                slope = slopes[room_at[layer + 1] : room_at[layer + 1] + count * units].reshape((count, units))
+                _activate(z, b, net.bias, net.activations[layer], slope, rule.dropout, seed, step, layer)
+            else:
+                losses[i], right = _loss_and_delta(z, b, net.bias, labels, targets, rows, class_weights, rule)
+        if not np.isfinite(losses[i]):
+            return i + 1, hits
+        hits += right
+        norm = 0.0
+        for layer in range(layers - 1, -1, -1):  # equations (3) and (4)
+            fan_in, units = net.sizes[layer], net.sizes[layer + 1]
+            at, biases_at, end = net.weights_at[layer], net.biases_at[layer], net.weights_at[layer + 1]
+            delta = deltas[room_at[layer + 1] : room_at[layer + 1] + count * units].reshape((count, units))
+            w, g = params[at:biases_at], grad[at:biases_at]
+            gemm(_N, _T, units, fan_in, count, delta, units, room[room_at[layer] :], fan_in, g, units)
+            if net.bias != NONE:
+                _sum_biases(delta, grad[biases_at:end], net.bias)
+            if layer > 0:
+                before = deltas[room_at[layer] : room_at[layer] + count * fan_in]
+                gemm(_T, _N, fan_in, count, units, w, units, delta, units, before, fan_in)
+                _multiply(before, slopes[room_at[layer] : room_at[layer] + count * fan_in])
+            if rule.l1 > 0 or rule.l2 > 0:
+                _penalise(w, g, rule.l1, rule.l2)
+            if rule.clip_norm > 0:
+                norm += _square_sum(grad[at:end])
+        if rule.clip_norm > 0 and norm > rule.clip_norm * rule.clip_norm:
+            grad *= params.dtype.type(rule.clip_norm / math.sqrt(norm))
+        for layer in range(layers):
+            at, biases_at, end = net.weights_at[layer], net.biases_at[layer], net.weights_at[layer + 1]
+            _update(params[at:biases_at], grad[at:biases_at], slots, at, rule, rule.decay, lrs[i], step)
+            if end > biases_at:
+                _update(params[biases_at:end], grad[biases_at:end], slots, biases_at, rule, 0.0, lrs[i], step)
+    return len(lrs), hits
+
+
+def _compile_net(net: MLP) -> Net:
+    slices = net.slices()
+    return Net(
+        sizes=np.array(net.sizes, np.int64),
+        activations=np.array([ACTIVATIONS.index(a) for a in net.activations], np.int64),
+        bias=BIASES.index(net.bias),
+        weights_at=np.array([w.start for w, _ in slices] + [net.num_parameters], np.int64),
+        biases_at=np.array([b.start for _, b in slices], np.int64),
+    )
+
+
+def _compile_rule(recipe: Recipe) -> Rule:
+    return Rule(
+        squared_error=recipe.loss == "squared_error",
+        reduce_mean=recipe.reduction == "mean",
+        smoothing=float(recipe.label_smoothing),
+        dropout=float(recipe.dropout),
+        l1=float(recipe.l1),
+        l2=float(recipe.l2),
+        clip_norm=float(recipe.clip_norm),
+        optimizer=OPTIMIZERS.index(recipe.optimizer),
+        momentum=float(recipe.momentum),
+        rho=float(recipe.rho),
+        beta1=float(recipe.beta1),
+        beta2=float(recipe.beta2),
+        eps=float(recipe.eps),
+        decay=float(recipe.decay),
+    )
+
+
+def train_steps(
+    net: MLP,
+    recipe: Recipe,
+    *,
+    inputs: NDArray[Any],
+    labels: NDArray[np.int64],
+    targets: NDArray[np.floating],
+    order: NDArray[np.int64],
+    batch_size: int,
+    scale: NDArray[np.floating],
+    offset: NDArray[np.floating],
+    params: NDArray[np.floating],
+    slots: NDArray[np.floating],
+    lrs: NDArray[np.float64],
+    first_batch: int,
+    first_step: int,
+    seed: int,
+) -> tuple[NDArray[np.float64], int]:
+    """The same as `reference.train_steps`: same arguments, same meaning, same results to float tolerance."""
+    losses = np.zeros(len(lrs))
+    done, hits = _train(
+        _compile_net(net), _compile_rule(recipe), _lock(inputs), _lock(labels), _lock(targets), _lock(order), batch_size,
+        _lock(scale), _lock(offset), np.array(recipe.class_weights, params.dtype), params, slots, _lock(lrs), first_batch,
+        first_step, seed, losses,
+    )  # fmt: skip
+    return losses[:done], hits
+
+
+def _lock(array: NDArray[Any]) -> NDArray[Any]:
+    """A read-only contiguous view: Numba compiles anew for each kind of array, so all come as the same kind."""
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
+
+
+def warm_up(inputs_dtype: np.dtype[Any]) -> None:
+    """Compile, or load from the disk cache, the kernel for stored pixels of this type, before it is timed or needed."""
+    net = MLP((1, 2), ())
+    train_steps(
+        net, Recipe(), inputs=np.zeros((1, 1), inputs_dtype), labels=np.zeros(1, np.int64),
+        targets=np.zeros((0, 2), np.float32), order=np.zeros(1, np.int64), batch_size=1, scale=np.ones(1, np.float32),
+        offset=np.zeros(1, np.float32), params=np.zeros(net.num_parameters, np.float32),
+        slots=np.zeros((0, net.num_parameters), np.float32), lrs=np.zeros(1), first_batch=0, first_step=0, seed=0,
+    )  # fmt: skip

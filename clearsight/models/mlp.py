@@ -1,0 +1,86 @@
+"""The fully connected network as a description: sizes, activations, biases, and where each lies in one flat vector.
+
+It must not know how the network is trained, nor what the numbers mean.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from numpy.typing import NDArray
+
+from clearsight.errors import UsageError
+
+Activation = Literal["relu", "leaky_relu", "sigmoid", "tanh", "gelu", "identity"]
+Bias = Literal["unit", "shared", "none"]
+Output = Literal["softmax", "identity"]
+
+ACTIVATIONS: tuple[str, ...] = get_args(Activation)
+BIASES: tuple[str, ...] = get_args(Bias)
+OUTPUTS: tuple[str, ...] = get_args(Output)
+
+
+@dataclass(frozen=True, slots=True)
+class MLP:
+    """A dense network of `len(sizes) - 1` layers, its parameters kept in one flat vector `W1 b1 W2 b2 ...`.
+
+    Args:
+        sizes: units of each layer, input first and output last, for example `(784, 128, 10)`.
+        activations: one name per hidden layer, so `len(sizes) - 2` of them.
+        bias: `unit` (one per unit), `shared` (one number for all units of a layer) or `none`.
+        output: `softmax` for class probabilities, `identity` for regression.
+
+    Raises:
+        UsageError: a size is not positive, a name is unknown, or the lengths do not fit.
+    """
+
+    sizes: tuple[int, ...]
+    activations: tuple[str, ...]
+    bias: str = "unit"
+    output: str = "softmax"
+
+    def __post_init__(self) -> None:
+        if len(self.sizes) < 2 or min(self.sizes) < 1:
+            raise UsageError(f"sizes must be two or more positive numbers, got {list(self.sizes)}. Check --hidden.")
+        if len(self.activations) != len(self.sizes) - 2:
+            raise UsageError(
+                f"activations must be one per hidden layer ({len(self.sizes) - 2}), got {len(self.activations)}. "
+                "Give one name for all layers, or a list as long as --hidden."
+            )
+        for name, value, known in (
+            *(("activation", a, ACTIVATIONS) for a in self.activations),
+            ("bias", self.bias, BIASES),
+            ("output", self.output, OUTPUTS),
+        ):
+            if value not in known:
+                raise UsageError(f"{name} must be one of {', '.join(known)}, got {value!r}. Choose one of them.")
+
+    @property
+    def num_layers(self) -> int:
+        """Number of weight matrices."""
+        return len(self.sizes) - 1
+
+    @property
+    def num_parameters(self) -> int:
+        """Length of the flat parameter vector."""
+        return int(self.slices()[-1][1].stop)
+
+    def num_biases(self, layer: int) -> int:
+        """How many bias numbers the layer owns: its units, one, or none."""
+        return {"unit": self.sizes[layer + 1], "shared": 1, "none": 0}[self.bias]
+
+    def slices(self) -> list[tuple[slice, slice]]:
+        """For each layer, where its weights (in, out) and its biases lie in the flat vector."""
+        found, at = [], 0
+        for layer in range(self.num_layers):
+            end = at + self.sizes[layer] * self.sizes[layer + 1]
+            stop = end + self.num_biases(layer)
+            found.append((slice(at, end), slice(end, stop)))
+            at = stop
+        return found
+
+    def layers(self, params: NDArray[Any]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        """Views into the flat vector: for each layer its weights (in, out) and its biases (units,), (1,) or (0,)."""
+        return [
+            (params[weights].reshape(self.sizes[i], self.sizes[i + 1]), params[biases])
+            for i, (weights, biases) in enumerate(self.slices())
+        ]

@@ -1,0 +1,285 @@
+"""The pipeline in one sitting: Dataset, split, Preprocess, network, engine, fit, Bundle, evaluation.
+
+`prepare` builds everything, `fit_prepared` trains, `judge` evaluates every split once. It must not know where a run is
+kept: that is `run`'s affair.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clearsight import store
+from clearsight.bundle import Bundle
+from clearsight.config import RunConfig, build_config, known_keys, merge, nest, read_config_file
+from clearsight.data.dataset import Dataset
+from clearsight.data.preprocess import Preprocess, fit_preprocess
+from clearsight.data.split import Rows, Split, split_data
+from clearsight.dense.recipe import Recipe
+from clearsight.errors import DivergedError, UsageError
+from clearsight.evaluation.metrics import Evaluation, evaluate_logits, evaluate_numbers
+from clearsight.models.initialize import initialize
+from clearsight.models.mlp import MLP
+from clearsight.training.engine import DenseEngine, Engine, blas_threads
+from clearsight.training.fit import FitResult, fit
+from clearsight.training.history import History
+from clearsight.training.progress import Progress, SilentProgress
+from clearsight.training.schedules import learning_rates
+
+Note = Callable[[str], None]
+_COMPILE_NOTE_SECONDS = 1.0
+_WEIGHT_HISTORY_BYTES = 2**30
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """All that a run needs before its first step."""
+
+    config: RunConfig
+    dataset: Dataset
+    split: Split
+    preprocess: Preprocess
+    net: MLP
+    params: NDArray[np.floating]
+    engine: Engine
+    lrs: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run that has ended.
+
+    Args:
+        path: its directory, None if it was kept in memory. status: `finished`, `stopped early` or `diverged`.
+        epoch: whose weights are in force. bundle: the model. history: of the training.
+        train, valid, test: evaluations, None for a split that does not exist.
+    """
+
+    config: RunConfig
+    path: Path | None
+    status: str
+    epoch: int
+    bundle: Bundle
+    history: History
+    engine: str
+    train: Evaluation
+    valid: Evaluation | None
+    test: Evaluation | None
+
+    def evaluations(self) -> dict[str, Evaluation]:
+        """The evaluations that exist, by split."""
+        found = {"train": self.train, "valid": self.valid, "test": self.test}
+        return {split: evaluation for split, evaluation in found.items() if evaluation}
+
+    def summary(self) -> dict[str, Any]:
+        """The object that `train --json` prints; its keys are a contract."""
+        seconds = self.history.seconds
+        return {
+            "run": str(self.path) if self.path else None,
+            "bundle": str(self.path / store.MODEL) if self.path else None,
+            "report": str(self.path / store.REPORT) if self.path else None,
+            "status": self.status,
+            "epoch": self.epoch,
+            "seed": self.config.train.seed,
+            "engine": self.engine,
+            "parameters": self.bundle.net.num_parameters,
+            "data": self.bundle.data,
+            "seconds": seconds,
+            "seconds_per_epoch": seconds / max(len(self.history.epochs), 1),
+            **{
+                s: e.as_dict() if e else None
+                for s, e in (("train", self.train), ("valid", self.valid), ("test", self.test))
+            },
+        }
+
+
+def prepare(config: RunConfig, dataset: Dataset) -> Prepared:
+    """Split, fit the preprocessing, build network, recipe, schedule and engine.
+
+    Raises:
+        UsageError: choices that do not go together. DataError: data that does not allow them.
+    """
+    train = config.train
+    split = split_data(
+        dataset,
+        valid_fraction=config.data.valid_fraction,
+        test_fraction=config.data.test_fraction,
+        train_per_class=config.data.train_per_class,
+        valid_per_class=config.data.valid_per_class,
+        test_per_class=config.data.test_per_class,
+        shuffle=config.data.shuffle_split,
+        pool=config.data.pool,
+        seed=config.data.split_seed,
+    )
+    preprocess = fit_preprocess(dataset, split.train, scaling=config.preprocess.scale)
+    outputs = 1 if dataset.is_regression else len(dataset.class_names)
+    for name, wanted, got in (
+        ("inputs", config.model.inputs, preprocess.num_inputs),
+        ("outputs", config.model.outputs, outputs),
+    ):
+        if wanted is not None and wanted != got:
+            raise UsageError(
+                f"{name} must fit the data, which has {got}, got {wanted}. Correct the layers or the data."
+            )
+    net = MLP(
+        (preprocess.num_inputs, *config.model.hidden, outputs),
+        config.activations,
+        config.model.bias,
+        "identity" if dataset.is_regression else "softmax",
+    )
+    steps = -(-len(split.train) // train.batch_size)
+    if train.weight_history and net.num_parameters * 4 * (train.epochs + 1) > _WEIGHT_HISTORY_BYTES:
+        raise UsageError(
+            f"weight_history must stay under 1 GiB, got {train.epochs + 1} times {net.num_parameters:,} weights. "
+            "Train fewer epochs or a smaller net."
+        )
+    lrs = learning_rates(
+        train.schedule, lr=config.lr, epochs=train.epochs, steps_per_epoch=steps, unit=train.schedule_unit,
+        warmup_epochs=train.warmup_epochs, step_epochs=train.step_epochs, step_gamma=train.step_gamma,
+    )  # fmt: skip
+    params = initialize(
+        net, init=config.init, seed=train.seed, init_std=config.model.init_std, bias_init=config.model.bias_init
+    )
+    engine = DenseEngine(
+        net, build_recipe(config, dataset, split.train), images=dataset.images, labels=dataset.labels,
+        preprocess=preprocess, params=params, batch_size=train.batch_size, seed=train.seed,
+        name="dense" if train.engine == "auto" else train.engine,
+    )  # fmt: skip
+    return Prepared(config, dataset, split, preprocess, net, params, engine, lrs)
+
+
+def build_recipe(config: RunConfig, dataset: Dataset, rows: Rows) -> Recipe:
+    """The step's loss, penalties and optimiser, with class weights worked out from the training rows."""
+    train = config.train
+    weights: tuple[float, ...] = ()
+    if isinstance(train.class_weights, tuple):
+        weights = train.class_weights
+    elif train.class_weights == "balanced" and not dataset.is_regression:
+        counts = np.bincount(dataset.labels[rows], minlength=len(dataset.class_names))
+        weights = tuple(float(w) for w in len(rows) / (len(counts) * np.maximum(counts, 1)))
+    shared = (
+        "reduction",
+        "label_smoothing",
+        "dropout",
+        "l1",
+        "l2",
+        "clip_norm",
+        "optimizer",
+        "momentum",
+        "rho",
+        "beta1",
+        "beta2",
+        "eps",
+        "weight_decay",
+    )
+    return Recipe(
+        loss="squared_error" if dataset.is_regression else "cross_entropy",
+        class_weights=weights,
+        **{key: getattr(train, key) for key in shared},
+    )
+
+
+def fit_prepared(
+    prepared: Prepared,
+    *,
+    progress: Progress,
+    checkpoints: Path | None = None,
+    resume: bool = False,
+    note: Note = lambda text: None,
+) -> FitResult:
+    """Run the fit loop on prepared parts, with BLAS held to the configured number of threads."""
+    train, preprocess = prepared.config.train, prepared.preprocess
+    with blas_threads(train.threads):
+        if prepared.engine.name == "dense":
+            _warm_up(prepared.dataset.images.dtype, note)
+        return fit(
+            prepared.engine, labels=prepared.dataset.labels, train_rows=prepared.split.train, valid_rows=prepared.split.valid,
+            epochs=train.epochs, batch_size=train.batch_size, lrs=prepared.lrs, seed=train.seed, progress=progress,
+            shuffle=train.shuffle, patience=train.patience, monitor=train.monitor, target_mean=preprocess.target_mean,
+            target_std=preprocess.target_std, checkpoints=checkpoints, checkpoint_steps=train.checkpoint_steps,
+            weight_history=train.weight_history, resume=resume, note=note,
+        )  # fmt: skip
+
+
+def _warm_up(dtype: np.dtype[Any], note: Note) -> None:
+    """Compile the kernel or load it from its cache; say so if that takes long."""
+    timer = threading.Timer(
+        _COMPILE_NOTE_SECONDS, note, ["compiling the dense engine for this machine, once (about 5 seconds)"]
+    )
+    timer.start()
+    try:
+        from clearsight.dense import kernel
+
+        kernel.warm_up(dtype)
+    finally:
+        timer.cancel()
+
+
+def build_bundle(prepared: Prepared, *, epoch: int, status: str) -> Bundle:
+    """The model with the weights now in force."""
+    dataset = prepared.dataset
+    return Bundle(
+        prepared.net, prepared.params.astype(np.float32), dataset.class_names, prepared.preprocess,
+        data={"name": dataset.name, "fingerprint": dataset.fingerprint},
+        training={"engine": prepared.engine.name, "seed": prepared.config.train.seed, "epoch": epoch, "status": status},
+    )  # fmt: skip
+
+
+def evaluate_rows(logits: NDArray[np.float32], dataset: Dataset, rows: Rows, bundle: Bundle) -> Evaluation:
+    """Metrics of logits for some rows of a data set whose classes are the bundle's."""
+    if dataset.is_regression:
+        answers = logits[:, 0] * bundle.preprocess.target_std + bundle.preprocess.target_mean
+        return evaluate_numbers(answers, dataset.labels[rows])
+    return evaluate_logits(logits, dataset.labels[rows], class_names=bundle.class_names, temperature=bundle.temperature)
+
+
+def resolve_config(
+    config: RunConfig | str | Path | dict[str, Any] | None, settings: dict[str, Any], *, base: RunConfig | None = None
+) -> RunConfig:
+    """A RunConfig from a file, a RunConfig or nested values, and flat settings over it (`epochs=3` is `train.epochs`).
+
+    Raises:
+        UsageError: an unknown setting (with the nearest known one) or a bad value.
+    """
+    homes = {key.split(".")[1]: key for key in known_keys()}
+    layers: list[dict[str, Any]] = [base.model_dump(exclude_unset=True)] if base else []
+    if isinstance(config, str | Path):
+        layers.append(read_config_file(Path(config)))
+    elif config is not None:
+        layers.append(config.model_dump(exclude_unset=True) if isinstance(config, RunConfig) else config)
+    layers += [nest(homes.get(name, name), value) for name, value in settings.items()]
+    return build_config(merge(*layers), where="the settings")
+
+
+def judge(
+    prepared: Prepared, result: FitResult, *, path: Path | None = None
+) -> tuple[Run, dict[str, NDArray[np.float32]]]:
+    """Evaluate every split once. Returns the run, and the logits of each split's rows."""
+    bundle = build_bundle(prepared, epoch=result.epoch, status=result.status)
+    parts = prepared.split.parts()
+    with blas_threads(prepared.config.train.threads):
+        logits = {name: prepared.engine.logits(rows) for name, rows in parts.items()}
+    found = {name: evaluate_rows(logits[name], prepared.dataset, rows, bundle) for name, rows in parts.items()}
+    run = Run(
+        prepared.config, path, result.status, result.epoch, bundle, result.history, prepared.engine.name,
+        found["train"], found.get("valid"), found.get("test"),
+    )  # fmt: skip
+    return run, logits
+
+
+def train_dataset(config: RunConfig, dataset: Dataset) -> Run:
+    """Train and evaluate in memory: no run directory, no progress.
+
+    Raises:
+        UsageError, DataError: see `prepare`. DivergedError: the loss became NaN.
+    """
+    prepared = prepare(config, dataset)
+    result = fit_prepared(prepared, progress=SilentProgress())
+    run, _ = judge(prepared, result)
+    if result.problem:
+        raise DivergedError(result.problem, run)
+    return run

@@ -1,0 +1,1 @@
+"""Plots, the one-file HTML report, and tables for the terminal."""

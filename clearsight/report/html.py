@@ -1,0 +1,345 @@
+"""The one-file HTML report of a finished run, made from the run's plain files alone.
+
+It must not know how a run was trained, nor change any of its numbers: it can be written again at any later time.
+"""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clearsight import bundle as bundles
+from clearsight import store
+from clearsight.bundle import Bundle
+from clearsight.errors import RunError
+from clearsight.report import page, pictures, plots, words
+from clearsight.report.text import find_confused_pairs
+from clearsight.training.history import History, read_history
+
+HISTORY_PICTURE = "history.svg"
+SPLITS = ("train", "valid", "test")
+_MAX_UNITS, _MAX_PAIRS, _MAX_NARROW_CLASSES = 64, 5, 12
+_NATS, _SQUARES = "nats", "½ squared error"
+_LOSS_NOTES = {
+    _NATS: "Mean cross-entropy of each batch before its update.",
+    _SQUARES: "Of each batch before its update, with targets scaled to mean 0 and deviation 1 over the training rows.",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class _Files:
+    """What the files of a finished run hold."""
+
+    config_text: str
+    environment: dict[str, Any]
+    record: dict[str, Any]
+    metrics: dict[str, Any]
+    history: History
+    shown: dict[str, NDArray[Any]]
+    model: Bundle
+
+    @property
+    def evaluations(self) -> dict[str, dict[str, Any]]:
+        """Metrics of the splits that exist."""
+        return {split: self.metrics[split] for split in SPLITS if self.metrics.get(split)}
+
+    @property
+    def judged(self) -> str:
+        """The split that the run is judged by."""
+        return str(self.metrics["mistakes_split"])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Empty for a regression."""
+        return self.model.class_names
+
+    @property
+    def confusion(self) -> NDArray[np.int64]:
+        """Of the judged split, (K, K)."""
+        return np.array(self.evaluations[self.judged]["confusion"], np.int64)
+
+    @property
+    def loss_unit(self) -> str:
+        """Unit of the losses in the history."""
+        return _NATS if self.class_names else _SQUARES
+
+
+def write_report(path: Path) -> Path:
+    """Write `report.html` and `history.svg` of a finished run.
+
+    Args:
+        path: its run directory.
+
+    Returns:
+        Where the report lies.
+
+    Raises:
+        RunError: a file is missing or damaged, or the folder not writable. ModelFileError: the same of the model.
+    """
+    files = _read_files(path)
+    report = path / store.REPORT
+    store.write_text(report, render_report(files))
+    picture = plots.draw_history(files.history.epochs, unit=files.loss_unit, best=files.metrics["epoch"])
+    store.write_text(path / HISTORY_PICTURE, picture + "\n")
+    return report
+
+
+def render_report(files: _Files) -> str:
+    """The report as one HTML text."""
+    classes = bool(files.class_names)
+    parts = [
+        _render_divergence(files),
+        _render_headline(files),
+        _render_splits(files),
+        _render_losses(files),
+        _render_epochs(files),
+        *(
+            [_render_confusion(files), _render_classes(files), _render_pairs(files), _render_mistakes(files)]
+            if classes
+            else []
+        ),
+        _render_first_layer(files),
+        _render_weight_history(files),
+        _render_rates(files),
+        page.section("Configuration", f"<pre>{_escape_lines(files.config_text)}</pre>", half=True),
+        page.section("Environment", page.table((), page.environment_rows(files.environment), words=True), half=True),
+    ]
+    return page.render_page(f"{files.record['data']}: {files.record['model']} – clearsight", parts)
+
+
+def _read_files(path: Path) -> _Files:
+    metrics, config_text = store.read_json(path / store.METRICS), _read_text(path / store.CONFIG)
+    try:
+        batch_size = int(tomllib.loads(config_text)["train"]["batch_size"])
+        history = read_history(
+            _read_text(path / store.EPOCHS),
+            _read_text(path / store.STEPS),
+            steps_per_epoch=-(-metrics["train"]["n"] // batch_size),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"the files of {path} must be whole, got damage ({error}). Restore them or train again."
+        ) from None
+    return _Files(
+        config_text,
+        store.read_json(path / "environment.json"),
+        store.read_json(path / store.RECORD),
+        metrics,
+        history,
+        _read_arrays(path / store.SHOWN),
+        bundles.load(path / store.MODEL),
+    )
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RunError(
+            f"run must hold {path.name}, got {path}: {error.strerror}. Is {path.parent} a run directory?"
+        ) from None
+
+
+def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except OSError as error:
+        raise RunError(f"run must hold {path.name}, got {path}: {error}. Is {path.parent} a run directory?") from None
+    except SafetensorError as error:
+        raise RunError(f"{path} must be safetensors, got damage ({error}). Restore the file or train again.") from None
+
+
+def _escape_lines(text: str) -> str:
+    return "\n".join(map(page.escape, text.splitlines()))
+
+
+def _render_headline(files: _Files) -> str:
+    record, metrics, judged = files.record, files.metrics, files.judged
+    of = files.evaluations[judged]
+    if files.class_names:
+        score, what, text = words.percent(of["accuracy"]), "accuracy", words.describe_accuracy(judged, of)
+    else:
+        score, what, text = words.number(of["mae"]), "mean absolute error", words.describe_error(judged, of)
+    done = f"{len(files.history.epochs)} epochs in {_format_seconds(metrics['seconds'])}"
+    meta = (
+        f"network {record['model']} · {metrics['parameters']:,} parameters · {metrics['status']}, weights of epoch "
+        f"{metrics['epoch']} · {done} · {record['created'].replace('T', ' ')}"
+    )
+    return (
+        f"<header><h1>{page.escape(record['data'])}</h1>{page.paragraph(meta, kind='meta')}"
+        f'<div class="score"><div><strong>{page.escape(score)}</strong><br>{page.escape(f"{words.NAMES[judged]} {what}")}</div>'
+        f"{page.paragraph(text)}</div></header>"
+    )
+
+
+def _format_seconds(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def _render_divergence(files: _Files) -> str:
+    if files.metrics["status"] != "diverged":
+        return ""
+    text = words.describe_divergence(
+        files.history.step_losses, steps_per_epoch=files.history.steps_per_epoch, epoch=files.metrics["epoch"]
+    )
+    return f'<div class="alert" role="alert"><strong>Training diverged:</strong> {page.escape(text)}</div>'
+
+
+def _render_splits(files: _Files) -> str:
+    evaluations = files.evaluations
+    if files.class_names:
+        header: tuple[str, ...] = ("split", "n", "accuracy", "95 % interval", "loss (nats)")
+        cells = [
+            (words.percent(m["accuracy"]), words.interval(m), words.number(m["loss"])) for m in evaluations.values()
+        ]
+    else:
+        header = ("split", "n", "mean absolute error", "R²", "mean squared error")
+        cells = [(words.number(m["mae"]), words.number(m["r2"]), words.number(m["loss"])) for m in evaluations.values()]
+    rows = [(split, f"{m['n']:,}", *cell) for (split, m), cell in zip(evaluations.items(), cells, strict=True)]
+    return page.section(
+        "Training, validation and test",
+        page.table(header, rows),
+        page.paragraph(words.describe_gap(evaluations, files.judged)),
+    )
+
+
+def _render_losses(files: _Files) -> str:
+    losses = files.history.step_losses
+    svg = plots.draw_losses(losses, steps_per_epoch=files.history.steps_per_epoch, unit=files.loss_unit)
+    label = f"Loss of each of {len(losses)} batches, as a line chart"
+    note = page.paragraph(_LOSS_NOTES[files.loss_unit], kind="note")
+    return page.section("Loss of every batch", page.plot(svg, label=label), note, half=True)
+
+
+def _render_epochs(files: _Files) -> str:
+    what, unit = ("accuracy", "%") if files.class_names else ("loss", files.loss_unit)
+    title = f"{what.capitalize()} of every epoch"
+    if not files.history.epochs:
+        return page.section(title, page.paragraph("No epoch was completed."), half=True)
+    svg = plots.draw_epochs(files.history.epochs, what=what, unit=unit, best=files.metrics["epoch"])
+    note = "Training: mean over the epoch's batches while the weights changed. Validation: after the epoch."
+    label = f"{title} in training and validation, as a line chart"
+    return page.section(title, page.plot(svg, label=label), page.paragraph(note, kind="note"), half=True)
+
+
+def _is_narrow(files: _Files) -> bool:
+    """Whether the confusion matrix can be read at half the page's width, beside the table of classes."""
+    return len(files.class_names) <= _MAX_NARROW_CLASSES
+
+
+def _render_confusion(files: _Files) -> str:
+    svg = plots.draw_confusion(files.confusion, files.class_names)
+    note = (
+        "Rows are true classes, columns are answers: blue where right, orange where wrong, darker for a larger share of the "
+        "row (by its square root, so that rare mistakes show). Empty cells are 0."
+    )
+    label = f"Confusion matrix of {len(files.class_names)} classes on {files.judged}; the most frequent mistakes are listed below"
+    return page.section(
+        f"Confusion matrix ({files.judged})",
+        page.plot(svg, label=label),
+        page.paragraph(note, kind="note"),
+        half=_is_narrow(files),
+    )
+
+
+def _render_classes(files: _Files) -> str:
+    header = ("class", "support", "accuracy", "precision", "recall", "F1")
+    rows = [
+        (
+            c["name"],
+            f"{c['support']:,}",
+            *(words.percent(c[key]).removesuffix(" %") for key in ("accuracy", "precision", "recall", "f1")),
+        )
+        for c in files.evaluations[files.judged]["classes"]
+    ]
+    note = (
+        "Shares in per cent. Accuracy is of the class against all others together. "
+        "A dash stands where there is nothing to divide by."
+    )
+    return page.section(
+        f"Classes ({files.judged})", page.table(header, rows), page.paragraph(note, kind="note"), half=_is_narrow(files)
+    )
+
+
+def _render_pairs(files: _Files) -> str:
+    names = files.class_names
+    items = [
+        f"<li>{page.escape(f'{names[t]} taken for {names[a]}: {n:,} of {rows:,}')}</li>"
+        for t, a, n, rows in find_confused_pairs(files.confusion, count=_MAX_PAIRS)
+    ]
+    html = f"<ol>{''.join(items)}</ol>" if items else page.paragraph("No mistakes.")
+    return page.section(f"Most confused pairs ({files.judged})", html)
+
+
+def _render_mistakes(files: _Files) -> str:
+    found, scaling = files.metrics["mistakes"], files.model.preprocess
+    title = f"Worst mistakes ({files.judged})"
+    if not found:
+        asked = tomllib.loads(files.config_text).get("eval", {}).get("mistakes", 1)
+        return page.section(
+            title, page.paragraph("No mistakes." if asked else "None were asked for (eval.mistakes = 0).")
+        )
+    if scaling.height == 1 or "mistakes" not in files.shown:
+        rows = [(m["row"], m["true"], m["answer"], words.number(m["loss"])) for m in found]
+        return page.section(title, page.table(("row", "true", "answer", "loss (nats)"), rows))
+    items = [
+        (
+            pictures.draw_picture(pixels, low=scaling.low, high=scaling.high),
+            f"{m['true']} taken for {m['answer']}",
+            (f"{m['true']} → {m['answer']}", f"loss {m['loss']:.2f}", m["row"]),
+        )
+        for pixels, m in zip(files.shown["mistakes"], found, strict=True)
+    ]
+    note = "True class → answer, the largest loss (nats) first."
+    shape = f"{scaling.width}/{scaling.height}"
+    return page.section(title, page.paragraph(note, kind="note"), page.pictures(items, cell="6.5rem", shape=shape))
+
+
+def _render_first_layer(files: _Files) -> str:
+    scaling, net = files.model.preprocess, files.model.net
+    if scaling.height == 1:
+        return ""
+    weights, _ = net.layers(files.model.params)[0]
+    maps = pictures.first_layer_maps(
+        weights[:, :_MAX_UNITS], height=scaling.height, width=scaling.width, channels=scaling.channels
+    )
+    limit = float(np.abs(maps).max())
+    hidden = net.num_layers > 1
+    names = [f"unit {k}" for k in range(len(maps))] if hidden or not files.class_names else files.class_names
+    items = [
+        (pictures.draw_weights(picture, limit=limit), f"weights of {name}", (name,))
+        for picture, name in zip(maps, names, strict=False)
+    ]
+    units, what = weights.shape[1], "hidden unit" if hidden else "output"
+    which = f"the first {len(maps)} of {units} {what}s" if units > len(maps) else f"each {what}"
+    mean = ", averaged over channels" if scaling.channels > 1 else ""
+    note = f"Weights into {which}{mean}, on one scale: −{limit:.3g} <ramp> {limit:.3g}; white is 0."
+    legend = page.escape(note).replace("&lt;ramp&gt;", '<span class="ramp"></span>')
+    grid = page.pictures(items, cell="4.5rem", shape=f"{scaling.width}/{scaling.height}")
+    return page.section("Weights of the first layer", f'<p class="note">{legend}</p>', grid)
+
+
+def _render_weight_history(files: _Files) -> str:
+    kept = files.shown.get("weights")
+    if kept is None:
+        return ""
+    net = files.model.net
+    layers = [kept[:, weights] for weights, _ in net.slices()]
+    names = [f"Layer {i + 1}: {net.sizes[i]} × {net.sizes[i + 1]}" for i in range(net.num_layers)]
+    svg = plots.draw_weight_history(layers, names)
+    note = "Light: single weights, up to 200 a layer. Dark: median, 5 and 95 % of the layer's weights."
+    if net.num_layers > plots.MAX_LAYERS:
+        note += f" {plots.MAX_LAYERS} of {net.num_layers} layers are shown."
+    label = "Course of the weights of each layer over the epochs, as line charts"
+    return page.section("Weights over the epochs", page.plot(svg, label=label), page.paragraph(note, kind="note"))
+
+
+def _render_rates(files: _Files) -> str:
+    svg = plots.draw_learning_rate(files.history.step_lrs, steps_per_epoch=files.history.steps_per_epoch)
+    return page.section("Learning rate", page.plot(svg, label="Learning rate of every batch, as a line chart"))

@@ -1,0 +1,45 @@
+"""Small PNG pictures: what the network saw, and what its first layer looks for. It must not know runs, files or HTML."""
+
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_NEGATIVE, _POSITIVE = np.array([0x05, 0x5A, 0x96]), np.array([0xB8, 0x48, 0x00])
+_MAX_SIDE = 160
+
+
+def draw_picture(pixels: NDArray[Any], *, low: float, high: float) -> bytes:
+    """A stored picture as PNG.
+
+    Args:
+        pixels: (H, W, C); three channels are drawn in colour, any other number as their mean in grey.
+        low, high: values of black and white.
+    """
+    values = pixels.astype(np.float64) if pixels.shape[2] == 3 else pixels.mean(axis=2, dtype=np.float64)
+    span = (high - low) or 1.0
+    return _encode((255 * np.clip(np.nan_to_num((values - low) / span), 0, 1)).round().astype(np.uint8))
+
+
+def first_layer_maps(weights: NDArray[Any], *, height: int, width: int, channels: int) -> NDArray[np.float64]:
+    """Weights (inputs, units) of a first layer as pictures (units, H, W), averaged over channels."""
+    pictures = weights.T.reshape(-1, height, width, channels)
+    return np.asarray(pictures.mean(axis=3, dtype=np.float64))
+
+
+def draw_weights(values: NDArray[np.float64], *, limit: float) -> bytes:
+    """Weights (H, W) as PNG: blue below 0, white at 0, vermilion above, full at -limit and limit."""
+    share = np.clip(np.nan_to_num(values / (limit or 1.0)), -1, 1)[..., None]
+    ends = np.where(share < 0, _NEGATIVE, _POSITIVE)
+    return _encode((255 + (ends - 255) * np.abs(share)).round().astype(np.uint8))
+
+
+def _encode(pixels: NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    image.thumbnail((_MAX_SIDE, _MAX_SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,389 @@
+"""Curves and matrices as SVG texts: pure functions of arrays, drawn with matplotlib but never through its global state.
+
+It must not know runs, files or HTML. Every colour that a page may want to change is a constant of `COLORS`.
+"""
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.floating[Any]]
+
+# Okabe and Ito (2008): told apart by readers with any of the common kinds of colour blindness.
+BLUE, VERMILION, SKY = "#0072b2", "#d55e00", "#56b4e9"
+INK, FAINT, RULE = "#24292f", "#6e7781", "#d8dee4"
+COLORS = {"ink": INK, "faint": FAINT, "rule": RULE, "blue": BLUE, "vermilion": VERMILION, "sky": SKY}
+MAX_COUNTED_CLASSES = 20
+MAX_NAMED_CLASSES = 60
+MAX_LAYERS = 8
+_MAX_LINES, _MAX_RANKED = 200, 20_000
+_LOG_RATIO = 50.0
+_WIDTH, _HEIGHT = 5.8, 3.2
+_RC: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.family": ["sans-serif"],
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10.5,
+    "text.parse_math": False,
+    "text.color": INK,
+    "axes.facecolor": "none",
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlesize": 11.0,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.formatter.use_mathtext": False,
+    "axes.formatter.useoffset": False,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+}
+
+
+def thin(x: Floats, y: Floats, *, buckets: int = 500) -> tuple[Floats, Floats]:
+    """At most `2 * buckets` of the finite points, with the least and the greatest of every bucket among them.
+
+    Args:
+        x, y: (n,), x rising.
+        buckets: stretches of x, each with equally many points.
+    """
+    finite = np.isfinite(y)
+    x, y = x[finite], y[finite]
+    if len(y) <= 2 * buckets:
+        return x, y
+    edges = np.linspace(0, len(y), buckets + 1).astype(np.int64)
+    kept = {int(a + at) for a, b in pairwise(edges) for at in (y[a:b].argmin(), y[a:b].argmax())}
+    rows = np.array(sorted(kept))
+    return x[rows], y[rows]
+
+
+def running_mean(values: Floats, *, window: int) -> Floats:
+    """Mean of each value and up to `window - 1` before it, (n,)."""
+    total = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - window, 0)
+    return np.asarray((total[ends] - total[starts]) / (ends - starts))
+
+
+def draw_losses(losses: Floats, *, steps_per_epoch: int, unit: str) -> str:
+    """Loss of every batch as a light line, its running mean as a dark one, and where epochs begin.
+
+    Args:
+        losses: (steps,); what is not finite is left out, and marked where it first comes.
+        steps_per_epoch: batches in an epoch.
+        unit: of the loss, for the axis.
+    """
+    steps = np.arange(len(losses), dtype=np.float64)
+    finite = np.isfinite(losses)
+    window = max(1, min(steps_per_epoch, len(losses) // 40))
+    mean = running_mean(losses[finite], window=window)
+    with _figure("losses", "Loss of every batch") as (figure, out):
+        axes = _axes(figure, top=0.84)
+        if window > 1:
+            _line(axes, steps, losses, color=SKY, linewidth=0.8, alpha=0.75, label="each batch")
+        _line(axes, steps[finite], mean, color=BLUE, label=f"mean of {window} batches" if window > 1 else "each batch")
+        if not finite.all():
+            first = int(steps[~finite][0])
+            axes.axvline(first, color=VERMILION, linestyle=(0, (4, 2)), label="no longer finite")
+        log = _choose_scale(axes, mean)
+        axes.set_ylabel(f"loss ({unit}{', log scale' if log else ''})")
+        axes.set_xlabel("step (batches, from 0)")
+        _set_limits(axes, len(losses))
+        _mark_epochs(axes, len(losses), steps_per_epoch)
+        _legend(axes)
+    return out[0]
+
+
+def draw_epochs(epochs: Sequence[dict[str, Any]], *, what: str, unit: str, best: int, title: str = "") -> str:
+    """Training and validation course of `accuracy` or `loss`.
+
+    Args:
+        epochs: rows of a `History`.
+        what: `accuracy` (drawn in per cent) or `loss`.
+        unit: for the axis.
+        best: epoch whose weights are in force, 0 for none of them.
+        title: of the picture, for readers who cannot see it.
+    """
+    with _figure(what, title or f"{what} of every epoch") as (figure, out):
+        _draw_course(_axes(figure), epochs, what=what, unit=unit, best=best)
+    return out[0]
+
+
+def draw_history(epochs: Sequence[dict[str, Any]], *, unit: str, best: int) -> str:
+    """Loss and, where there is one, accuracy of every epoch, side by side on white: a file of its own."""
+    wanted = [("loss", unit)] + [("accuracy", "%")] * any(row["train_accuracy"] is not None for row in epochs)
+    size = (5.4 * len(wanted), 3.6)
+    with _figure("history", "Course of the training", size=size, background="#ffffff") as (figure, out):
+        for at, (what, of) in enumerate(wanted):
+            axes = figure.add_subplot(1, len(wanted), at + 1, title=f"{what.capitalize()} per epoch")
+            _draw_course(axes, epochs, what=what, unit=of, best=best)
+        left = 0.72 / size[0]
+        figure.subplots_adjust(left=left, right=1 - 0.2 / size[0], bottom=0.15, top=0.9, wspace=0.24)
+    return out[0]
+
+
+def draw_learning_rate(lrs: Floats, *, steps_per_epoch: int) -> str:
+    """Learning rate of every batch."""
+    steps = np.arange(len(lrs), dtype=np.float64)
+    with _figure("rates", "Learning rate of every batch", size=(_WIDTH, 2.4)) as (figure, out):
+        axes = _axes(figure, top=0.8, bottom=0.2)
+        _line(axes, steps, lrs, color=BLUE)
+        axes.set_ylim(0, 1.08 * max(float(lrs.max(initial=0)), 1e-12))
+        axes.set_ylabel("learning rate")
+        axes.set_xlabel("step (batches, from 0)")
+        axes.yaxis.set_major_formatter("{x:.3g}")
+        _set_limits(axes, len(lrs))
+        _mark_epochs(axes, len(lrs), steps_per_epoch)
+    return out[0]
+
+
+def draw_confusion(confusion: NDArray[np.int64], class_names: Sequence[str]) -> str:
+    """Confusion matrix: rows true, columns answered; a cell's shade is the square root of its share of the row.
+
+    The diagonal is blue and mistakes are vermilion. Counts stand in the cells up to 20 classes, names up to 60.
+    """
+    k = len(class_names)
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    counted, named = k <= MAX_COUNTED_CLASSES, k <= MAX_NAMED_CLASSES
+    names = [_shorten(name, 14) for name in class_names]
+    upright = named and (max(map(len, names)) > 3 or k > MAX_COUNTED_CLASSES)
+    left = 0.4 + (0.085 * max(map(len, names)) if named else 0.25)
+    top = left if upright else 0.5
+    digits = len(str(int(confusion.max())))
+    side = max(3.0, k * max(0.42, 0.115 * digits)) if counted else 6.4
+    width, height = left + side + 0.1, top + side + 0.1
+    with _figure("confusion", "Confusion matrix", size=(width, height)) as (figure, out):
+        axes = figure.add_axes((left / width, 0.1 / height, side / width, side / height))
+        axes.grid(visible=False)
+        shades = _shade(shares)
+        axes.imshow(shades, interpolation="none", extent=(-0.5, k - 0.5, k - 0.5, -0.5))
+        ticks = np.arange(k) if named else np.arange(0, k, _nice_step(k))
+        size = min(10.0, max(5.0, 6.4 * 72 / k * 0.8)) if named else 9.0
+        labels = [names[t] if named else str(t) for t in ticks]
+        axes.set_xticks(ticks, labels, rotation=90 if upright else 0, fontsize=size)
+        axes.set_yticks(ticks, labels, fontsize=size)
+        axes.xaxis.tick_top()
+        axes.xaxis.set_label_position("top")
+        axes.tick_params(length=0 if named else 3, pad=3)
+        kind = "class" if named else "class number, from 0"
+        axes.set_xlabel(f"answered {kind}")
+        axes.set_ylabel(f"true {kind}")
+        axes.spines[:].set(visible=True, color=FAINT)
+        if counted:
+            _write_counts(axes, confusion, shades)
+    return out[0]
+
+
+def draw_weight_history(layers: Sequence[NDArray[Any]], names: Sequence[str]) -> str:
+    """The course of weights over epochs, a panel a layer: up to 200 weights as light lines, percentiles as dark ones.
+
+    Args:
+        layers: each layer's weights, (epochs + 1, weights), the first row before training. Of more than eight layers,
+            eight are drawn.
+        names: one a layer.
+    """
+    from matplotlib.collections import LineCollection
+    from matplotlib.ticker import MaxNLocator
+
+    shown = np.unique(np.linspace(0, len(layers) - 1, min(len(layers), MAX_LAYERS)).round().astype(int))
+    rows = -(-len(shown) // 2)
+    columns = min(len(shown), 2)
+    size = (5.9 * columns + 0.4, 2.9 * rows + 0.3)
+    with _figure("weights", "Course of the weights", size=size) as (figure, out):
+        for at, layer in enumerate(shown):
+            values = layers[layer]
+            epochs = np.arange(len(values), dtype=np.float64)
+            axes = figure.add_subplot(rows, columns, at + 1, title=names[layer])
+            lines = values[:, _spread(values.shape[1], _MAX_LINES)].astype(np.float64)
+            paths = np.stack([np.broadcast_to(epochs[:, None], lines.shape), lines], axis=-1).swapaxes(0, 1)
+            axes.add_collection(LineCollection(list(paths), colors=SKY, linewidths=0.5, alpha=0.35, rasterized=True))
+            ranked = np.percentile(values[:, _spread(values.shape[1], _MAX_RANKED)], [5, 50, 95], axis=1)
+            for line, dashes, label in zip(
+                ranked, [(0, (4, 2)), "-", (0, (4, 2))], ["5 and 95 %", "median", ""], strict=True
+            ):
+                _line(axes, epochs, line, color=BLUE, linestyle=dashes, linewidth=1.5, label=label)
+            axes.autoscale_view()
+            axes.set_xlim(0, max(len(values) - 1, 1))
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+            axes.set_ylabel("weight")
+            if at + columns >= len(shown):
+                axes.set_xlabel("epoch (0 before training)")
+            if at == 0:
+                _legend(axes)
+        width, height = size
+        figure.subplots_adjust(
+            left=0.75 / width,
+            right=1 - 0.15 / width,
+            bottom=0.5 / height,
+            top=1 - 0.3 / height,
+            wspace=0.22,
+            hspace=0.35,
+        )
+    return out[0]
+
+
+def _draw_course(axes: "Axes", epochs: Sequence[dict[str, Any]], *, what: str, unit: str, best: int) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    factor = 100.0 if what == "accuracy" else 1.0
+    x = np.array([row["epoch"] for row in epochs], np.float64)
+    series = {split: _column(epochs, f"{split}_{what}") * factor for split in ("train", "valid")}
+    series = {split: values for split, values in series.items() if np.isfinite(values).any()}
+    marker = "o" if len(x) <= 30 else None
+    for split, values in series.items():
+        color, label = (BLUE, "training") if split == "train" else (VERMILION, "validation")
+        dashes = "-" if split == "valid" or len(series) == 1 else (0, (5, 2))
+        _line(axes, x, values, color=color, linestyle=dashes, marker=marker, markersize=3.5, label=label)
+    log = what == "loss" and _choose_scale(axes, np.concatenate(list(series.values()) or [x]))
+    if best and len(x):
+        axes.axvline(best, color=FAINT, linewidth=1, linestyle=(0, (1, 2)), zorder=1, label=f"in force: epoch {best}")
+        for values in series.values():
+            axes.plot(x[x == best], values[x == best], "o", markersize=8, markerfacecolor="none", markeredgecolor=INK)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(f"{what} ({unit}{', log scale' if log else ''})")
+    margin = 0.5 if len(x) < 3 else 0.03 * len(x)
+    axes.set_xlim(1 - margin, max(len(x), 1) + margin)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
+    _legend(axes)
+
+
+def _column(epochs: Sequence[dict[str, Any]], name: str) -> Floats:
+    return np.array([np.nan if row[name] is None else row[name] for row in epochs], np.float64)
+
+
+def _spread(size: int, count: int) -> NDArray[np.int64]:
+    """Up to `count` of `size` places, evenly spread."""
+    return np.unique(np.linspace(0, size - 1, min(size, count)).round().astype(np.int64))
+
+
+def _nice_step(size: int) -> int:
+    """The least of 1, 2, 5, 10, 20, ... that divides `size` into 12 stretches at most."""
+    steps = (unit * int(10**power) for power in range(12) for unit in (1, 2, 5))
+    return next(step for step in steps if step * 12 >= size)
+
+
+def _shorten(name: str, length: int) -> str:
+    clean = "".join(c if c.isprintable() else "\ufffd" for c in name)
+    return clean if len(clean) <= length else clean[: length - 1] + "…"
+
+
+def _shade(shares: Floats) -> NDArray[np.uint8]:
+    """Colours (K, K, 3) of a confusion matrix: white to blue on its diagonal, white to vermilion elsewhere."""
+    right, wrong = np.array([0x0B, 0x64, 0xA0]), np.array([0xC2, 0x4E, 0x04])
+    ends = np.where(np.eye(len(shares), dtype=bool)[..., None], right, wrong)
+    return np.asarray(255 + (ends - 255) * np.sqrt(shares)[..., None]).round().astype(np.uint8)
+
+
+def _write_counts(axes: "Axes", confusion: NDArray[np.int64], shades: NDArray[np.uint8]) -> None:
+    luminance = (shades / 255) ** 2.2 @ np.array([0.2126, 0.7152, 0.0722])
+    for true, answer in np.argwhere(confusion):
+        color = "#ffffff" if luminance[true, answer] < 0.18 else "#1b1f23"  # where either contrasts alike
+        count = str(confusion[true, answer])
+        axes.text(answer, true, count, color=color, ha="center", va="center_baseline", fontsize=10)
+
+
+def _axes(figure: "Figure", *, top: float = 0.96, bottom: float = 0.16) -> "Axes":
+    return figure.add_axes((0.15, bottom, 0.83, top - bottom))
+
+
+def _line(axes: "Axes", x: Floats, y: Floats, **style: Any) -> None:
+    x, y = thin(x, y)
+    if len(x) == 1:
+        style["marker"] = "o"
+    axes.plot(x, y, **style)
+
+
+def _choose_scale(axes: "Axes", values: Floats) -> bool:
+    """Take a logarithmic axis where the course spans so much that a linear one hides its end; say whether."""
+    from matplotlib.ticker import NullFormatter
+
+    values = values[np.isfinite(values)]
+    log = bool(len(values)) and float(values.min()) > 0 and float(values.max() / values.min()) > _LOG_RATIO
+    if log:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    elif len(values):
+        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]) if values.min() < 0.5 * values.max() else None)
+    return log
+
+
+def _set_limits(axes: "Axes", steps: int) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    margin = max(0.5, 0.01 * steps)
+    axes.set_xlim(-margin, max(steps, 1) - 1 + margin)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
+
+
+def _mark_epochs(axes: "Axes", steps: int, steps_per_epoch: int) -> None:
+    """Ticks above the axes where each epoch ends, some 12 at most."""
+    epochs = steps // steps_per_epoch
+    every = _nice_step(epochs)
+    ends = np.arange(every, epochs + 1, every)
+    above = axes.secondary_xaxis("top")
+    above.set_xticks(ends * steps_per_epoch - 0.5, [str(n) for n in ends])
+    above.minorticks_off()
+    above.grid(visible=False)
+    above.set_xlabel("end of epoch", fontsize=9)
+    above.tick_params(labelsize=9, length=4)
+    if epochs <= 30:
+        for end in range(1, epochs):
+            axes.axvline(end * steps_per_epoch - 0.5, color=RULE, linewidth=0.6, zorder=0.5)
+
+
+def _legend(axes: "Axes") -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="best", fontsize=9, handlelength=2.2)
+
+
+@contextmanager
+def _figure(
+    name: str, title: str, *, size: tuple[float, float] = (_WIDTH, _HEIGHT), background: str = "none"
+) -> Iterator[tuple["Figure", list[str]]]:
+    """A new figure to draw on in the house style, and a list that holds its SVG once the block ends."""
+    import warnings
+
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    out: list[str] = []
+    with matplotlib.rc_context({**_RC, "svg.hashsalt": f"clearsight-{name}"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the reader's fonts draw the text
+        figure = Figure(figsize=size, facecolor=background)
+        yield figure, out
+        out.append(_render(figure, title))
+
+
+def _render(figure: "Figure", title: str) -> str:
+    """The figure as one `<svg>` element, without what only an editor would need."""
+    buffer = io.BytesIO()
+    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(buffer, format="svg", dpi=150, metadata=metadata, facecolor=figure.get_facecolor())
+    text = buffer.getvalue().decode()
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*"', "<g", text).replace("font-family: 'DejaVu Sans'", "font-family: system-ui")
+    text = re.sub(r' d="[^"]*"', lambda path: re.sub(r"\s+", " ", re.sub(r"(\.\d\d)\d+", r"\1", path[0])), text)
+    text = re.sub(r">\s+<", "><", text)
+    return text.replace(">", f"><title>{title}</title>", 1)

@@ -1,0 +1,218 @@
+"""One run, from settings to a run directory: what `clearsight train` and `clearsight.train` call.
+
+It owns the directory's life: made, locked, filled, resumed, marked as finished, interrupted or diverged.
+"""
+
+import os
+import platform
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clearsight import __version__, store
+from clearsight.config import RunConfig, build_config, find_differences, read_config_file, render_toml
+from clearsight.data.dataset import Dataset
+from clearsight.data.load import load_data
+from clearsight.data.split import Rows
+from clearsight.errors import DataError, DivergedError, Interrupted, RunError, UsageError
+from clearsight.evaluation.metrics import worst_mistakes
+from clearsight.pipeline import Note, Prepared, Run, fit_prepared, judge, prepare, resolve_config
+from clearsight.training.checkpoint import write_durably
+from clearsight.training.fit import FitResult
+from clearsight.training.progress import build_progress
+
+
+def train(
+    data: Any = None,
+    labels: Any = None,
+    *,
+    config: RunConfig | str | Path | dict[str, Any] | None = None,
+    out: str | Path | None = None,
+    root: str | Path = "runs",
+    resume: str | Path | None = None,
+    quiet: bool = True,
+    note: Note | None = None,
+    **settings: Any,
+) -> Run:
+    """Train, evaluate, save and report one model.
+
+    Args:
+        data: a name, a path, an array of pictures, or a `Dataset`; by default what the configuration says.
+        labels: of an array.
+        config: a RunConfig, nested values, or a TOML or JSON file.
+        out: the run directory to make; by default a new one below `root`.
+        resume: a run directory to go on with; everything else is then taken from it and must not differ.
+        quiet: False shows progress on standard error.
+        note: is told what was assumed or went wrong on the way; by default standard error unless quiet.
+        settings: single choices by name, such as `epochs=30, hidden=(64,), lr=0.01` (see `clearsight config show`).
+
+    Returns:
+        The run, with `bundle`, `history`, `train`, `valid`, `test`, and `path`, where model, report and tables lie.
+
+    Raises:
+        UsageError, DataError, RunError: see there. DivergedError: the loss became NaN; the last good model was saved.
+        Interrupted: Ctrl-C; saved to go on from.
+    """
+    tell: Note = note or ((lambda text: None) if quiet else lambda text: print(f"note: {text}", file=sys.stderr))
+    if isinstance(data, str | Path):
+        settings = {"source": str(data), **settings}
+    if resume is not None:
+        return _resume(Path(resume), data, labels, config, settings, quiet, tell)
+    resolved = resolve_config(config, settings)
+    dataset = _load(resolved, data, labels)
+    if data is not None and not isinstance(data, str | Path):
+        resolved = resolve_config(resolved, {"source": dataset.name})
+    prepared = prepare(resolved, dataset)
+    for text in dataset.notes:
+        tell(text)
+    path = store.create_run(Path(root), data=dataset.name, model=resolved.model.family, out=Path(out) if out else None)
+    store.write_text(path / store.CONFIG, render_toml(resolved))
+    store.write_json(path / "environment.json", describe_environment())
+    return _train_in(path, prepared, quiet=quiet, note=tell, resume=False)
+
+
+def _load(config: RunConfig, data: Any, labels: Any) -> Dataset:
+    source = config.data.source if data is None or isinstance(data, str | Path) else data
+    return load_data(source, labels, label_column=config.data.label_column, task=config.data.task)
+
+
+def _resume(path: Path, data: Any, labels: Any, config: Any, settings: dict[str, Any], quiet: bool, note: Note) -> Run:
+    record = store.read_json(path / store.RECORD)
+    saved = build_config(read_config_file(path / store.CONFIG), where=str(path / store.CONFIG))
+    wanted = resolve_config(config, settings, base=saved)
+    if differences := find_differences(saved, wanted):
+        raise UsageError(
+            f"--resume must go on with the configuration of {path}, got {'; '.join(differences)}. Start a new run for that."
+        )
+    if record.get("status") in ("finished", "stopped early", "diverged"):
+        raise UsageError(
+            f"--resume must name a run that has not ended, got {path}, {record['status']}. Start a new run."
+        )
+    dataset = _load(saved, data, labels)
+    for key, now in (("fingerprint", dataset.fingerprint), ("class_names", list(dataset.class_names))):
+        if record.get(key) != now:
+            raise DataError(
+                f"--resume must find the same data as before, got another {key.replace('_', ' ')}: {_short(record.get(key))} "
+                f"became {_short(now)} in {saved.data.source}. Bring the old data back, or start a new run."
+            )
+    return _train_in(path, prepare(saved, dataset), quiet=quiet, note=note, resume=True)
+
+
+def _short(value: Any) -> str:
+    return value[:12] if isinstance(value, str) else str(value)
+
+
+def _train_in(path: Path, prepared: Prepared, *, quiet: bool, note: Note, resume: bool) -> Run:
+    from clearsight.report.html import write_report
+
+    lock = store.lock_run(path)
+    record: dict[str, Any] = {
+        "status": "running",
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S"),
+        "data": prepared.dataset.name,
+        "model": "-".join(map(str, prepared.net.sizes)),
+        "fingerprint": prepared.dataset.fingerprint,
+        "class_names": list(prepared.dataset.class_names),
+        "seed": prepared.config.train.seed,
+        "clearsight": __version__,
+    }
+    if resume:
+        record["created"] = store.read_json(path / store.RECORD).get("created", record["created"])
+    try:
+        store.write_json(path / store.RECORD, record)
+        result = fit_prepared(
+            prepared,
+            progress=build_progress(quiet=quiet),
+            checkpoints=path / store.CHECKPOINTS,
+            resume=resume,
+            note=note,
+        )
+        run = _finish(path, prepared, result)
+        record |= {"status": result.status}
+        store.write_json(path / store.RECORD, record)
+        write_report(path)
+    except BaseException as error:
+        if record["status"] == "running":
+            stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+            _try_write_status(path, record | {"status": "interrupted" if stopped else "failed"})
+        if isinstance(error, Interrupted):
+            text = str(error).replace("--resume", f"`clearsight train --resume {path}`")
+            raise Interrupted(text, error.exit_code) from None
+        raise
+    finally:
+        lock.release()
+    if result.problem:
+        raise DivergedError(f"{result.problem} The run is in {path}.", run)
+    return run
+
+
+def _try_write_status(path: Path, record: dict[str, Any]) -> None:
+    try:
+        store.write_json(path / store.RECORD, record)
+    except RunError:  # the disk is full: the error under way says so, and the old record stands
+        return
+
+
+def _finish(path: Path, prepared: Prepared, result: FitResult) -> Run:
+    """Evaluate every split once, and write model, metrics and history."""
+    run, logits = judge(prepared, result, path=path)
+    dataset, parts = prepared.dataset, prepared.split.parts()
+    judged = next(name for name in ("test", "valid", "train") if name in parts)
+    mistakes, shown = _collect_mistakes(prepared, judged, parts[judged], logits[judged], run.bundle.temperature)
+    if result.history.weights:
+        shown["weights"] = np.stack(result.history.weights)
+    try:
+        run.bundle.save(path / store.MODEL, examples=dataset.images[parts[judged][:3]])
+        _save_shown(path, shown)
+    except OSError as error:
+        raise RunError(f"{path} must be writable, got: {error.strerror}. Free space, then use --resume.") from None
+    store.write_text(path / store.EPOCHS, result.history.render_epochs_csv())
+    store.write_text(path / store.STEPS, result.history.render_steps_csv())
+    where = ("run", "bundle", "report")  # a run directory may be moved
+    summary = {key: value for key, value in run.summary().items() if key not in where}
+    metrics = summary | {"mistakes_split": judged, "mistakes": mistakes, "unused": len(prepared.split.unused)}
+    store.write_json(path / store.METRICS, metrics)
+    return run
+
+
+def _collect_mistakes(
+    prepared: Prepared, split: str, rows: Rows, logits: NDArray[np.float32], temperature: float
+) -> tuple[list[dict[str, Any]], dict[str, NDArray[Any]]]:
+    dataset = prepared.dataset
+    if dataset.is_regression:
+        return [], {}
+    worst = worst_mistakes(logits / temperature, dataset.labels[rows], count=prepared.config.eval.mistakes)
+    found = [
+        {
+            "row": dataset.row_name(int(rows[at])),
+            "true": dataset.class_names[dataset.labels[rows[at]]],
+            "answer": dataset.class_names[answer],
+            "loss": loss,
+        }
+        for at, answer, loss in worst
+    ]
+    return found, {"mistakes": dataset.images[rows[[at for at, _, _ in worst]]]} if worst else {}
+
+
+def _save_shown(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    from safetensors.numpy import save
+
+    write_durably(path / store.SHOWN, save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
+
+
+def describe_environment() -> dict[str, Any]:
+    """What the run was made with."""
+    packages = ("matplotlib", "numpy", "numba", "scipy", "scikit-learn", "pillow", "safetensors")
+    return {
+        "clearsight": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        **{name: metadata.version(name) for name in packages},
+    }

@@ -1,0 +1,188 @@
+"""Run directories: where a run keeps its plain files, who may write there, and which runs there are.
+
+The files are the truth; nothing else knows of a run. It must not know how training works.
+"""
+
+import json
+import re
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clearsight.errors import RunError, UsageError
+from clearsight.training.checkpoint import write_durably
+
+RECORD, CONFIG, METRICS = "run.json", "config.toml", "metrics.json"
+EPOCHS, STEPS, SHOWN = "history.csv", "steps.csv", "shown.safetensors"
+MODEL, REPORT, CHECKPOINTS = "model.clearsight", "report.html", "checkpoints"
+STATUSES = ("running", "interrupted", "diverged", "failed", "stopped early", "finished")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One line about a run: its folder, how it stands, and its accuracies where it has them."""
+
+    path: Path
+    status: str
+    created: str
+    data: str
+    model: str
+    accuracy: dict[str, float]
+
+
+def create_run(root: Path, *, data: str, model: str, out: Path | None = None) -> Path:
+    """Make a new, empty run directory: `out`, or `root/<time>-<data>-<model>`.
+
+    Raises:
+        UsageError: `out` holds something already. RunError: it cannot be made.
+    """
+    words = "-".join(re.sub(r"[^\w.-]+", "-", word).strip("-.") or "data" for word in (data, model))
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{words[:80]}"
+    try:
+        if out is not None:
+            if out.exists() and (not out.is_dir() or any(out.iterdir())):
+                raise UsageError(f"--out must be a new or empty folder, got {out}, which holds files. Choose another.")
+            out.mkdir(parents=True, exist_ok=True)
+            return out
+        root.mkdir(parents=True, exist_ok=True)
+        for number in range(1, 1000):
+            path = root / (stem if number == 1 else f"{stem}-{number}")
+            try:
+                path.mkdir()
+            except FileExistsError:
+                continue
+            return path
+    except OSError as error:
+        raise RunError(
+            f"run directory must be writable, got {out or root}: {error.strerror}. Use --out elsewhere."
+        ) from None
+    raise RunError(f"run directory must be new, got a thousand of this second in {root}. Use --out.")
+
+
+def lock_run(path: Path) -> Any:
+    """A held lock on a run directory, released by `.release()` or with the process, so a crash leaves none behind.
+
+    Raises:
+        RunError: another process works on the run, or the folder is not writable.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError(
+            f"run must be used by one process at a time, got {path}, in use. Wait for it, or stop it."
+        ) from None
+    except OSError as error:
+        raise RunError(f"run directory must be writable, got {path}: {error.strerror}. Mend its rights.") from None
+    return lock
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file of a run, whole or not at all.
+
+    Raises:
+        RunError: the disk is full or the place not writable.
+    """
+    try:
+        write_durably(path, text.encode())
+    except OSError as error:
+        raise RunError(f"{path} must be writable, got: {error.strerror}. Free space or mend its rights.") from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """The same for a JSON value; see `drop_infinite`."""
+    write_text(path, json.dumps(drop_infinite(value), indent=1, allow_nan=False) + "\n")
+
+
+def drop_infinite(value: Any) -> Any:
+    """The same value with None for NaN and infinity, which JSON lacks."""
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    if isinstance(value, dict):
+        return {key: drop_infinite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [drop_infinite(item) for item in value]
+    return value
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object that a run wrote.
+
+    Raises:
+        RunError: missing or damaged.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise RunError(
+            f"run must hold {path.name}, got {path}: {error.strerror}. Is {path.parent} a run directory?"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path} must be JSON, got damage ({error}). Restore the file or train again.") from None
+    if not isinstance(value, dict):
+        raise RunError(f"{path} must be a JSON object, got {type(value).__name__}. Restore the file or train again.")
+    return value
+
+
+def read_run(path: Path) -> RunRecord:
+    """What a run directory says of itself.
+
+    Raises:
+        RunError: it is none, or damaged.
+    """
+    record = read_json(path / RECORD)
+    metrics = read_json(path / METRICS) if (path / METRICS).is_file() else {}
+    accuracy = {
+        split: float(metrics[split]["accuracy"])
+        for split in ("train", "valid", "test")
+        if isinstance(metrics.get(split), dict) and metrics[split].get("accuracy") is not None
+    }
+    text = {key: str(record.get(key, "?")) for key in ("status", "created", "data", "model")}
+    return RunRecord(path, text["status"], text["created"], text["data"], text["model"], accuracy)
+
+
+def list_runs(root: Path) -> tuple[list[RunRecord], list[str]]:
+    """All runs below `root`, oldest first, and a note for each folder that is damaged."""
+    runs, notes = [], []
+    for path in sorted(root.iterdir()) if root.is_dir() else []:
+        if (path / RECORD).is_file():
+            try:
+                runs.append(read_run(path))
+            except RunError as error:
+                notes.append(str(error))
+    return sorted(runs, key=lambda run: run.created), notes
+
+
+def find_run(name: str, root: Path) -> Path:
+    """A run directory from its path, or from its name below `root`; `last` is the newest.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name == "last":
+        runs, _ = list_runs(root)
+        if runs:
+            return runs[-1].path
+    for path in (Path(name).expanduser(), root / name):
+        if (path / RECORD).is_file():
+            return path
+    raise UsageError(f"RUN must be a run directory, got {name!r}. See `clearsight runs list`.")
+
+
+def remove_run(path: Path) -> None:
+    """Delete a run directory that no process uses.
+
+    Raises:
+        RunError: in use, or not removable.
+    """
+    lock = lock_run(path)
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        raise RunError(f"run must be removable, got {path}: {error.strerror}. Mend its rights.") from None
+    finally:
+        lock.release()

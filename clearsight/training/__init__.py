@@ -1,0 +1,1 @@
+"""Training: the engine protocol, the one fit loop, schedules, history, checkpoints, progress."""

@@ -1,0 +1,189 @@
+"""The protocol that every engine implements, and the dense engine behind it. It must not know epochs or files."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clearsight.data.preprocess import Preprocess
+from clearsight.dense import reference
+from clearsight.dense.recipe import Recipe
+from clearsight.errors import UsageError
+from clearsight.models.mlp import MLP
+
+Rows = NDArray[np.int64]
+State = dict[str, NDArray[Any]]
+_CHUNK = 2048
+ENGINES = ("dense", "reference")
+
+
+class Engine(Protocol):
+    """One network being trained on one data set."""
+
+    name: str
+
+    def train_steps(
+        self, order: Rows, *, first_batch: int, first_step: int, lrs: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], int]:
+        """Train `len(lrs)` batches of the epoch whose rows are `order`, from batch `first_batch` on.
+
+        Returns:
+            Mean loss of each batch before its update, and how many rows were classified rightly. A loss that is not
+            finite ends the array, and its batch changes nothing.
+        """
+
+    def logits(self, rows: Rows) -> NDArray[np.float32]:
+        """Outputs before the softmax for some rows, (n, K), without dropout."""
+
+    def state(self) -> State:
+        """A copy of all that training changes: parameters and what the optimiser remembers."""
+
+    def load_state(self, state: State) -> None:
+        """Go back to such a copy."""
+
+    def is_finite(self) -> bool:
+        """Whether all parameters are finite numbers."""
+
+
+class DenseEngine:
+    """A fully connected network trained by `dense.kernel` (compiled) or `dense.reference` (NumPy).
+
+    Args:
+        net, recipe: architecture, and what a step minimises and how.
+        images: (N, H, W, C) as stored; never copied.
+        labels: (N,) int64 classes, or float32 targets.
+        preprocess: pixels to inputs.
+        params: first parameters, (net.num_parameters,); taken over and changed in place.
+        batch_size: rows of a step.
+        seed: of dropout.
+        name: `dense` or `reference`.
+
+    Raises:
+        UsageError: the network's ends do not fit the data.
+    """
+
+    def __init__(
+        self,
+        net: MLP,
+        recipe: Recipe,
+        *,
+        images: NDArray[Any],
+        labels: NDArray[Any],
+        preprocess: Preprocess,
+        params: NDArray[np.floating],
+        batch_size: int,
+        seed: int,
+        name: str = "dense",
+    ) -> None:
+        if name not in ENGINES:
+            raise UsageError(f"engine must be auto, {' or '.join(ENGINES)}, got {name!r}. Choose one of them.")
+        if net.sizes[0] != preprocess.num_inputs:
+            raise UsageError(
+                f"the first layer must have {preprocess.num_inputs} units, one a pixel value, got {net.sizes[0]}. "
+                "Correct the layers."
+            )
+        if recipe.class_weights and len(recipe.class_weights) != net.sizes[-1]:
+            raise UsageError(
+                f"class_weights must be one a class ({net.sizes[-1]}), got {len(recipe.class_weights)}. Give as many."
+            )
+        self.name = name
+        self._net, self._recipe, self._preprocess = net, recipe, preprocess
+        self._images, self._batch_size, self._seed = images, batch_size, seed
+        self._params = params
+        self._slots = np.zeros((recipe.num_slots, params.size), params.dtype)
+        if recipe.loss == "squared_error":
+            standard = (labels.astype(np.float64) - preprocess.target_mean) / preprocess.target_std
+            self._labels, self._targets = np.zeros(len(labels), np.int64), standard[:, None].astype(params.dtype)
+        else:
+            self._labels, self._targets = labels, np.zeros((0, net.sizes[-1]), params.dtype)
+
+    def train_steps(
+        self, order: Rows, *, first_batch: int, first_step: int, lrs: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], int]:
+        """See `Engine`."""
+        if self.name == "dense":
+            from clearsight.dense import kernel
+
+            train = kernel.train_steps
+        else:
+            train = reference.train_steps
+        return train(
+            self._net,
+            self._recipe,
+            inputs=self._images.reshape(len(self._images), -1),
+            labels=self._labels,
+            targets=self._targets,
+            order=order,
+            batch_size=self._batch_size,
+            scale=self._preprocess.scale.astype(self._params.dtype, copy=False),
+            offset=self._preprocess.offset.astype(self._params.dtype, copy=False),
+            params=self._params,
+            slots=self._slots,
+            lrs=lrs,
+            first_batch=first_batch,
+            first_step=first_step,
+            seed=self._seed,
+        )
+
+    def logits(self, rows: Rows) -> NDArray[np.float32]:
+        """See `Engine`."""
+        return dense_logits(self._net, self._params, self._preprocess, self._images, rows)
+
+    def state(self) -> State:
+        """See `Engine`."""
+        return {"params": self._params.copy(), "slots": self._slots.copy()}
+
+    def load_state(self, state: State) -> None:
+        """See `Engine`."""
+        self._params[:] = state["params"]
+        self._slots[:] = state["slots"]
+
+    def is_finite(self) -> bool:
+        """See `Engine`."""
+        return bool(np.isfinite(self._params).all())
+
+
+def dense_logits(
+    net: MLP, params: NDArray[np.floating], preprocess: Preprocess, images: NDArray[Any], rows: Rows | None = None
+) -> NDArray[np.float32]:
+    """Outputs before the softmax, (n, K) float32, of stored pictures; a few thousand rows become floats at a time.
+
+    With float64 `params` everything but the preprocessing is computed in float64, so that a row's answer does not depend,
+    in float32, on which rows stand beside it.
+    """
+    chosen = np.arange(len(images)) if rows is None else rows
+    found = np.empty((len(chosen), net.sizes[-1]), np.float32)
+    for start in range(0, len(chosen), _CHUNK):
+        block = preprocess.apply(images[chosen[start : start + _CHUNK]]).astype(params.dtype, copy=False)
+        found[start : start + _CHUNK] = reference.logits(net, params, block)
+    return found
+
+
+_limit_lock = threading.Lock()
+_limit_users = 0
+_limit: Any = None
+
+
+@contextmanager
+def blas_threads(count: int) -> Iterator[None]:
+    """Hold BLAS to `count` threads while any user is inside: a sum split over threads would round differently.
+
+    The limit belongs to the process, so the first to enter sets it and the last to leave lifts it.
+    """
+    global _limit_users, _limit
+    from threadpoolctl import threadpool_limits
+
+    with _limit_lock:
+        if _limit_users == 0:
+            _limit = threadpool_limits(count, user_api="blas")
+        _limit_users += 1
+    try:
+        yield
+    finally:
+        with _limit_lock:
+            _limit_users -= 1
+            if _limit_users == 0:
+                _limit.restore_original_limits()

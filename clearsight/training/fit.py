@@ -1,0 +1,296 @@
+"""The one training loop: epochs, schedule, validation, early stopping, checkpoints, the NaN guard, stopping on request.
+
+It drives any `Engine` and must not know which. What a batch holds is a function of (seed, epoch) and the state saved is
+all that training changes, so a run that was killed and resumed ends with the very same bits.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clearsight.dense.reference import log_softmax
+from clearsight.errors import Interrupted, UsageError
+from clearsight.training.checkpoint import Tensors, load_checkpoint, save_checkpoint
+from clearsight.training.engine import Engine, Rows, State
+from clearsight.training.history import History
+from clearsight.training.progress import Progress
+from clearsight.training.signals import StopSignals
+
+_CHUNK_SECONDS = 0.2
+MONITORS = {"valid_loss": -1, "valid_accuracy": 1, "train_loss": -1}
+
+
+def epoch_order(rows: Rows, *, seed: int, epoch: int, shuffle: bool) -> Rows:
+    """The rows of epoch `epoch` (from 0) in the order of their use: a function of (seed, epoch) alone."""
+    return np.random.default_rng([seed, epoch, 0x0DE5]).permutation(rows) if shuffle else rows
+
+
+def mean_loss(logits: NDArray[np.floating], labels: NDArray[Any], *, mean: float = 0.0, std: float = 1.0) -> float:
+    """Mean cross-entropy of logits (n, K) under int64 classes; or, for float targets, 1/2 squared error in units of `std`."""
+    if labels.dtype.kind == "f":
+        return float(0.5 * np.mean((logits[:, 0] - (labels - mean) / std) ** 2, dtype=np.float64))
+    rows = np.arange(len(labels))
+    return float(-np.mean(log_softmax(logits.astype(np.float64))[rows, labels]))
+
+
+def accuracy(logits: NDArray[np.floating], labels: NDArray[Any]) -> float | None:
+    """Share of rows whose largest logit is their class; None for regression."""
+    return None if labels.dtype.kind == "f" else float(np.mean(logits.argmax(axis=1) == labels))
+
+
+@dataclass(eq=False)
+class _Place:
+    """Where a run is, and what it must not forget."""
+
+    epoch: int = 0
+    batch: int = 0
+    hits: int = 0
+    wait: int = 0
+    best_epoch: int = 0
+    best_value: float | None = None
+    best: State | None = None
+    good: State | None = None  # the last state known to be finite, at an epoch's end
+    good_epoch: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """How a run ended.
+
+    Args:
+        status: `finished`; `stopped early`, when patience ran out; `diverged`, when a loss or weight was not finite.
+        epoch: the one whose weights are in force, 0 for the first weights.
+        problem: what diverged, as a sentence; empty otherwise.
+    """
+
+    status: str
+    epoch: int
+    history: History
+    problem: str = ""
+
+
+def fit(
+    engine: Engine,
+    *,
+    labels: NDArray[Any],
+    train_rows: Rows,
+    valid_rows: Rows,
+    epochs: int,
+    batch_size: int,
+    lrs: NDArray[np.float64],
+    seed: int,
+    progress: Progress,
+    shuffle: bool = True,
+    patience: int | None = None,
+    monitor: str = "valid_loss",
+    target_mean: float = 0.0,
+    target_std: float = 1.0,
+    checkpoints: Path | None = None,
+    checkpoint_steps: int = 0,
+    checkpoint_seconds: float = 30.0,
+    weight_history: bool = False,
+    resume: bool = False,
+    note: Callable[[str], None] = lambda text: None,
+) -> FitResult:
+    """Train `engine` for `epochs` epochs and leave it with the weights in force.
+
+    Args:
+        labels: (N,) of the whole data set; rows index it.
+        train_rows, valid_rows: row numbers; validation may be empty.
+        lrs: (epochs * steps,), from `learning_rates`.
+        patience: stop after this many epochs without a better `monitor`; the best epoch's weights are then in force at
+            the end, whether or not it stopped early. None trains to the end and keeps the last.
+        monitor: `valid_loss`, `valid_accuracy` or `train_loss`.
+        target_mean, target_std: of regression targets, in whose units the loss is.
+        checkpoints: folder for checkpoints; None for none.
+        checkpoint_steps: save after so many steps; 0 to go by `checkpoint_seconds`, at an epoch's end.
+        weight_history: keep the parameters of every epoch.
+        resume: go on from the newest checkpoint, if there is one.
+        note: told of damaged checkpoints and the like.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came; a checkpoint was saved.
+        RunError: a checkpoint could not be written or read.
+        UsageError: options that do not go together.
+    """
+    _check(monitor, patience, epochs, batch_size, len(valid_rows))
+    steps = -(-len(train_rows) // batch_size)
+    place, history = _Place(), History(steps)
+    if resume and checkpoints and (found := load_checkpoint(checkpoints)):
+        tensors, meta, notes = found
+        for text in notes:
+            note(text)
+        place, history = _restore(engine, tensors, meta, steps)
+    elif weight_history:
+        history.weights.append(engine.state()["params"])
+    if place.good is None:
+        place.good = engine.state()
+    status, chunk, saved_at = "finished", 1, time.monotonic()
+
+    def save() -> None:
+        if checkpoints:
+            tensors, meta = _pack(engine, place, history)
+            save_checkpoint(checkpoints, step=place.epoch * steps + place.batch, tensors=tensors, meta=meta)
+
+    with StopSignals() as stop:
+        progress.start(epochs=epochs, steps=epochs * steps, done=place.epoch * steps + place.batch)
+        try:
+            while place.epoch < epochs and not _exhausted(place, patience):
+                began, order = (
+                    time.perf_counter(),
+                    epoch_order(train_rows, seed=seed, epoch=place.epoch, shuffle=shuffle),
+                )
+                while place.batch < steps:
+                    size = min(chunk, steps - place.batch)
+                    at = place.epoch * steps + place.batch
+                    if checkpoint_steps:
+                        size = min(size, checkpoint_steps - at % checkpoint_steps)
+                    tick = time.perf_counter()
+                    rates = lrs[at : at + size]
+                    losses, hits = engine.train_steps(order, first_batch=place.batch, first_step=at, lrs=rates)
+                    chunk = max(1, min(steps, int(size * _CHUNK_SECONDS / max(time.perf_counter() - tick, 1e-6))))
+                    history.losses.append(losses)
+                    history.lrs.append(rates[: len(losses)])
+                    if not np.isfinite(losses[-1]):
+                        return _diverge(engine, place, history)
+                    place.batch, place.hits = place.batch + size, place.hits + hits
+                    progress.advance(size, epoch=place.epoch + 1, loss=float(losses[-1]))
+                    if place.batch < steps:
+                        if checkpoint_steps and (at + size) % checkpoint_steps == 0:
+                            save()
+                        if stop.received is not None:
+                            _interrupt(save, stop, place, steps, bool(checkpoints))
+                if not engine.is_finite():
+                    return _diverge(engine, place, history)
+                row = _end_epoch(engine, place, history, labels, train_rows, valid_rows, target_mean, target_std)
+                row["seconds"] = time.perf_counter() - began
+                if weight_history:
+                    history.weights.append(engine.state()["params"])
+                _judge(engine, place, row, patience, monitor)
+                progress.end_epoch(row)
+                due = (
+                    place.epoch * steps % checkpoint_steps == 0
+                    if checkpoint_steps
+                    else time.monotonic() - saved_at > checkpoint_seconds
+                )
+                if due:
+                    save()
+                    saved_at = time.monotonic()
+                if stop.received is not None:
+                    _interrupt(save, stop, place, steps, bool(checkpoints))
+        finally:
+            progress.close()
+    if _exhausted(place, patience):
+        status = "stopped early"
+    if patience is not None and place.best is not None:
+        engine.load_state(place.best)
+        return FitResult(status, place.best_epoch, history)
+    return FitResult(status, place.epoch, history)
+
+
+def _check(monitor: str, patience: int | None, epochs: int, batch_size: int, num_valid: int) -> None:
+    if epochs < 1 or batch_size < 1:
+        raise UsageError(
+            f"epochs and batch_size must be 1 or more, got {epochs} and {batch_size}. Choose larger numbers."
+        )
+    if monitor not in MONITORS:
+        raise UsageError(f"monitor must be one of {', '.join(MONITORS)}, got {monitor!r}. Choose one of them.")
+    if patience is not None and patience < 1:
+        raise UsageError(f"patience must be 1 or more, got {patience}. Leave it out to train to the end.")
+    if patience is not None and monitor.startswith("valid") and num_valid == 0:
+        raise UsageError(f"patience must have validation rows to watch {monitor}, got none. Set --valid-fraction 0.1.")
+
+
+def _exhausted(place: _Place, patience: int | None) -> bool:
+    return patience is not None and place.wait >= patience
+
+
+def _diverge(engine: Engine, place: _Place, history: History) -> FitResult:
+    """Go back to the last good weights and say what happened."""
+    assert place.good is not None
+    engine.load_state(place.good)
+    loss, lr, step = history.losses[-1][-1], history.lrs[-1][-1], len(history.step_losses) - 1
+    what = f"loss must stay finite, got {loss}" if not np.isfinite(loss) else "weights must stay finite, got NaN or inf"
+    problem = (
+        f"{what} at step {step} (epoch {place.epoch + 1}, lr {lr:g}). "
+        f"Kept the weights of epoch {place.good_epoch}; try a tenth of the learning rate."
+    )
+    return FitResult("diverged", place.good_epoch, history, problem)
+
+
+def _interrupt(save: Callable[[], None], stop: StopSignals, place: _Place, steps: int, saved: bool) -> None:
+    save()
+    done = f"stopped on request after step {place.epoch * steps + place.batch}"
+    what = "Saved; go on with --resume." if saved else "Nothing was saved, as no run directory was asked for."
+    raise Interrupted(f"{done}. {what}", stop.exit_code)
+
+
+def _end_epoch(
+    engine: Engine,
+    place: _Place,
+    history: History,
+    labels: NDArray[Any],
+    train_rows: Rows,
+    valid_rows: Rows,
+    mean: float,
+    std: float,
+) -> dict[str, Any]:
+    """Validate, add the epoch's row to the history, and move on to the next epoch."""
+    losses = history.last_losses(history.steps_per_epoch)
+    regression = labels.dtype.kind == "f"
+    row: dict[str, Any] = {
+        "epoch": place.epoch + 1,
+        "lr": float(history.lrs[-1][-1]),
+        "train_loss": float(losses.mean()),
+        "train_accuracy": None if regression else place.hits / len(train_rows),
+        "valid_loss": None,
+        "valid_accuracy": None,
+        "seconds": 0.0,
+    }
+    if len(valid_rows):
+        logits = engine.logits(valid_rows)
+        row["valid_loss"] = mean_loss(logits, labels[valid_rows], mean=mean, std=std)
+        row["valid_accuracy"] = accuracy(logits, labels[valid_rows])
+    history.epochs.append(row)
+    place.epoch, place.batch, place.hits = place.epoch + 1, 0, 0
+    return row
+
+
+def _judge(engine: Engine, place: _Place, row: dict[str, Any], patience: int | None, monitor: str) -> None:
+    """Remember the state as the last good one, and as the best one if it is."""
+    place.good, place.good_epoch = engine.state(), place.epoch
+    if patience is None:
+        return
+    value = row[monitor]
+    if value is None:
+        raise UsageError(f"monitor must be valid_loss or train_loss for regression, got {monitor}. Choose one of them.")
+    if place.best_value is None or MONITORS[monitor] * (value - place.best_value) > 0:
+        place.best_value, place.best_epoch, place.best, place.wait = value, place.epoch, place.good, 0
+    else:
+        place.wait += 1
+
+
+def _pack(engine: Engine, place: _Place, history: History) -> tuple[Tensors, dict[str, Any]]:
+    tensors = {f"engine.{k}": v for k, v in engine.state().items()}
+    tensors |= {f"good.{k}": v for k, v in (place.good or {}).items()}
+    tensors |= {f"best.{k}": v for k, v in (place.best or {}).items()}
+    tensors |= {"history.losses": history.step_losses, "history.lrs": history.step_lrs}
+    if history.weights:
+        tensors["history.weights"] = np.stack(history.weights)
+    counts = ("epoch", "batch", "hits", "wait", "best_epoch", "best_value", "good_epoch")
+    return tensors, {"place": {k: getattr(place, k) for k in counts}, "epochs": history.epochs}
+
+
+def _restore(engine: Engine, tensors: Tensors, meta: dict[str, Any], steps: int) -> tuple[_Place, History]:
+    def part(prefix: str) -> State:
+        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+    engine.load_state(part("engine."))
+    place = _Place(**meta["place"], good=part("good.") or None, best=part("best.") or None)
+    weights = list(tensors["history.weights"]) if "history.weights" in tensors else []
+    return place, History(steps, [tensors["history.losses"]], [tensors["history.lrs"]], meta["epochs"], weights)

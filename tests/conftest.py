@@ -1,0 +1,35 @@
+"""Shared by all tests: where the data sets are, the one tolerance table, and small pictures."""
+
+import os
+
+os.environ.setdefault(
+    "SCIPY_ARRAY_API", "1"
+)  # before SciPy is imported: lets scikit-learn run all its estimator checks
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+TOLERANCE = {"float32": {"rtol": 2e-4, "atol": 2e-5}, "float64": {"rtol": 1e-9, "atol": 1e-11}}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    folder = os.environ.get("CLEARSIGHT_DATA", "")
+    chosen = config.option.markexpr
+    for item in items:
+        if "data" in item.keywords and not (Path(folder) / "mnist").is_dir():
+            item.add_marker(pytest.mark.skip(reason="CLEARSIGHT_DATA does not hold mnist"))
+        if "slow" in item.keywords and "slow" not in chosen:
+            item.add_marker(pytest.mark.skip(reason="slow experiment; run with -m slow"))
+
+
+@pytest.fixture
+def pictures() -> tuple[np.ndarray, np.ndarray]:
+    """60 grey pictures of 6x6 in three classes that a small net can tell apart."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    images = rng.integers(0, 60, (60, 6, 6)).astype(np.uint8)
+    for k in range(3):
+        images[labels == k, 2 * k : 2 * k + 2] += 150
+    return images, labels

@@ -1,0 +1,131 @@
+"""Run in a process of its own: imports everything once, then forks a child for each training that is to be killed.
+
+usage: crash_worker.py steps|saves FOLDER. Prints one JSON object.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import clearsight
+from clearsight import store
+from clearsight.dense import kernel
+from clearsight.errors import RunError
+from clearsight.report import html as report
+from clearsight.training.engine import DenseEngine
+
+SETTINGS = {
+    "epochs": 4, "batch_size": 9, "hidden": (5,), "optimizer": "adam", "dropout": 0.25, "checkpoint_steps": 1,
+    "test_fraction": 0.2, "valid_fraction": 0.1, "patience": 3, "weight_history": True, "schedule": "cosine",
+}  # fmt: skip
+
+
+def data():
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (60, 4, 4)).astype(np.uint8), np.arange(60) % 3
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_child(action):
+    """Exit code of `action` in a forked child: 0 done, 1 refused with a RunError, -9 killed, 2 anything else."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            action()
+        except RunError:
+            os._exit(1)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
+            os._exit(2)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def train(out):
+    clearsight.train(*data(), out=out, **SETTINGS)
+
+
+def resume(out):
+    clearsight.train(*data(), resume=out)
+
+
+def train_killed_at_step(out, step):
+    """Killed once `step` steps are done and before they are saved (step 0: before the first)."""
+    original, done = DenseEngine.train_steps, 0
+
+    def counted(self, order, **options):
+        nonlocal done
+        if done == step:
+            die()
+        result = original(self, order, **options)
+        done += len(options["lrs"])
+        if done == step:
+            die()
+        return result
+
+    DenseEngine.train_steps = counted
+    train(out)
+
+
+def train_killed_at_call(out, number):
+    """Killed just before the `number`-th call that makes a file durable or gives it its name."""
+    calls = 0
+
+    def patched(original):
+        def call(*arguments):
+            nonlocal calls
+            calls += 1
+            if calls == number:
+                die()
+            return original(*arguments)
+
+        return call
+
+    os.fsync, os.replace = patched(os.fsync), patched(os.replace)
+    train(out)
+    (out / "calls").write_text(str(calls))
+
+
+def final_state(out):
+    """Everything that must be equal to the byte: model, weights, optimiser, losses, metrics without times."""
+    last = sorted((out / "checkpoints").glob("step-*"))[-1]
+    metrics = json.loads((out / "metrics.json").read_text())
+    return [
+        last.name,
+        (last / "state.safetensors").read_bytes(),
+        (out / "model.clearsight").read_bytes(),
+        (out / "steps.csv").read_bytes(),
+        [metrics[split] for split in ("train", "valid", "test", "status", "epoch")],
+        [line.rsplit(",", 1)[0] for line in (out / "history.csv").read_text().splitlines()],
+    ]
+
+
+def main(kind, folder):
+    kernel.warm_up(np.dtype(np.uint8))
+    report.write_report = lambda path: path / store.REPORT  # drawing it takes most of the time, and no part in this
+    whole = folder / "whole"
+    assert in_child(lambda: train_killed_at_call(whole, 0)) == 0
+    expected, results = final_state(whole), {}
+    calls = int((whole / "calls").read_text())
+    # Points inside saves: from the first file of the run to the end of the second save, then to the end of the run.
+    points = range(21) if kind == "steps" else [*range(1, 30), *range(calls - 22, calls + 1)]
+    for point in points:
+        out = folder / f"{kind}-{point}"
+        kill = train_killed_at_step if kind == "steps" else train_killed_at_call
+        died = in_child(lambda kill=kill, out=out, point=point: kill(out, point))
+        started = (out / "run.json").is_file()
+        resumed = in_child(lambda out=out: resume(out))
+        same = resumed == 0 and final_state(out) == expected
+        results[point] = {"died": died, "started": started, "resumed": resumed, "same": same}
+    print(json.dumps({"results": results, "calls": calls, "steps": expected[0]}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,54 @@
+"""The scikit-learn estimator: its whole contract, and inside scikit-learn's own tools."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import clearsight
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@parametrize_with_checks([clearsight.Classifier(epochs=20)])
+def test_scikit_learns_contract(estimator, check):
+    check(estimator)
+
+
+def test_inside_cross_val_score_pipeline_and_grid_search():
+    X, y = load_digits(return_X_y=True)
+    assert cross_val_score(clearsight.Classifier(epochs=20), X, y, cv=3).mean() > 0.9
+    X, y = X[:600], y[:600]
+    assert make_pipeline(StandardScaler(), clearsight.Classifier(epochs=20)).fit(X, y).score(X, y) > 0.98
+    search = GridSearchCV(
+        clearsight.Classifier(epochs=5), {"lr": [1e-6, 0.003], "hidden": [(16,), (32, 16)]}, cv=2
+    ).fit(X, y)
+    assert search.best_params_["lr"] == 0.003
+
+
+def test_labels_come_back_as_they_went_in(pictures):
+    images, labels = pictures
+    for names in (
+        np.array(["cat", "dog", "owl"]),
+        np.array([10, -3, 7]),
+        np.array([0.5, 1.5, 2.5]).astype(object).astype(str),
+    ):
+        model = clearsight.Classifier(epochs=60, lr=0.01).fit(images, names[labels])
+        assert (model.predict(images) == names[labels]).mean() > 0.95
+        assert model.predict_proba(images).shape == (60, 3)
+
+
+def test_random_state_fixes_the_model(pictures):
+    images, labels = pictures
+    one, same, other = (clearsight.Classifier(epochs=2, random_state=s).fit(images, labels) for s in (1, 1, 2))
+    assert one.bundle_.params.tobytes() == same.bundle_.params.tobytes() != other.bundle_.params.tobytes()
+
+
+def test_patience_holds_rows_out_and_a_saved_model_predicts_the_same(pictures, tmp_path):
+    images, labels = pictures
+    model = clearsight.Classifier(epochs=30, patience=3, image_shape=(6, 6, 1)).fit(images, labels)
+    model.bundle_.save(tmp_path / "m.clearsight", examples=images[..., None].astype(np.float32))
+    loaded = clearsight.load(tmp_path / "m.clearsight")
+    np.testing.assert_allclose(loaded.predict_proba(images), model.predict_proba(images), rtol=1e-6)

@@ -1,0 +1,231 @@
+"""Crashes at every step and inside every save, faults of the disk, signals, locks, and resuming with something changed."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import clearsight
+from clearsight import store
+from clearsight.errors import DataError, RunError, UsageError
+from clearsight.training import checkpoint
+
+WORKER = Path(__file__).parent / "crash_worker.py"
+SETTINGS = {"epochs": 4, "batch_size": 9, "hidden": (5,), "optimizer": "adam", "dropout": 0.2, "checkpoint_steps": 1}
+
+
+def run_worker(kind, folder):
+    done = subprocess.run([sys.executable, WORKER, kind, folder], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_killed_at_every_step_and_resumed_is_byte_identical(tmp_path):
+    results = run_worker("steps", tmp_path)
+    assert results["steps"] == "step-000000020"
+    assert len(results["results"]) == 21
+    for point, result in results["results"].items():
+        assert result == {"died": -9, "started": True, "resumed": 0, "same": True}, point
+
+
+def test_killed_at_every_point_of_a_save_and_resumed_is_byte_identical(tmp_path):
+    found = run_worker("saves", tmp_path)
+    results = {int(point): result for point, result in found["results"].items()}
+    last = results.pop(found["calls"])  # after the very last rename: the run had ended
+    assert last["resumed"] == 2
+    assert all(result["died"] == -9 for result in results.values())
+    for point, result in results.items():
+        if result["started"]:
+            assert (result["resumed"], result["same"]) == (0, True), point
+        else:  # nothing was trained yet: refused in a sentence
+            assert result["resumed"] == 1, point
+    assert sum(result["started"] for result in results.values()) >= 40
+
+
+@pytest.fixture
+def unfinished(pictures, tmp_path, monkeypatch):
+    """A run that stopped after 15 of its 20 steps because a checkpoint could not be written."""
+    calls, original = 0, checkpoint._sync_folder
+
+    def full(folder):
+        nonlocal calls
+        calls += folder.name == "checkpoints"
+        if calls > 30:  # two a save: the rename and the pointer
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(folder)
+
+    monkeypatch.setattr(checkpoint, "_sync_folder", full)
+    with pytest.raises(RunError) as caught:
+        clearsight.train(*pictures, out=tmp_path / "run", **SETTINGS)
+    monkeypatch.undo()
+    assert str(caught.value).startswith("checkpoint must be written to ")
+    assert "got: No space left on device. Free space or mend its rights, then use --resume." in str(caught.value)
+    return tmp_path / "run"
+
+
+def finish(pictures, path, **settings):
+    return clearsight.train(*pictures, resume=path, **settings).bundle.params.tobytes()
+
+
+def whole(pictures, tmp_path):
+    return clearsight.train(*pictures, out=tmp_path / "whole", **SETTINGS).bundle.params.tobytes()
+
+
+def test_full_disk_leaves_the_last_checkpoint_intact(unfinished, pictures, tmp_path):
+    assert store.read_json(unfinished / "run.json")["status"] == "failed"
+    assert finish(pictures, unfinished) == whole(pictures, tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EACCES])
+def test_a_fault_at_any_write_of_a_save_keeps_the_older_checkpoint(number, pictures, tmp_path, monkeypatch):
+    folder = tmp_path / "checkpoints"
+    good = {"a": np.arange(3.0)}
+    checkpoint.save_checkpoint(folder, step=1, tensors=good, meta={"n": 1})
+    original = os.fsync
+    for fail_at in range(1, 20):
+        calls = 0
+
+        def fault(handle, fail_at=fail_at):
+            nonlocal calls
+            calls += 1
+            if calls == fail_at:
+                raise OSError(number, os.strerror(number))
+            original(handle)
+
+        monkeypatch.setattr(os, "fsync", fault)
+        try:
+            checkpoint.save_checkpoint(folder, step=2, tensors={"a": np.arange(4.0)}, meta={"n": 2})
+        except RunError as error:
+            assert os.strerror(number) in str(error)
+        else:
+            break
+        tensors, meta, _ = checkpoint.load_checkpoint(folder)
+        assert meta["n"] in (1, 2)
+        assert len(tensors["a"]) == 2 + meta["n"]
+    assert 8 <= fail_at < 19  # every fsync of a save was tried
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "missing", "manifest"])
+def test_damaged_newest_checkpoint_falls_back_and_says_so(unfinished, pictures, tmp_path, damage):
+    newest = unfinished / "checkpoints" / (unfinished / "checkpoints" / "LATEST").read_text()
+    state = newest / "state.safetensors"
+    if damage == "cut":
+        state.write_bytes(state.read_bytes()[:-7])
+    elif damage == "flip":
+        raw = bytearray(state.read_bytes())
+        raw[-1] ^= 1
+        state.write_bytes(raw)
+    elif damage == "missing":
+        state.unlink()
+    else:
+        (newest / "manifest.json").write_text("[" * 100_000)
+    notes = []
+    assert finish(pictures, unfinished, note=notes.append) == whole(pictures, tmp_path)
+    assert any(f"checkpoint {newest.name} is damaged" in text for text in notes)
+
+
+def test_no_whole_checkpoint_is_an_error_not_a_new_start(unfinished, pictures):
+    for path in (unfinished / "checkpoints").glob("step-*/state.safetensors"):
+        path.write_bytes(b"")
+    with pytest.raises(RunError, match=r"must hold a whole checkpoint, got 3 damaged ones\. Train again\."):
+        finish(pictures, unfinished)
+
+
+def test_two_checkpoints_are_kept_and_no_leftovers(unfinished):
+    names = {path.name.split("-")[0] for path in (unfinished / "checkpoints").iterdir() if path.is_dir()}
+    assert names == {"step"}
+    assert len(list((unfinished / "checkpoints").glob("step-*"))) >= 2
+
+
+def test_resume_with_another_setting_is_refused_with_the_difference(unfinished, pictures):
+    with pytest.raises(
+        UsageError, match=r"must go on with the configuration of .*, got train\.epochs: 4 -> 9\. Start a new run"
+    ):
+        finish(pictures, unfinished, epochs=9)
+
+
+def test_resume_with_other_data_is_refused(unfinished, pictures):
+    images = pictures[0].copy()
+    images[0, 0, 0] ^= 1
+    with pytest.raises(
+        DataError, match=r"--resume must find the same data as before, got another fingerprint: \w{12} became"
+    ):
+        clearsight.train(images, pictures[1], resume=unfinished)
+
+
+def test_resume_with_other_classes_is_refused(unfinished, pictures):
+    with pytest.raises(DataError, match=r"--resume must find the same data as before, got another"):
+        clearsight.train(pictures[0], np.array(["b", "a", "c"])[pictures[1]], resume=unfinished)
+
+
+def test_resuming_a_finished_run_says_so(pictures, tmp_path):
+    path = clearsight.train(*pictures, out=tmp_path / "run", **SETTINGS).path
+    with pytest.raises(
+        UsageError, match=r"--resume must name a run that has not ended, got .*, finished\. Start a new run\."
+    ):
+        finish(pictures, path)
+
+
+def test_two_processes_on_one_run_and_a_stale_lock(unfinished, pictures, tmp_path):
+    code = "import sys, time; from clearsight.store import lock_run; from pathlib import Path; lock = lock_run(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", code, unfinished], stdout=subprocess.PIPE, text=True)
+    with holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(RunError, match=r"run must be used by one process at a time, got .*, in use\."):
+            finish(pictures, unfinished)
+        with pytest.raises(RunError, match="one process at a time"):
+            store.remove_run(unfinished)
+        holder.kill()
+    assert finish(pictures, unfinished) == whole(pictures, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def slow_data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "slow.npz"
+    rng = np.random.default_rng(0)
+    np.savez(path, images=rng.integers(0, 256, (6000, 28, 28)).astype(np.uint8), labels=np.arange(6000) % 10)
+    return path
+
+
+def start(path, out, *more):
+    return subprocess.Popen(
+        [sys.executable, "-m", "clearsight", "train", path, "--out", out, "--epochs", "40", "--hidden", "64", "--set", "train.checkpoint_steps=500", *more],
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_for_checkpoint(out):
+    deadline = time.monotonic() + 60
+    while not list(out.glob("checkpoints/step-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def test_ctrl_c_and_sigterm_save_and_resume_to_the_same_bytes(slow_data, tmp_path):
+    with start(slow_data, tmp_path / "whole") as process:
+        process.communicate(timeout=120)
+        assert process.returncode == 0
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        out = tmp_path / str(code)
+        with start(slow_data, out) as process:
+            wait_for_checkpoint(out)
+            process.send_signal(number)
+            _, err = process.communicate(timeout=60)
+        assert process.returncode == code, err
+        assert f"Saved; go on with `clearsight train --resume {out}`." in err
+        assert "Traceback" not in err
+        assert store.read_json(out / "run.json")["status"] == "interrupted"
+        resumed = subprocess.run(
+            [sys.executable, "-m", "clearsight", "train", "--resume", out, "--json", "--quiet"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert json.loads(resumed.stdout)["status"] == "finished"
+    models = {(tmp_path / name / "model.clearsight").read_bytes() for name in ("whole", "130", "143")}
+    assert len(models) == 1

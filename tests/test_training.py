@@ -1,0 +1,223 @@
+"""Schedules, the fit loop, early stopping, the NaN guard, determinism, and what learning must and must not achieve."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import clearsight
+from clearsight.config import build_config
+from clearsight.data.load import load_data
+from clearsight.errors import DivergedError, UsageError
+from clearsight.pipeline import fit_prepared, prepare, train_dataset
+from clearsight.training import fit as fit_module
+from clearsight.training.progress import BarProgress, LineProgress, SilentProgress
+from clearsight.training.schedules import SCHEDULES, learning_rates
+
+
+def config(**sections):
+    return build_config({"data": {"test_fraction": 0.0}, **sections})
+
+
+def trained(arrays, **sections):
+    return train_dataset(config(**sections), load_data(*arrays))
+
+
+@pytest.mark.parametrize("unit", ["step", "epoch"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@settings(max_examples=25, deadline=None)
+@given(epochs=st.integers(1, 30), steps=st.integers(1, 20), warm=st.floats(0, 1))
+def test_every_schedule_is_finite_and_within_the_given_rate(schedule, unit, epochs, steps, warm):
+    rates = learning_rates(
+        schedule, lr=0.5, epochs=epochs, steps_per_epoch=steps, unit=unit, warmup_epochs=warm * epochs
+    )
+    assert rates.shape == (epochs * steps,)
+    assert np.isfinite(rates).all()
+    assert (rates >= 0).all()
+    assert (rates <= 0.5 * (1 + 1e-12)).all()
+    if unit == "epoch":
+        assert (rates.reshape(epochs, steps) == rates.reshape(epochs, steps)[:, :1]).all()
+
+
+def test_schedules_have_their_shapes():
+    rates = {s: learning_rates(s, lr=1.0, epochs=30, steps_per_epoch=10) for s in SCHEDULES}
+    assert (rates["constant"] == 1).all()
+    np.testing.assert_allclose(rates["step"][[0, 99, 100, 200]], [1, 1, 0.1, 0.01])
+    assert rates["cosine"][0] == 1
+    assert rates["cosine"][-1] == pytest.approx(0, abs=1e-12)
+    assert rates["linear"][150] == pytest.approx(0.5, abs=0.01)
+    assert 80 <= rates["one-cycle"].argmax() <= 95
+    warm = learning_rates("constant", lr=1.0, epochs=3, steps_per_epoch=10, warmup_epochs=1)
+    np.testing.assert_allclose(warm[:12], [*np.arange(1, 11) / 10, 1, 1])
+
+
+def test_one_cycle_follows_pytorch():
+    torch = pytest.importorskip("torch")
+    weight = torch.nn.Parameter(torch.zeros(1))
+    stepper = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
+    peer = torch.optim.lr_scheduler.OneCycleLR(stepper, max_lr=0.7, total_steps=200)
+    expected = []
+    for _ in range(200):
+        expected.append(stepper.param_groups[0]["lr"])
+        stepper.step()
+        peer.step()
+    rates = learning_rates("one-cycle", lr=0.7, epochs=20, steps_per_epoch=10)
+    np.testing.assert_allclose(rates, expected, atol=0.7 * 0.03)  # the peer's turning point is a step earlier
+
+
+def test_schedule_refuses_what_it_cannot_do():
+    with pytest.raises(
+        UsageError, match="schedule must be one of constant, step, cosine, one-cycle, linear, got 'zigzag'"
+    ):
+        learning_rates("zigzag", lr=1.0, epochs=1, steps_per_epoch=1)
+    with pytest.raises(UsageError, match=r"lr must be a number of 0 or more, got -1\.0"):
+        learning_rates("constant", lr=-1.0, epochs=1, steps_per_epoch=1)
+
+
+def test_one_batch_overfits(pictures):
+    run = trained(pictures, data={"valid_fraction": 0.0, "test_fraction": 0.0}, train={"epochs": 200, "batch_size": 60})
+    assert run.train.accuracy == 1.0
+    assert run.train.loss < 0.05
+
+
+def test_shuffled_labels_give_chance_on_held_out_rows():
+    digits = load_data("digits")
+    labels = np.random.default_rng(0).permutation(digits.labels)
+    run = train_dataset(build_config({"train": {"epochs": 10}}), load_data(digits.images, labels))
+    assert run.test.accuracy < 0.16  # chance 0.1, n = 359: beyond +3.8 standard deviations
+
+
+def test_untrained_net_has_loss_ln_k():
+    run = trained(("digits",), model={"init": "zeros"}, train={"epochs": 1, "lr": 0.0})
+    assert run.history.epochs[0]["valid_loss"] == pytest.approx(np.log(10), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"dropout": 0.3, "optimizer": "adamw"}, {"optimizer": "momentum", "shuffle": False}]
+)
+def test_equal_seeds_give_equal_bits_and_other_seeds_do_not(pictures, settings):
+    runs = [trained(pictures, train={"epochs": 3, "seed": seed, **settings}) for seed in (1, 1, 2)]
+    assert runs[0].bundle.params.tobytes() == runs[1].bundle.params.tobytes()
+    assert runs[0].bundle.params.tobytes() != runs[2].bundle.params.tobytes()
+
+
+@pytest.mark.parametrize("engine", ["dense", "reference"])
+def test_how_an_epoch_is_cut_into_calls_does_not_matter(pictures, engine, monkeypatch):
+    def weights(chunk_seconds):
+        monkeypatch.setattr(fit_module, "_CHUNK_SECONDS", chunk_seconds)
+        return trained(pictures, train={"epochs": 4, "engine": engine, "dropout": 0.2, "batch_size": 7}).bundle.params
+
+    assert weights(0.0).tobytes() == weights(1e9).tobytes()
+
+
+def test_reference_engine_trains_to_the_same_model(pictures):
+    one, other = (trained(pictures, train={"epochs": 5, "engine": e}) for e in ("dense", "reference"))
+    np.testing.assert_allclose(one.bundle.params, other.bundle.params, rtol=1e-3, atol=1e-4)
+    assert one.history.step_losses == pytest.approx(other.history.step_losses, rel=1e-3)
+
+
+def test_history_holds_every_batch_and_every_epoch(pictures):
+    run = trained(pictures, train={"epochs": 3, "batch_size": 7, "schedule": "cosine", "weight_history": True})
+    assert len(run.history.step_losses) == len(run.history.step_lrs) == 3 * 8  # 54 training rows
+    assert [row["epoch"] for row in run.history.epochs] == [1, 2, 3]
+    assert run.history.epochs[1]["train_loss"] == pytest.approx(run.history.step_losses[8:16].mean())
+    assert len(run.history.weights) == 4
+    assert run.history.weights[-1].tobytes() == run.bundle.params.tobytes()
+
+
+def test_validation_metrics_are_those_of_the_epochs_weights(pictures):
+    run = trained(pictures, train={"epochs": 6})
+    assert run.valid.loss == pytest.approx(run.history.epochs[-1]["valid_loss"], rel=1e-5)
+    assert run.valid.accuracy == run.history.epochs[-1]["valid_accuracy"]
+
+
+@pytest.mark.parametrize("patience", [3, 1000])
+def test_patience_always_ends_with_the_best_epoch(patience):
+    sections = {
+        "train": {"epochs": 60, "patience": patience, "lr": 0.01, "weight_history": True},
+        "model": {"hidden": (64,)},
+    }
+    run = train_dataset(build_config(sections), load_data("digits"))
+    losses = run.history.column("valid_loss")
+    assert run.epoch == int(np.argmin(losses)) + 1
+    assert run.bundle.params.tobytes() == run.history.weights[run.epoch].tobytes()
+    if patience == 3:
+        assert run.status == "stopped early"
+        assert len(losses) == run.epoch + 3
+    else:
+        assert run.status == "finished"
+        assert run.epoch < len(losses) == 60
+
+
+def test_patience_without_validation_is_refused(pictures):
+    with pytest.raises(
+        UsageError, match=r"patience must have validation rows to watch valid_loss, got none\. Set --valid-fraction"
+    ):
+        trained(pictures, data={"valid_fraction": 0.0, "test_fraction": 0.0}, train={"patience": 2})
+
+
+def test_divergence_keeps_the_last_good_weights():
+    dataset = load_data("digits")
+    sections = {"model": {"activation": "identity"}, "train": {"epochs": 5, "optimizer": "sgd", "lr": 1e4}}
+    prepared = prepare(build_config(sections), dataset)
+    first = prepared.params.copy()
+    result = fit_prepared(prepared, progress=SilentProgress())
+    assert result.status == "diverged"
+    assert result.epoch == 0
+    assert prepared.params.tobytes() == first.tobytes()
+    assert not np.isfinite(result.history.step_losses[-1])
+    with pytest.raises(
+        DivergedError, match=r"must stay finite, got .* at step \d+ \(epoch 1, lr 10000\)\. Kept the weights of epoch 0"
+    ):
+        train_dataset(build_config(sections), dataset)
+
+
+def test_regression_learns_numbers_in_their_own_units():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (400, 4, 4)).astype(np.uint8)
+    targets = images.reshape(400, -1).mean(axis=1) * 3 + 100
+    run = train_dataset(
+        build_config(
+            {
+                "data": {"task": "regression"},
+                "preprocess": {"scale": "standardize"},
+                "model": {"hidden": ()},
+                "train": {"epochs": 60, "lr": 0.01},
+            }
+        ),
+        load_data(images, targets, task="regression"),
+    )
+    assert run.test.r2 > 0.99
+    assert run.test.mae < 5
+    assert run.bundle.predict(images[:3]) == pytest.approx(targets[:3], abs=20)
+
+
+def test_balanced_class_weights_are_n_over_k_n_k(pictures):
+    images, labels = pictures
+    rows = np.r_[np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)[:5], np.flatnonzero(labels == 2)[:5]]
+    dataset = load_data(images[rows], labels[rows])
+    resolved = config(data={"valid_fraction": 0.0, "test_fraction": 0.0}, train={"class_weights": "balanced"})
+    from clearsight.pipeline import build_recipe
+
+    assert build_recipe(resolved, dataset, np.arange(30)).class_weights == pytest.approx((0.5, 2.0, 2.0))
+    resolved = config(train={"class_weights": (1, 2)})
+    with pytest.raises(UsageError, match=r"class_weights must be one a class \(3\), got 2\. Give as many\."):
+        prepare(resolved, dataset)
+
+
+@pytest.mark.parametrize("progress", [BarProgress, LineProgress])
+def test_progress_shows_epoch_loss_and_accuracy(pictures, progress, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "140")
+    shown = progress()
+    fit_prepared(prepare(config(train={"epochs": 2}), load_data(*pictures)), progress=shown)
+    text = capsys.readouterr().err
+    assert "2/2" in text
+    assert "loss" in text
+    assert "accuracy" in text
+
+
+def test_python_interface_names_an_unknown_setting():
+    with pytest.raises(
+        UsageError, match=r"the settings must hold known keys, got 'epoch'\. Did you mean train\.epochs\?"
+    ):
+        clearsight.train("digits", epoch=3)
