@@ -7,6 +7,7 @@ validated here in full, before its library sees it. It must not know what the te
 import io
 import json
 import math
+import stat
 import struct
 import zipfile
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.data.arrays import read_zip_end
 from clearsight.errors import ModelFileError
 
 TENSORS, DESCRIPTION = "model.safetensors", "model.json"
@@ -24,7 +26,6 @@ _MAX_TENSOR_BYTES = 8 * 2**30
 _MAX_HEADER_BYTES = 10 * 2**20
 _MAX_DIRECTORY_BYTES = 4096
 _DTYPES = {"F32": 4, "U8": 1}
-_END_OF_ZIP = b"PK\x05\x06"
 _FOREIGN = (
     (b"\x80", "a Python pickle, which can run code"),
     (b"\x89HDF", "an HDF5 file (Keras)"),
@@ -42,6 +43,8 @@ def read_members(path: Path) -> dict[str, bytes]:
     try:
         if path.is_dir():
             return {name: _read_file(path / name, path) for name in MEMBERS}
+        if path.exists() and not path.is_file():
+            raise ModelFileError(f"{path} must be a file or a folder, got a pipe or device. Save it to a file first.")
         with path.open("rb") as file:
             head = file.read(8)
         if not head.startswith(b"PK"):
@@ -63,7 +66,8 @@ def read_members(path: Path) -> dict[str, bytes]:
         ValueError,
         struct.error,
     ) as error:
-        raise ModelFileError(f"{path} must be a whole zip file, got damage ({error}). Copy it again.") from None
+        reason = f" ({error})" if str(error) else ""
+        raise ModelFileError(f"{path} must be a whole zip file, got damage{reason}. Copy it again.") from None
 
 
 def _read_file(path: Path, folder: Path) -> bytes:
@@ -82,14 +86,9 @@ def _check_size(name: str, size: int, path: Path) -> None:
 
 def _check_end_of_zip(path: Path) -> None:
     """Refuse a directory of many entries before it is read: a million of them would take memory and time."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        file.seek(max(0, size - 65557))
-        tail = file.read()
-    at = tail.rfind(_END_OF_ZIP)
-    if at < 0 or len(tail) < at + 22:
+    entries, directory = read_zip_end(path)
+    if entries == 0 and directory == 0 and not zipfile.is_zipfile(path):
         raise ModelFileError(f"{path} must be a whole zip file, got one that is cut off. Copy it again.")
-    entries, directory = struct.unpack_from("<HI", tail, at + 10)
     if entries != len(MEMBERS) or directory > _MAX_DIRECTORY_BYTES:
         raise ModelFileError(f"{path} must hold just {' and '.join(MEMBERS)}, got {entries} entries. Get it again.")
 
@@ -100,8 +99,17 @@ def _read_zip(archive: zipfile.ZipFile, path: Path) -> dict[str, bytes]:
         raise ModelFileError(f"{path} must hold just {' and '.join(MEMBERS)}, got {names}. Get it again.")
     content = {}
     for entry in archive.infolist():
+        if stat.S_ISLNK(entry.external_attr >> 16):
+            raise ModelFileError(f"{path} must hold plain files, got a link for {entry.filename}. Get it again.")
+        if entry.flag_bits & 1:
+            raise ModelFileError(f"{path} must not be encrypted, got {entry.filename} encrypted. Unpack it first.")
         if entry.compress_type != zipfile.ZIP_STORED:
             raise ModelFileError(f"{path} must store {entry.filename} uncompressed, got it packed. Get it again.")
+        if entry.file_size != entry.compress_size:
+            raise ModelFileError(
+                f"{path} must say one size for {entry.filename}, got {entry.file_size:,} and {entry.compress_size:,}. "
+                "Get it again."
+            )
         _check_size(entry.filename, entry.file_size, path)
         content[entry.filename] = archive.read(entry)
     return content
@@ -135,7 +143,7 @@ def parse_json(raw: bytes, *, what: str) -> dict[str, Any]:
     return parsed
 
 
-def parse_tensors(raw: bytes) -> dict[str, NDArray[Any]]:
+def parse_tensors(raw: bytes, *, what: str = TENSORS) -> dict[str, NDArray[Any]]:
     """The tensors of a safetensors file, once its header is found sound: names, types, shapes, ranges without gap or overlap.
 
     Raises:
@@ -143,39 +151,40 @@ def parse_tensors(raw: bytes) -> dict[str, NDArray[Any]]:
     """
     again = "Get the model again."
     if len(raw) < 8:
-        raise ModelFileError(f"{TENSORS} must start with its header's length, got {len(raw)} bytes. {again}")
+        raise ModelFileError(f"{what} must start with its header's length, got {len(raw)} bytes. {again}")
     length = struct.unpack_from("<Q", raw)[0]
     if not 2 <= length <= min(_MAX_HEADER_BYTES, len(raw) - 8):
         raise ModelFileError(
-            f"{TENSORS} must have a header of 2 to {_MAX_HEADER_BYTES:,} bytes within the file, got {length:,} in a file "
+            f"{what} must have a header of 2 to {_MAX_HEADER_BYTES:,} bytes within the file, got {length:,} in a file "
             f"of {len(raw):,}. {again}"
         )
-    header = parse_json(raw[8 : 8 + length], what=f"the header of {TENSORS}")
+    header = parse_json(raw[8 : 8 + length], what=f"the header of {what}")
     header.pop("__metadata__", None)
     places = []
     for name, entry in header.items():
-        start, stop = _check_entry(name, entry)
+        start, stop = _check_entry(name, entry, what)
         places.append((start, stop, name))
     at = 0
     for start, stop, name in sorted(places):
         if start != at:
             raise ModelFileError(
-                f"tensors must follow each other without gap or overlap, got {name!r} at {start}, not {at}. {again}"
+                f"tensors of {what} must follow each other without gap or overlap, got {name[:80]!r} at {start}, not {at}. "
+                f"{again}"
             )
         at = stop
     if at != len(raw) - 8 - length:
-        raise ModelFileError(f"{TENSORS} must hold {at:,} bytes of tensors, got {len(raw) - 8 - length:,}. {again}")
+        raise ModelFileError(f"{what} must hold {at:,} bytes of tensors, got {len(raw) - 8 - length:,}. {again}")
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
     try:
         tensors: dict[str, NDArray[Any]] = load(raw)
     except (SafetensorError, ValueError, KeyError) as error:
-        raise ModelFileError(f"{TENSORS} must be a safetensors file, got damage ({error}). {again}") from None
+        raise ModelFileError(f"{what} must be a safetensors file, got damage ({error}). {again}") from None
     return tensors
 
 
-def _check_entry(name: str, entry: Any) -> tuple[int, int]:
+def _check_entry(name: str, entry: Any, what: str) -> tuple[int, int]:
     def whole(values: Any, count: int | None) -> bool:
         right = isinstance(values, list) and all(type(v) is int and 0 <= v < 2**48 for v in values)
         return right and (count is None or len(values) == count)
@@ -192,7 +201,9 @@ def _check_entry(name: str, entry: Any) -> tuple[int, int]:
     elif math.prod(entry["shape"]) * _DTYPES[entry["dtype"]] != entry["data_offsets"][1] - entry["data_offsets"][0]:
         wrong = "as many bytes as its shape needs"
     if wrong:
-        raise ModelFileError(f"tensor {name[:80]!r} must have {wrong}, got {str(entry)[:120]}. Get the model again.")
+        raise ModelFileError(
+            f"tensor {name[:80]!r} of {what} must have {wrong}, got {str(entry)[:120]}. Get the model again."
+        )
     return entry["data_offsets"][0], entry["data_offsets"][1]
 
 

@@ -16,7 +16,7 @@ from clearsight import __version__
 from clearsight.archive import DESCRIPTION, TENSORS, pack_tensors, pack_zip, parse_json, parse_tensors, read_members
 from clearsight.data.dataset import check_images
 from clearsight.data.pictures import read_picture
-from clearsight.data.preprocess import Preprocess
+from clearsight.data.preprocess import Preprocess, Scaling
 from clearsight.dense.reference import softmax
 from clearsight.errors import ModelFileError, UsageError
 from clearsight.models.mlp import MLP
@@ -44,11 +44,11 @@ class _PreprocessSettings(_Strict):
     height: int = Field(ge=1)
     width: int = Field(ge=1)
     channels: int = Field(ge=1)
-    scaling: str
+    scaling: Scaling
     low: float = Field(allow_inf_nan=False)
     high: float = Field(allow_inf_nan=False)
     target_mean: float = Field(allow_inf_nan=False)
-    target_std: float = Field(allow_inf_nan=False)
+    target_std: float = Field(gt=0, allow_inf_nan=False)
 
 
 class _Description(_Strict):
@@ -58,7 +58,7 @@ class _Description(_Strict):
     architecture: _Architecture
     class_names: list[str]
     preprocess: _PreprocessSettings
-    temperature: float = Field(gt=0, allow_inf_nan=False)
+    temperature: float = Field(ge=1e-6, le=1e6, allow_inf_nan=False)
     data: dict[str, str]
     training: dict[str, str | int | float | None]
 
@@ -168,15 +168,23 @@ def load(path: str | Path) -> Bundle:
     Raises:
         ModelFileError: missing, damaged, foreign, newer than this version, inconsistent, or failing its self-test.
     """
-    place = Path(path).expanduser()
-    if (place / "model.clearsight").is_file():
-        place = place / "model.clearsight"
+    place = Path(path)
+    try:
+        place = place.expanduser()
+        if (place / "model.clearsight").is_file():
+            place = place / "model.clearsight"
+    except (OSError, ValueError, RuntimeError) as error:  # a name too long, with a null byte, or of a user unknown
+        reason = getattr(error, "strerror", None) or error
+        raise ModelFileError(
+            f"MODEL must be a path that can be used, got {str(path)[:80]!r}: {reason}. Check it."
+        ) from None
     members = read_members(place)
-    raw = parse_json(members[DESCRIPTION], what=DESCRIPTION)
+    raw = parse_json(members[DESCRIPTION], what=f"{DESCRIPTION} of {place}")
     version = raw.get("version")
     if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
         raise ModelFileError(
-            f"{place} must have format version 1 to {FORMAT_VERSION}, got {version!r}. Update clearsight or get the model again."
+            f"{place} must have format version {FORMAT_VERSION} or less, got {str(version)[:40]!r}. "
+            "Update clearsight or get the model again."
         )
     try:
         description = _Description.model_validate(raw)
@@ -185,9 +193,9 @@ def load(path: str | Path) -> Bundle:
         where = ".".join(map(str, first["loc"]))
         got = str(first["input"])[:80]
         raise ModelFileError(
-            f"{DESCRIPTION} must be right at {where} ({first['msg']}), got {got}. Get the model again."
+            f"{DESCRIPTION} of {place} must be right at {where} ({first['msg']}), got {got}. Get the model again."
         ) from None
-    return _assemble(description, parse_tensors(members[TENSORS]), place)
+    return _assemble(description, parse_tensors(members[TENSORS], what=f"{TENSORS} of {place}"), place)
 
 
 def _assemble(description: _Description, tensors: dict[str, NDArray[Any]], place: Path) -> Bundle:
@@ -202,7 +210,13 @@ def _assemble(description: _Description, tensors: dict[str, NDArray[Any]], place
     outputs = len(description.class_names) or 1
     if net.sizes[-1] != outputs or len(set(description.class_names)) != len(description.class_names):
         raise ModelFileError(
-            f"class_names must be {net.sizes[-1]} different names, one an output, got {len(description.class_names)}. {again}"
+            f"class_names of {place} must be {net.sizes[-1]} different names, one an output, got {description.class_names[:12]}. "
+            f"{again}"
+        )
+    if (net.output == "softmax") != bool(description.class_names) or settings.low > settings.high:
+        raise ModelFileError(
+            f"{DESCRIPTION} of {place} must fit together, got output {net.output} for {outputs} outputs and pixels of "
+            f"{settings.low}..{settings.high}. {again}"
         )
     size = settings.height * settings.width * settings.channels
     if net.sizes[0] != size:
@@ -219,12 +233,13 @@ def _assemble(description: _Description, tensors: dict[str, NDArray[Any]], place
     if set(tensors) != set(wanted):
         odd = sorted(set(tensors) ^ set(wanted))[:5]
         raise ModelFileError(
-            f"{TENSORS} must hold exactly the tensors of its architecture, got a difference: {odd}. {again}"
+            f"{TENSORS} of {place} must hold exactly the tensors of its architecture, got a difference: {odd}. {again}"
         )
     for name, (shape, dtypes) in wanted.items():
         if tensors[name].shape != shape or tensors[name].dtype.name not in dtypes:
             raise ModelFileError(
-                f"tensor {name} must be {' or '.join(dtypes)} {shape}, got {tensors[name].dtype} {tensors[name].shape}. {again}"
+                f"tensor {name} of {place} must be {' or '.join(dtypes)} {shape}, got "
+                f"{tensors[name].dtype} {tensors[name].shape}. {again}"
             )
     params = np.empty(net.num_parameters, np.float32)
     for i, (w, b) in enumerate(net.layers(params)):
@@ -232,7 +247,7 @@ def _assemble(description: _Description, tensors: dict[str, NDArray[Any]], place
     preprocess = Preprocess(
         **settings.model_dump(), scale=tensors["preprocess.scale"], offset=tensors["preprocess.offset"]
     )
-    finite = np.isfinite(params).all()
+    finite = all(np.isfinite(values).all() for values in (params, preprocess.scale, preprocess.offset))
     notes = () if finite else (f"{place} has weights that are not finite; its predictions mean nothing",)
     bundle = Bundle(
         net, params, tuple(description.class_names), preprocess, description.temperature,
@@ -252,8 +267,9 @@ def _check_self_test(bundle: Bundle, inputs: NDArray[Any], outputs: NDArray[np.f
         got = bundle.logits(inputs)
         size = float(np.nanmax(np.abs(outputs), initial=1.0))
         same = np.isclose(got, outputs, rtol=_SELF_TEST_TOLERANCE, atol=_SELF_TEST_TOLERANCE * size, equal_nan=True)
+        worst = float(np.nanmax(np.abs(got - outputs), initial=0.0))
     if not same.all():
-        worst = float(np.nanmax(np.abs(got - outputs)))
+        by = f"by {worst:.3g}" if worst else "in being finite"
         raise ModelFileError(
-            f"{place} must pass its self-test, got outputs that differ by {worst:.3g}. The file is damaged; get it again."
+            f"{place} must pass its self-test, got outputs that differ {by}. The file is damaged; get it again."
         )

@@ -103,7 +103,6 @@ class TrainConfig(_Section):
         "valid_loss", description="What patience watches."
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Of weights, order and dropout.")
-    threads: int = Field(1, ge=1, description="Of matrix products. Other counts round differently.")
     checkpoint_steps: int = Field(0, ge=0, description="Steps between checkpoints; 0 for every 30 seconds.")
     weight_history: bool = Field(False, description="Keep the weights of every epoch, to draw them.")
 
@@ -166,11 +165,26 @@ def build_config(values: dict[str, Any], *, where: str = "the configuration") ->
         location = [str(part) for part in first["loc"]]
         key = ".".join(location[:2])
         if first["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(key, [*known_keys(), *RunConfig.model_fields], n=1, cutoff=0.5)
-            advice = f"Did you mean {near[0]}?" if near else "See `clearsight config show`."
+            near = _find_near(location[-1])
+            advice = f"Did you mean {near}?" if near else "See `clearsight config show`."
             raise UsageError(f"{where} must hold known keys, got {key!r}. {advice}") from None
         rule = first["msg"][0].lower() + first["msg"][1:]
         raise UsageError(f"{key} must be right, got {first['input']!r} in {where}: {rule}. Correct it.") from None
+
+
+_OTHER_NAMES = {
+    "learning_rate": "train.lr",
+    "layers": "model.hidden",
+    "units": "model.hidden",
+    "wd": "train.weight_decay",
+}
+
+
+def _find_near(name: str) -> str:
+    """The key or section whose name is most like `name`; empty if none is."""
+    names = {key.split(".")[1]: key for key in known_keys()} | {s: s for s in RunConfig.model_fields} | _OTHER_NAMES
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return names[near[0]] if near else ""
 
 
 def merge(*layers: dict[str, Any]) -> dict[str, Any]:

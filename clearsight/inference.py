@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from clearsight import store
 from clearsight.bundle import Bundle, load
 from clearsight.config import build_config, read_config_file
-from clearsight.data.dataset import SPLITS, Dataset
+from clearsight.data.arrays import read_array
+from clearsight.data.dataset import SPLITS, Dataset, check_images
 from clearsight.data.load import load_data
+from clearsight.data.pictures import check_file
 from clearsight.errors import ClearsightError, DataError, UsageError
 from clearsight.evaluation.metrics import Evaluation, evaluate_logits, evaluate_numbers
 from clearsight.pipeline import prepare
@@ -115,13 +117,16 @@ def predict_files(bundle: Bundle, paths: list[Path]) -> tuple[list[dict[str, Any
 def _read_inputs(bundle: Bundle, path: Path) -> tuple[list[str], NDArray[Any]]:
     if path.suffix.lower() != ".npy":
         return [str(path)], bundle.read_pictures([path])
-    try:
-        images = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} must be a plain .npy array, got: {error}. Save it as uint8 or float32.") from None
-    if images.ndim > 0 and images.size == bundle.preprocess.num_inputs:  # a single picture without its batch axis
-        images = images.reshape(1, bundle.preprocess.height, bundle.preprocess.width, bundle.preprocess.channels)
-    return [f"{path}[{i}]" for i in range(len(images) if images.ndim else 0)], images
+    check_file(path)
+    with path.open("rb") as file:
+        images = read_array(file, path.stat().st_size, str(path))
+    p = bundle.preprocess
+    single = ((p.height, p.width, p.channels), (p.height, p.width) if p.channels == 1 else (), (p.num_inputs,))
+    if images.shape in single and images.ndim:  # one picture without its batch axis
+        images = images.reshape(1, p.height, p.width, p.channels)
+    images, _ = check_images(images, what=f"images in {path}")
+    p.check_shape(images, what=f"pictures in {path}")
+    return [f"{path}[{i}]" for i in range(len(images))], images
 
 
 def _answer(bundle: Bundle, names: list[str], images: NDArray[Any]) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from clearsight.errors import DivergedError, UsageError
 from clearsight.evaluation.metrics import Evaluation, evaluate_logits, evaluate_numbers
 from clearsight.models.initialize import initialize
 from clearsight.models.mlp import MLP
-from clearsight.training.engine import DenseEngine, Engine, blas_threads
+from clearsight.training.engine import DenseEngine, Engine, one_blas_thread
 from clearsight.training.fit import FitResult, fit
 from clearsight.training.history import History
 from clearsight.training.progress import Progress, SilentProgress
@@ -191,9 +191,9 @@ def fit_prepared(
     resume: bool = False,
     note: Note = lambda text: None,
 ) -> FitResult:
-    """Run the fit loop on prepared parts, with BLAS held to the configured number of threads."""
+    """Run the fit loop on prepared parts, with BLAS held to one thread."""
     train, preprocess = prepared.config.train, prepared.preprocess
-    with blas_threads(train.threads):
+    with one_blas_thread():
         if prepared.engine.name == "dense":
             _warm_up(prepared.dataset.images.dtype, note)
         return fit(
@@ -261,7 +261,7 @@ def judge(
     """Evaluate every split once. Returns the run, and the logits of each split's rows."""
     bundle = build_bundle(prepared, epoch=result.epoch, status=result.status)
     parts = prepared.split.parts()
-    with blas_threads(prepared.config.train.threads):
+    with one_blas_thread():
         logits = {name: prepared.engine.logits(rows) for name, rows in parts.items()}
     found = {name: evaluate_rows(logits[name], prepared.dataset, rows, bundle) for name, rows in parts.items()}
     run = Run(

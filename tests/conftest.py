@@ -2,9 +2,10 @@
 
 import os
 
-os.environ.setdefault(
-    "SCIPY_ARRAY_API", "1"
-)  # before SciPy is imported: lets scikit-learn run all its estimator checks
+os.environ["SCIPY_ARRAY_API"] = "1"  # SciPy reads it once, here: scikit-learn then runs all its estimator checks
+import scipy.linalg  # noqa: F401
+
+del os.environ["SCIPY_ARRAY_API"]
 
 from pathlib import Path
 

@@ -13,7 +13,8 @@ import clearsight
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @parametrize_with_checks([clearsight.Classifier(epochs=20)])
-def test_scikit_learns_contract(estimator, check):
+def test_scikit_learns_contract(estimator, check, monkeypatch):
+    monkeypatch.setenv("SCIPY_ARRAY_API", "1")
     check(estimator)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clearsight.cli.output import print_json, print_notes, render_judged
+from clearsight.cli.output import plain, print_json, print_notes, render_judged
 
 
 def evaluate(
@@ -50,7 +50,7 @@ def predict(
         print_json({"model": model, "predictions": answers})
     else:
         for answer in answers:
-            typer.echo(_render(answer, top))
+            typer.echo(plain(_render(answer, top)))
     if problems:
         raise problems[0]
 

@@ -1,5 +1,6 @@
 """The entry point: subcommands, exit codes, and errors as one line. Imports nothing heavy."""
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -9,6 +10,7 @@ import typer
 from clearsight import __version__
 from clearsight.cli import config as config_commands
 from clearsight.cli import evaluate, recipe, runs, train
+from clearsight.cli.output import plain
 from clearsight.errors import ClearsightError
 
 app = typer.Typer(
@@ -47,6 +49,11 @@ def _options(
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a name that the terminal cannot show must not end the program
     try:
         app()
     except ClearsightError as error:
@@ -66,5 +73,5 @@ def main() -> None:
 def _end(message: str, code: int, error: BaseException) -> None:
     if os.environ.get("CLEARSIGHT_DEBUG"):
         raise error
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {plain(message)}", file=sys.stderr)
     sys.exit(code)

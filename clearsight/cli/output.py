@@ -15,10 +15,15 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(drop_infinite(value), allow_nan=False))
 
 
+def plain(text: str) -> str:
+    """Text on one line, with line breaks, terminal codes and broken characters of names spelt out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
+
+
 def print_notes(notes: tuple[str, ...] | list[str], *, quiet: bool = False) -> None:
     """Notes on standard error."""
     for text in () if quiet else notes:
-        typer.echo(f"note: {text}", err=True)
+        typer.echo(f"note: {plain(text)}", err=True)
 
 
 def use_color() -> bool:

@@ -69,7 +69,6 @@ def train(
     ] = None,
     seed: Annotated[int | None, _option("Of weights, order and dropout.", "--seed")] = None,
     engine: Annotated[str | None, _option("auto, dense (compiled) or reference (NumPy textbook).", "--engine")] = None,
-    threads: Annotated[int | None, _option("Threads of the matrix products.", "--threads")] = None,
     checkpoint_steps: Annotated[
         int | None, _option("Steps between checkpoints; by default every 30 seconds.", "--checkpoint-steps")
     ] = None,
@@ -100,7 +99,7 @@ def train(
         "train.schedule": schedule, "train.warmup_epochs": warmup_epochs, "train.weight_decay": weight_decay,
         "train.l1": l1, "train.l2": l2, "train.dropout": dropout, "train.label_smoothing": label_smoothing,
         "train.class_weights": _class_weights(class_weights), "train.clip_norm": clip_norm, "train.patience": patience,
-        "train.monitor": monitor, "train.seed": seed, "train.threads": threads,
+        "train.monitor": monitor, "train.seed": seed,
         "train.checkpoint_steps": checkpoint_steps, "train.weight_history": weight_history or None,
     }  # fmt: skip
     layers = [read_config_file(config)] if config else []

@@ -1,9 +1,12 @@
-"""Data sets from NPZ files. Object arrays and archives that swell are refused; nothing is unpickled."""
+"""Data sets from NPZ files, and single .npy arrays. Object arrays and archives that swell are refused; nothing is unpickled."""
 
+import math
+import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from tokenize import TokenError
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +17,9 @@ from clearsight.errors import DataError
 _MAX_BYTES = 16 * 2**30
 _MAX_RATIO = 1000  # deflate cannot pack zeros tighter than about 1030 : 1
 _MAX_MEMBERS = 1000
+_MAX_DIRECTORY_BYTES = 2**20
+_MAX_HEADER_BYTES = 2**16
+_END_OF_ZIP, _END_OF_ZIP64 = b"PK\x05\x06", b"PK\x06\x06"
 _IMAGES = ("images", "image", "x", "data", "pictures")
 _LABELS = ("labels", "label", "y", "target", "targets")
 _SPLITS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
@@ -29,12 +35,62 @@ def _classify(key: str) -> tuple[str, str] | None:
     return (split, "images") if rest[0] in _IMAGES else (split, "labels") if rest[0] in _LABELS else None
 
 
+def read_zip_end(path: Path) -> tuple[int, int]:
+    """How many entries a zip says it has, and the bytes of their directory: to be judged before the directory is read.
+
+    The larger of the two records counts, as `zipfile` believes the 64-bit one. (0, 0) where there is no end record.
+    """
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 65557 - 76))
+        tail = file.read()
+    at = tail.rfind(_END_OF_ZIP)
+    if at < 0 or len(tail) < at + 22:
+        return 0, 0
+    entries, directory = struct.unpack_from("<HI", tail, at + 10)
+    if at >= 76 and tail[at - 76 : at - 72] == _END_OF_ZIP64:
+        many, large = struct.unpack_from("<QQ", tail, at - 76 + 32)
+        unknown = entries == 0xFFFF, directory == 0xFFFFFFFF
+        entries = many if unknown[0] else max(entries, many)
+        directory = large if unknown[1] else max(directory, large)
+    return entries, directory
+
+
+def read_array(file: IO[bytes], size: int, what: str) -> NDArray[Any]:
+    """One .npy array out of `size` bytes, its header checked against that size before memory is taken.
+
+    Raises:
+        DataError: damaged, cut off, too long, or an object array.
+    """
+    again = "Save it again."
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(file, max_header_size=_MAX_HEADER_BYTES)
+    except (ValueError, SyntaxError, RecursionError, MemoryError, TokenError) as error:
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise DataError(f"{what} must be a plain .npy array, got damage ({reason}). {again}") from None
+    if dtype.hasobject:
+        raise DataError(
+            f"{what} must be a plain array, got Python objects, which could run code. Save it as uint8 or float32."
+        )
+    if any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize != size - file.tell():
+        raise DataError(
+            f"{what} must hold as many bytes as its shape {shape} of {dtype} needs, got {size - file.tell():,}. {again}"
+        )
+    array = np.frombuffer(file.read(), dtype)
+    return array.reshape(shape, order="F" if fortran else "C")
+
+
 def _check_archive(path: Path) -> None:
+    entries, directory = read_zip_end(path)
+    if entries > _MAX_MEMBERS or directory > _MAX_DIRECTORY_BYTES:
+        raise DataError(f"{path} must hold at most {_MAX_MEMBERS} arrays, got {entries}. Check the file.")
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
     size, packed = sum(m.file_size for m in members), sum(m.compress_size for m in members)
-    if len(members) > _MAX_MEMBERS:
-        raise DataError(f"{path} must hold at most {_MAX_MEMBERS} arrays, got {len(members)}. Check the file.")
+    names = [m.filename for m in members]
+    if twice := [n for n in names if names.count(n) > 1]:
+        raise DataError(f"{path} must name each array once, got {twice[0]!r} twice. Save it again.")
     if size > _MAX_BYTES or (size > 2**26 and size > _MAX_RATIO * max(packed, 1)):
         raise DataError(
             f"{path} must unpack to a sensible size, got {packed:,} bytes that claim to be {size:,}. Check the file."
@@ -51,17 +107,18 @@ def read_npz(path: Path, *, name: str, task: str = "classification") -> Dataset:
     """
     try:
         _check_archive(path)
-        with np.load(path, allow_pickle=False) as archive:
-            keys = {key: _classify(key) for key in archive.files}
+        with zipfile.ZipFile(path) as archive:
+            members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
+            keys = {key: _classify(key) for key in members}
             arrays: dict[tuple[str, str], NDArray[Any]] = {}
             for key, place in keys.items():
                 if place and place in arrays:
                     raise DataError(
-                        f"{path} must name each array once, got two for {place[0]} {place[1]}: {list(keys)}."
+                        f"{path} must name each array once, got two for {place[0]} {place[1]}: {list(keys)}. Remove one."
                     )
                 if place:
-                    arrays[place] = _read_member(archive, key, path)
-            names = tuple(str(n) for n in _read_member(archive, "class_names", path)) if "class_names" in keys else ()
+                    arrays[place] = _read_member(archive, members[key], path)
+            names = _read_names(archive, members["class_names"], path) if "class_names" in members else ()
     except OSError as error:
         raise DataError(f"{path} must be a readable NPZ file, got {error}. Check the path.") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
@@ -81,13 +138,15 @@ def read_npz(path: Path, *, name: str, task: str = "classification") -> Dataset:
     )
 
 
-def _read_member(archive: Any, key: str, path: Path) -> NDArray[Any]:
-    try:
-        return np.asarray(archive[key])
-    except ValueError as error:
-        if "allow_pickle" in str(error):
-            raise DataError(
-                f"{path} must hold plain arrays, got Python objects in {key!r}, which could run code. "
-                "Save it as uint8 or float32."
-            ) from None
-        raise DataError(f"{path} must hold whole arrays, got damage in {key!r} ({error}). Save it again.") from None
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> NDArray[Any]:
+    with archive.open(member) as file:
+        return read_array(file, member.file_size, f"{member.filename.removesuffix('.npy')!r} of {path}")
+
+
+def _read_names(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> tuple[str, ...]:
+    names = _read_member(archive, member, path)
+    if names.ndim != 1 or names.dtype.kind not in "UTiu":
+        raise DataError(
+            f"class_names of {path} must be a list of names, got {names.dtype} {names.shape}. Save it as strings."
+        )
+    return tuple(str(name) for name in names)

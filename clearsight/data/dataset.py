@@ -150,12 +150,7 @@ def check_labels(
     Raises:
         DataError: length, rank or type is wrong; NaN, fractions, negative numbers, unknown classes (with the row).
     """
-    try:
-        array = np.asarray(labels)
-    except ValueError:
-        raise DataError(
-            f"{what} must be one value a row, got rows of different lengths. Give one label each."
-        ) from None
+    array = _label_array(labels, what)
     if array.ndim == 0 or len(array) != rows:
         got = 0 if array.ndim == 0 else len(array)
         raise DataError(f"{what} must be as many as the pictures ({rows}), got {got}. Check that both belong together.")
@@ -185,17 +180,32 @@ def check_labels(
             )
     elif array.dtype.kind not in "bui":
         raise DataError(f"{what} must be numbers or names, got an array of {array.dtype}. Convert it.")
-    array = array.astype(np.int64)
     upper = len(class_names) or None
-    outside = (array < 0) | ((array >= upper) if upper else False)
+    outside = (array < 0) | (array >= (upper or 2**53))  # beyond 2^53 a float is no longer one whole number
     if outside.any():
         row = int(np.argmax(outside))
-        limit = f"lie in [0, {upper})" if upper else "be 0 or more"
+        limit = f"lie in [0, {upper})" if upper else "be 0 or more" if array[row] < 0 else "be less than 2^53"
         raise DataError(f"{what} must {limit}, got {array[row]} at row {row}. Check the class list.")
+    array = array.astype(np.int64)
     if class_names:
         return array, tuple(class_names)
     values, indices = np.unique(array, return_inverse=True)
     return indices.astype(np.int64), tuple(str(v) for v in values)
+
+
+def _label_array(labels: ArrayLike, what: str) -> NDArray[Any]:
+    """Labels as an array that did not turn numbers or missing values into names on the way."""
+    try:
+        array = np.asarray(labels)
+        if array.dtype.kind == "T" or (array.dtype.kind == "U" and not isinstance(labels, np.ndarray)):
+            array = np.asarray(labels, dtype=object)
+    except ValueError:
+        raise DataError(
+            f"{what} must be one value a row, got rows of different lengths. Give one label each."
+        ) from None
+    if array.dtype.kind == "O" and array.size and all(isinstance(v, int | float | np.number) for v in array.flat):
+        array = np.array(array.tolist())
+    return array
 
 
 def _named_labels(
@@ -206,7 +216,10 @@ def _named_labels(
             if not isinstance(value, str):
                 raise DataError(f"{what} must be all names or all numbers, got {value!r} at row {row}. Mend the row.")
     if array.dtype.kind == "S":
-        array = np.char.decode(array, "utf-8", "replace")
+        try:
+            array = np.char.decode(array, "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{what} must be UTF-8 names, got {error.object!r}. Decode them first.") from None
     values, indices = np.unique(array.astype(str), return_inverse=True)
     names = [str(v) for v in values]
     if "" in names:
@@ -224,24 +237,29 @@ def _named_labels(
     return indices.astype(np.int64), tuple(names)
 
 
-def check_targets(targets: ArrayLike, *, rows: int) -> NDArray[np.float32]:
+def check_targets(targets: ArrayLike, *, rows: int, what: str = "targets") -> NDArray[np.float32]:
     """Numbers to predict as (n,) float32.
 
     Raises:
         DataError: not numbers, not one a row, NaN or infinite (with the row).
     """
-    array = np.asarray(targets)
+    try:
+        array = np.asarray(targets)
+    except ValueError:
+        raise DataError(f"{what} must be one number a row, got rows of different lengths. Reshape them.") from None
     if array.dtype.kind not in "buif":
-        raise DataError(f"targets must be numbers for regression, got an array of {array.dtype}. Convert them.")
+        raise DataError(f"{what} must be numbers for regression, got an array of {array.dtype}. Convert them.")
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1 or len(array) != rows:
-        raise DataError(f"targets must be one number a picture ({rows}), got shape {array.shape}. Reshape them.")
-    finite = np.isfinite(array)
+        raise DataError(f"{what} must be one number a picture ({rows}), got shape {array.shape}. Reshape them.")
+    with np.errstate(over="ignore"):
+        floats = array.astype(np.float32)
+    finite = np.isfinite(floats)
     if not finite.all():
         row = int(np.argmin(finite))
-        raise DataError(f"targets must be finite, got {array[row]} at row {row}. Mend the row.")
-    return array.astype(np.float32)
+        raise DataError(f"{what} must be finite as float32, got {array[row]} at row {row}. Mend the row.")
+    return floats
 
 
 def build_dataset(
@@ -252,34 +270,44 @@ def build_dataset(
     class_names: Sequence[str] = (),
     value_range: tuple[float, float] | None = None,
     sources: dict[str, str] | None = None,
+    label_sources: dict[str, str] | None = None,
     notes: Sequence[str] = (),
 ) -> Dataset:
     """A checked `Dataset` from arrays, one pair (images, labels) for each of `train`, `valid`, `test` that exists.
 
     Class names are those of the training part unless given: another part may lack a class, never bring a new one.
+    Integer labels are indices into given class names, and names themselves where none are given. Errors name the file
+    in `sources`, and for labels that in `label_sources` where it is another.
 
     Raises:
         DataError: anything that `check_images`, `check_labels`, `check_targets` refuse; parts that differ in shape.
     """
     checked: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
-    ranges, names = set(), tuple(class_names)
+    ranges: dict[str, tuple[float, float] | None] = {}
+    names = _check_names(class_names, sources)
     for split in (s for s in SPLITS if s in parts):
         images, labels = parts[split]
         what = "" if len(parts) == 1 else f" of {split}"
-        pictures, value = check_images(images, what=f"images{what}")
-        ranges.add(value)
+        places = [f" in {s[split]}" if s and split in s else "" for s in (sources, label_sources or sources)]
+        pictures, ranges[split] = check_images(images, what=f"images{what}{places[0]}")
         if task == "regression":
-            checked[split] = (pictures, check_targets(labels, rows=len(pictures)))
+            targets = check_targets(labels, rows=len(pictures), what=f"targets{what}{places[1]}")
+            checked[split] = (pictures, targets)
             continue
-        encoded, found = _encode_part(labels, len(pictures), names, split, what)
+        known = () if class_names or split == "train" else names
+        encoded, found = _encode_part(labels, len(pictures), tuple(class_names), known, f"labels{what}{places[1]}")
         names = names or found
         checked[split] = (pictures, encoded)
     shapes = {split: images.shape[1:] for split, (images, _) in checked.items()}
     if len(set(shapes.values())) > 1:
         raise DataError(f"pictures must have one shape in all splits, got {shapes}. Resize them to one shape.")
+    if len(set(ranges.values())) > 1:
+        found_types = ", ".join(f"{np.asarray(parts[split][0]).dtype} in {split}" for split in ranges)
+        raise DataError(f"images must have one range in all splits, got {found_types}. Convert them to one type.")
     if task == "classification" and len(names) < 2:
+        where = f" in {next(iter(sources.values()))}" if sources else ""
         raise DataError(
-            f"a classifier must have two or more classes, got {list(names)}. Add pictures of another class."
+            f"a classifier must have two or more classes, got {list(names)}{where}. Add pictures of another class."
         )
     images = [images for images, _ in checked.values()]
     return Dataset(
@@ -288,30 +316,34 @@ def build_dataset(
         labels=np.concatenate([labels for _, labels in checked.values()]),
         class_names=names if task == "classification" else (),
         given=np.concatenate([np.full(len(labels), SPLITS.index(s), np.int8) for s, (_, labels) in checked.items()]),
-        value_range=value_range or (ranges.pop() if len(ranges) == 1 else None),
+        value_range=value_range or next(iter(ranges.values())),
         sources=sources or {},
         notes=tuple(notes),
     )
 
 
+def _check_names(class_names: Sequence[str], sources: dict[str, str] | None) -> tuple[str, ...]:
+    names = tuple(class_names)
+    where = f" in {next(iter(sources.values()))}" if sources else ""
+    for at, name in enumerate(names):
+        if not name or name in names[:at]:
+            raise DataError(f"class_names{where} must be different and not empty, got {name!r} at {at}. Rename it.")
+    return names
+
+
 def _encode_part(
-    labels: ArrayLike, rows: int, names: tuple[str, ...], split: str, what: str
+    labels: ArrayLike, rows: int, class_names: tuple[str, ...], known: tuple[str, ...], what: str
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Labels of one split against the classes known so far, always matched by name and never by position."""
-    encoded, found = check_labels(
-        labels, rows=rows, class_names=names if split == "train" else (), what=f"labels{what}"
-    )
-    if split == "train" or not names or found == names:
+    """Labels of one split as indices into `class_names` where given, else matched by name with `known` where there are any."""
+    encoded, found = check_labels(labels, rows=rows, class_names=class_names, what=what)
+    if not known or found == known:
         return encoded, found
-    position = {name: k for k, name in enumerate(names)}
-    numbers = np.asarray(labels).dtype.kind in "buif"
+    position = {name: k for k, name in enumerate(known)}
     for k, name in enumerate(found):
-        index = int(name) if numbers and name.isdigit() and name not in position else -1
-        if name not in position and not 0 <= index < len(names):
+        if name not in position and (encoded == k).any():
             row = int(np.argmax(encoded == k))
             raise DataError(
-                f"labels{what} must be among the {len(names)} known classes, got {name!r} at row {row}. "
+                f"{what} must be among the {len(known)} known classes, got {name!r} at row {row}. "
                 "Add training pictures of it, or take it out."
             )
-        position.setdefault(name, index)
-    return np.array([position[n] for n in found], np.int64)[encoded], names
+    return np.array([position.get(n, -1) for n in found], np.int64)[encoded], known

@@ -18,6 +18,7 @@ from clearsight.errors import DataError
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _MAX_BYTES = 8 * 2**30
+_MAX_RATIO = 1000  # deflate cannot pack zeros tighter than about 1030 : 1
 _GZIP = b"\x1f\x8b"
 _SPLIT_WORDS = {"train": "train", "t10k": "test", "test": "test", "valid": "valid", "val": "valid"}
 
@@ -61,7 +62,12 @@ def read_idx(path: Path) -> NDArray[Any]:
         wanted = math.prod(shape) * dtype.itemsize
         if 0 in shape or wanted > _MAX_BYTES:
             raise DataError(f"{path} must have sizes above 0 and at most 8 GiB in all, got {shape}. Check the file.")
-        start = 4 + 4 * rank
+        start, size = 4 + 4 * rank, path.stat().st_size
+        if wanted > 2**26 and wanted > _MAX_RATIO * size:  # before memory is taken for it
+            raise DataError(
+                f"{path} must hold {wanted} bytes for sizes {shape}, got a file of {size} bytes. "
+                "The file is damaged; get it again."
+            )
         raw = _read(path, start + wanted + 1)
     except OSError as error:
         raise DataError(f"{path} must be readable, got {error.strerror}. Check the path and its rights.") from None
@@ -74,9 +80,9 @@ def read_idx(path: Path) -> NDArray[Any]:
     return np.frombuffer(raw, dtype, offset=start).reshape(shape)
 
 
-def find_idx(folder: Path) -> dict[tuple[str, str], Path]:
-    """The IDX files of a folder as {(split, "images" or "labels"): path}, by name, whatever their endings."""
-    found: dict[tuple[str, str], Path] = {}
+def find_idx(folder: Path) -> dict[tuple[str, str], list[Path]]:
+    """The IDX files of a folder as {(split, "images" or "labels"): paths}, by name, whatever their endings."""
+    found: dict[tuple[str, str], list[Path]] = {}
     for path in sorted(folder.iterdir()):
         name = path.name.lower()
         kind = (
@@ -84,7 +90,7 @@ def find_idx(folder: Path) -> dict[tuple[str, str], Path]:
         )
         split = next((s for word, s in _SPLIT_WORDS.items() if name.startswith(word)), "")
         if kind and split and path.is_file() and not name.startswith("."):
-            found.setdefault((split, kind), path)
+            found.setdefault((split, kind), []).append(path)
     return found
 
 
@@ -99,20 +105,24 @@ def read_idx_folder(
     files = find_idx(folder)
     splits = [s for s in ("train", "valid", "test") if (s, "images") in files or (s, "labels") in files]
     if "train" not in splits:
-        raise DataError(f"{folder} must hold train-images and train-labels in IDX format. Check the folder.")
-    parts, sources = {}, {}
+        got = f"only {' and '.join(splits)}" if splits else "none"
+        raise DataError(f"{folder} must hold train-images and train-labels in IDX format, got {got}. Check the folder.")
+    notes = [f"ignored {path} beside {first.name}" for first, *others in files.values() for path in others]
+    parts, sources, label_sources = {}, {}, {}
     for split in splits:
         pair = []
         for kind, ranks in (("images", (2, 3, 4)), ("labels", (1,))):
             if (split, kind) not in files:
                 raise DataError(f"{folder} must hold {split} {kind} too, got none. Add the file.")
-            array = read_idx(files[split, kind])
+            array = read_idx(files[split, kind][0])
             if array.ndim not in ranks:
                 raise DataError(
-                    f"{files[split, kind]} must hold {kind}, got an array of shape {array.shape}. "
+                    f"{files[split, kind][0]} must hold {kind}, got an array of shape {array.shape}. "
                     "Are pictures and labels swapped?"
                 )
             pair.append(array)
         parts[split] = (pair[0], pair[1])
-        sources[split] = files[split, "images"].name
-    return build_dataset(parts, name=name, class_names=class_names, task=task, sources=sources)
+        sources[split], label_sources[split] = (files[split, kind][0].name for kind in ("images", "labels"))
+    return build_dataset(
+        parts, name=name, class_names=class_names, task=task, sources=sources, label_sources=label_sources, notes=notes
+    )

@@ -42,9 +42,13 @@ def _load_digits() -> Dataset:
 
 
 def _find(source: str) -> Path:
-    path = Path(source).expanduser()
-    if path.exists():
-        return path
+    try:
+        path = Path(source).expanduser()
+        if path.exists():
+            return path
+    except (OSError, ValueError, RuntimeError) as error:  # a name too long, with a null byte, or of a user unknown
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"DATA must be a path that can be used, got {source[:80]!r}: {reason}. Check it.") from None
     if source in NAMED:
         for folder in data_folders():
             if (folder / source).exists():
@@ -63,6 +67,8 @@ def _read_path(path: Path, source: str, label_column: str, task: str) -> Dataset
         if find_idx(path):
             return read_idx_folder(path, name=name, class_names=names, task=task)
         raise DataError(f"{path} must hold IDX files such as train-images-idx3-ubyte, got none. Check the folder.")
+    if not path.is_file():
+        raise DataError(f"{path} must be a file or a folder, got a pipe or device. Save its content to a file first.")
     try:
         with path.open("rb") as file:
             head = file.read(512)
@@ -71,8 +77,12 @@ def _read_path(path: Path, source: str, label_column: str, task: str) -> Dataset
     if not head:
         raise DataError(f"{path} must not be empty, got 0 bytes. Check the file.")
     if is_idx(path):
+        if not any(path in paths for paths in find_idx(path.parent).values()):
+            raise DataError(
+                f"{path} must be named like train-images-idx3-ubyte or train-labels-idx1-ubyte, got {path.name}. Rename it."
+            )
         return read_idx_folder(path.parent, name=path.resolve().parent.name, class_names=names, task=task)
-    if head.startswith(b"PK\x03\x04"):
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return read_npz(path, name=name, task=task)
     if path.suffix.lower() in (".csv", ".txt") or (b"," in head and b"\0" not in head):
         return read_csv(path, name=name, label_column=label_column, task=task)

@@ -46,17 +46,18 @@ class Preprocess:
         """Length of one input row."""
         return self.height * self.width * self.channels
 
-    def check_shape(self, images: NDArray[Any]) -> NDArray[Any]:
+    def check_shape(self, images: NDArray[Any], *, what: str = "pictures") -> NDArray[Any]:
         """Pictures (N, H, W, C) or rows of features as (N, inputs), without a copy where possible.
 
         Raises:
             DataError: they are not of the size that the model was trained on.
         """
         shape = (self.height, self.width, self.channels)
-        if images.shape[1:] == shape or images[0].size == self.num_inputs:
+        rows = 1 in (self.height, images.shape[1]) and images[0].size == self.num_inputs  # features on one side
+        if images.shape[1:] == shape or rows:
             return images.reshape(len(images), self.num_inputs)
         raise DataError(
-            f"pictures must be {shape[0]}x{shape[1]} with {shape[2]} channels, as in training, got "
+            f"{what} must be {shape[0]}x{shape[1]} with {shape[2]} channels, as in training, got "
             f"{'x'.join(map(str, images.shape[1:]))}. Resize them."
         )
 

@@ -6,6 +6,7 @@ A fast pass reads the numbers; when it fails, a slow pass finds the row and colu
 import csv
 import io
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from clearsight.errors import DataError, UsageError
 
 _LABEL_NAMES = ("label", "class", "target", "y", "digit", "species", "category")
 _MAX_BYTES = 8 * 2**30
+_LARGEST = float(np.finfo(np.float32).max)
+_SAMPLE_CELLS = 500_000  # read as text at first, to tell header, width and label column
+_FEW = 0.01  # cells outside 0..255 that are taken as mistakes in pixels, and not as numbers of another kind
 
 
 def _is_number(text: str) -> bool:
@@ -24,11 +28,27 @@ def _is_number(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    return True
+    return text.isascii() and "_" not in text
 
 
-def _rows(text: str) -> list[list[str]]:
-    return [row for row in csv.reader(io.StringIO(text)) if row]
+def _is_finite(text: str) -> bool:
+    return _is_number(text) and abs(float(text)) <= _LARGEST
+
+
+def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Each row that is not blank, and the line of the file on which it ends."""
+    reader = csv.reader(io.StringIO(text))
+    return ((reader.line_num, row) for row in reader if row)
+
+
+def _sample(text: str) -> list[list[str]]:
+    rows, cells = [], 0
+    for _, row in _rows(text):
+        rows.append(row)
+        cells += len(row)
+        if cells > _SAMPLE_CELLS:
+            break
+    return rows
 
 
 def _find_label(label_column: str, header: list[str], sample: list[list[str]], path: Path) -> tuple[int, str]:
@@ -37,6 +57,11 @@ def _find_label(label_column: str, header: list[str], sample: list[list[str]], p
     if label_column in ("first", "last"):
         return (0 if label_column == "first" else width - 1), ""
     if label_column != "auto":
+        if header.count(label_column) > 1:
+            raise UsageError(
+                f"label_column must name one column of {path}, got {label_column!r}, which {header.count(label_column)} "
+                "columns are called. Rename one."
+            )
         if label_column in header:
             return header.index(label_column), ""
         known = ", ".join(header[:8]) if header else "(no header: only first or last)"
@@ -61,17 +86,20 @@ def _looks_like_label(values: list[str]) -> bool:
     return 2 <= len(set(values)) <= max(2, len(values) // 2)
 
 
-def _blame(rows: list[list[str]], width: int, label_at: int, first: int, path: Path) -> DataError:
+def _blame(text: str, header: list[str], width: int, label_at: int, path: Path) -> DataError:
     """The first row that is wrong, as an error; rows count as the lines of the file."""
-    for number, row in enumerate(rows, start=first):
+    rows = _rows(text)
+    if header:
+        next(rows)
+    for number, row in rows:
         if len(row) != width:
             return DataError(
                 f"{path} must have {width} columns in each row, got {len(row)} in row {number}. Mend the row."
             )
         for column, value in enumerate(row):
-            if column != label_at and not _is_number(value):
+            if column != label_at and not _is_finite(value):
                 return DataError(
-                    f"{path} must hold numbers, got {value!r} in row {number}, column {column + 1}. Mend the cell."
+                    f"{path} must hold finite numbers, got {value[:80]!r} in row {number}, column {column + 1}. Mend the cell."
                 )
     return DataError(f"{path} must be a table of numbers, got something that could not be read. Check the file.")
 
@@ -95,38 +123,94 @@ def read_csv(path: Path, *, name: str, label_column: str = "auto", task: str = "
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise DataError(f"{path} must be at most 8 GiB, got {path.stat().st_size:,} bytes. Use NPZ.")
-        text = path.read_bytes().decode("utf-8-sig")
+        raw = path.read_bytes()
+        text = raw.decode("utf-8-sig")
+        del raw
+        if "\r" in text and "\n" not in text:  # the line ends of old Macs
+            text = text.replace("\r", "\n")
     except OSError as error:
         raise DataError(f"{path} must be readable, got {error.strerror}. Check the path and its rights.") from None
     except UnicodeDecodeError as error:
+        row = error.object.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"{path} must be UTF-8 text, got byte 0x{error.object[error.start]:02x} at {error.start}. Save it as UTF-8."
+            f"{path} must be UTF-8 text, got byte 0x{error.object[error.start]:02x} in row {row}. Save it as UTF-8."
         ) from None
     try:
-        rows = _rows(text[: 2**20] if len(text) <= 2**20 else text[: text.rfind("\n", 0, 2**20)])
-        header = rows[0] if rows and sum(_is_number(v) for v in rows[0]) < len(rows[0]) / 2 else []
+        rows = _sample(text)
+        header, header_note = _find_header(rows, path)
         sample = rows[1 if header else 0 :]
         if not sample:
             raise DataError(f"{path} must hold at least one row of data, got none. Check the file.")
         width = len(header or sample[0])
-        if width < 2 or any(len(row) != width for row in sample):
-            raise _blame(sample, max(width, 2), -1, 2 if header else 1, path)
+        if width < 2:
+            raise DataError(f"{path} must have columns with commas between, got one column. Save it with commas.")
+        if any(len(row) != width for row in sample):
+            raise _blame(text, header, width, width, path)
         label_at, note = _find_label(label_column, header, sample, path)
-        pixels = _numbers(text, 1 if header else 0, [c for c in range(width) if c != label_at])
-        raw_labels = [row[label_at] for row in _rows(text)[1 if header else 0 :]]
+        lines, raw_labels = _read_labels(text, header, width, label_at, path)
+        columns = [c for c in range(width) if c != label_at]
+        pixels = _numbers(text, next(_rows(text))[0] if header else 0, columns)
+        if len(pixels) != len(lines) or not (np.abs(pixels) <= _LARGEST).all():
+            raise ValueError("not finite")
     except csv.Error as error:
         raise DataError(f"{path} must be a CSV file, got {error}. Check the quotes.") from None
     except ValueError as error:
         if isinstance(error, DataError | UsageError):
             raise
-        raise _blame(_rows(text)[1 if header else 0 :], width, label_at, 2 if header else 1, path) from None
-    notes = [note] if note else []
-    images, shape_note = _as_pictures(pixels, path)
-    notes += [shape_note] if shape_note else []
-    labels: NDArray[Any] = np.array(raw_labels)
-    if all(_is_number(v) for v in set(raw_labels)):
-        labels = labels.astype(np.float64)
+        raise _blame(text, header, width, label_at, path) from None
+    labels = _check_labels(raw_labels, lines, task, path)
+    images, shape_note = _as_pictures(pixels, lines, columns, path)
+    notes = [text for text in (header_note, note, shape_note) if text]
     return build_dataset({"train": (images, labels)}, name=name, task=task, sources={"train": path.name}, notes=notes)
+
+
+def _find_header(rows: list[list[str]], path: Path) -> tuple[list[str], str]:
+    """The first row where it is a header, and a note where that was worked out from column numbers."""
+    first = rows[0] if rows else []
+    if len(first) > 3 and first == [str(k) for k in range(len(first))]:
+        return first, f"{path.name}: took the first row, 0 to {len(first) - 1}, as a header"
+    if sum(_is_number(v) for v in first) >= len(first) / 2:
+        return [], ""
+    if "" in first and len(first) > 1:
+        raise DataError(
+            f"{path} must name every column in its header, got no name for column {first.index('') + 1}. "
+            "Name it, or remove it: the row numbers of a table are no pixels."
+        )
+    return first, ""
+
+
+def _read_labels(text: str, header: list[str], width: int, label_at: int, path: Path) -> tuple[list[int], list[str]]:
+    """For each row its line in the file and its label, without spaces around."""
+    lines, labels, rows = [], [], _rows(text)
+    if header:
+        next(rows)
+    for line, row in rows:
+        if len(row) != width:
+            raise _blame(text, header, width, label_at, path)
+        lines.append(line)
+        labels.append(row[label_at].strip())
+    return lines, labels
+
+
+def _check_labels(labels: list[str], lines: list[int], task: str, path: Path) -> NDArray[Any]:
+    """Labels as names or numbers; what `build_dataset` would refuse is refused here, with its line."""
+    numeric = {v: _is_number(v) for v in set(labels)}
+    names = task != "regression" and not any(numeric.values())
+    for label, line in zip(labels, lines, strict=True):
+        if not label:
+            rule = "a label in each row"
+        elif names:
+            continue
+        elif not numeric[label]:
+            rule = "numbers to predict" if task == "regression" else "labels that are all names or all numbers"
+        elif task == "regression":
+            rule = "" if _is_finite(label) else "finite numbers to predict"
+        else:
+            whole = float(label).is_integer() and 0 <= float(label) < 2**53
+            rule = "" if whole else "labels that are names or whole numbers from 0"
+        if rule:
+            raise DataError(f"{path} must hold {rule}, got {label[:80]!r} in row {line}. Mend the cell.")
+    return np.array(labels) if names else np.array([float(v) for v in labels])
 
 
 def _numbers(text: str, skip: int, columns: list[int]) -> NDArray[np.float64]:
@@ -135,13 +219,24 @@ def _numbers(text: str, skip: int, columns: list[int]) -> NDArray[np.float64]:
     )
 
 
-def _as_pictures(pixels: NDArray[np.float64], path: Path) -> tuple[NDArray[Any], str]:
-    """Whole numbers in 0..255 as uint8, and as square pictures where that fits."""
-    with np.errstate(invalid="ignore"):
-        if not ((pixels >= 0) & (pixels <= 255) & (np.floor(pixels) == pixels)).all():
-            return pixels, ""
+def _as_pictures(
+    pixels: NDArray[np.float64], lines: list[int], columns: list[int], path: Path
+) -> tuple[NDArray[Any], str]:
+    """Whole numbers in 0..255 as uint8, and as square pictures where that fits; a few others among them are refused."""
     side = math.isqrt(pixels.shape[1])
+    square = side >= 8 and side * side == pixels.shape[1]
+    right = (pixels >= 0) & (pixels <= 255) & (np.floor(pixels) == pixels)
+    if not right.all():
+        if not square:
+            return pixels, ""
+        row, column = np.unravel_index(int(np.argmin(right)), right.shape)
+        where = f"{pixels[row, column]:g} in row {lines[row]}, column {columns[column] + 1}"
+        if 1 - right.mean() < _FEW:
+            raise DataError(
+                f"{path} must hold pixels, whole numbers of 0 to 255, got {where}. Mend the cell, or save other numbers as NPZ."
+            )
+        return pixels, f"{path.name}: read each row as {side * side} numbers, not as a picture: {where}"
     values = pixels.astype(np.int16)  # not uint8: only the data can tell whether they end at 255 or at 16
-    if side < 8 or side * side != pixels.shape[1]:
+    if not square:
         return values, ""
     return values.reshape(-1, side, side), f"{path.name}: read each row as a {side}x{side} picture"

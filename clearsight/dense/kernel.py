@@ -1,18 +1,21 @@
 """The mathematics of `reference`, compiled: one call trains many steps, without the GIL, without allocating in a step.
 
-Matrix products go to SciPy's BLAS; everything else is a plain loop that LLVM turns into vector instructions. Symbols as in
-`reference`. It must not know files, data sets or epochs. Numba keeps the machine code beside this file (or in
-NUMBA_CACHE_DIR), so only the first run after an installation compiles.
+Matrix products are `product.multiply`; everything else is a plain loop that LLVM turns into vector instructions. No BLAS takes
+part, so the bits depend neither on its build nor on its threads. Symbols as in `reference`. It must not know files, data sets
+or epochs. Numba keeps the machine code beside this file (or in NUMBA_CACHE_DIR), so only the first run compiles.
 """
 
+import hashlib
 import math
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from clearsight.dense.primitives import exp, gemm, mix
+from clearsight.dense.primitives import exp, mix, transpose
+from clearsight.dense.product import LANES, multiply
 from clearsight.dense.recipe import OPTIMIZERS, Recipe
 from clearsight.dense.reference import LEAK
 from clearsight.models.mlp import ACTIVATIONS, BIASES, MLP
@@ -49,9 +52,6 @@ class Rule(NamedTuple):
     beta2: float
     eps: float
     decay: float
-
-
-_N, _T = ord("N"), ord("T")
 
 
 @njit(nogil=True)
@@ -219,7 +219,7 @@ def _update(w, g, slots, at, rule, decay, lr, step):  # type: ignore[no-untyped-
 
 
 @njit(nogil=True, fastmath={"contract", "reassoc"})
-def _multiply(a, b):  # type: ignore[no-untyped-def]
+def _scale_by(a, b):  # type: ignore[no-untyped-def]
     for i in range(a.size):
         a[i] *= b[i]
 
@@ -234,65 +234,95 @@ def _sum_biases(delta, g, bias):  # type: ignore[no-untyped-def]
             g[j if bias == UNIT else 0] += delta[i, j]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _train(
-    net, rule, inputs, labels, targets, order, batch_size, scale, offset, class_weights,
-    params, slots, lrs, first_batch, first_step, seed, losses,
-):  # type: ignore[no-untyped-def]  # fmt: skip
-    layers = len(net.sizes) - 1
-    room_at = np.zeros(layers + 2, np.int64)  # where each layer's outputs start in the workspace
-    for layer in range(layers + 1):
-        room_at[layer + 1] = room_at[layer] + net.sizes[layer] * batch_size
-    room = np.empty(room_at[layers + 1], params.dtype)
-    slopes, deltas = np.empty_like(room), np.empty_like(room)
-    grad = np.zeros_like(params)
-    hits = 0
-    for i in range(len(lrs)):
-        step = first_step + i
-        rows = order[(first_batch + i) * batch_size : (first_batch + i + 1) * batch_size]
-        count = len(rows)
-        _gather(inputs, rows, scale, offset, room[: count * net.sizes[0]].reshape((count, net.sizes[0])))
-        for layer in range(layers):  # equation (1)
-            fan_in, units = net.sizes[layer], net.sizes[layer + 1]
-            w = params[net.weights_at[layer] :]
-            b = params[net.biases_at[layer] : net.weights_at[layer + 1]]
-            a = room[room_at[layer] :]
-            target = room if layer < layers - 1 else deltas
-            z = target[room_at[layer + 1] : room_at[layer + 1] + count * units].reshape((count, units))
-            gemm(_N, _N, units, count, fan_in, w, units, a, fan_in, z, units)
-            if layer < layers - 1:
-                slope = slopes[room_at[layer + 1] : room_at[layer + 1] + count * units].reshape((count, units))
-                _activate(z, b, net.bias, net.activations[layer], slope, rule.dropout, seed, step, layer)
-            else:
-                losses[i], right = _loss_and_delta(z, b, net.bias, labels, targets, rows, class_weights, rule)
-        if not np.isfinite(losses[i]):
-            return i + 1, hits
-        hits += right
-        norm = 0.0
-        for layer in range(layers - 1, -1, -1):  # equations (3) and (4)
-            fan_in, units = net.sizes[layer], net.sizes[layer + 1]
-            at, biases_at, end = net.weights_at[layer], net.biases_at[layer], net.weights_at[layer + 1]
-            delta = deltas[room_at[layer + 1] : room_at[layer + 1] + count * units].reshape((count, units))
-            w, g = params[at:biases_at], grad[at:biases_at]
-            gemm(_N, _T, units, fan_in, count, delta, units, room[room_at[layer] :], fan_in, g, units)
-            if net.bias != NONE:
-                _sum_biases(delta, grad[biases_at:end], net.bias)
-            if layer > 0:
-                before = deltas[room_at[layer] : room_at[layer] + count * fan_in]
-                gemm(_T, _N, fan_in, count, units, w, units, delta, units, before, fan_in)
-                _multiply(before, slopes[room_at[layer] : room_at[layer] + count * fan_in])
-            if rule.l1 > 0 or rule.l2 > 0:
-                _penalise(w, g, rule.l1, rule.l2)
-            if rule.clip_norm > 0:
-                norm += _square_sum(grad[at:end])
-        if rule.clip_norm > 0 and norm > rule.clip_norm * rule.clip_norm:
-            grad *= params.dtype.type(rule.clip_norm / math.sqrt(norm))
-        for layer in range(layers):
-            at, biases_at, end = net.weights_at[layer], net.biases_at[layer], net.weights_at[layer + 1]
-            _update(params[at:biases_at], grad[at:biases_at], slots, at, rule, rule.decay, lrs[i], step)
-            if end > biases_at:
-                _update(params[biases_at:end], grad[biases_at:end], slots, biases_at, rule, 0.0, lrs[i], step)
-    return len(lrs), hits
+def _build_train(sources: int) -> Any:
+    """`train` for one state of the sources: Numba's cache watches this file alone, but also what a function closes over."""
+
+    @njit(cache=True, nogil=True, error_model="numpy")
+    def train(
+        net, rule, inputs, labels, targets, order, batch_size, scale, offset, class_weights,
+        weights, slots, lrs, first_batch, first_step, seed, losses,
+    ):  # type: ignore[no-untyped-def]  # fmt: skip
+        if sources < 0:  # never: it is here so that the cache's key holds it
+            return 0, 0
+        layers = len(net.sizes) - 1
+        room_at = np.zeros(layers + 2, np.int64)  # where each layer's outputs start in the workspace
+        widest = 0
+        for layer in range(layers + 1):
+            room_at[layer + 1] = room_at[layer] + net.sizes[layer] * batch_size
+        for layer in range(1, layers):
+            widest = max(widest, net.sizes[layer] * net.sizes[layer + 1])
+        size = room_at[layers + 1] + LANES  # products read whole vectors, so every array has some room behind it
+        room, slopes, deltas = (
+            np.zeros(size, weights.dtype),
+            np.zeros(size, weights.dtype),
+            np.zeros(size, weights.dtype),
+        )
+        turned = np.zeros(widest + LANES, weights.dtype)
+        params, grad = np.zeros(len(weights) + LANES, weights.dtype), np.zeros_like(weights)
+        params[: len(weights)] = weights
+        hits, done = 0, len(lrs)
+        for i in range(len(lrs)):
+            step = first_step + i
+            rows = order[(first_batch + i) * batch_size : (first_batch + i + 1) * batch_size]
+            count = len(rows)
+            _gather(inputs, rows, scale, offset, room[: count * net.sizes[0]].reshape((count, net.sizes[0])))
+            for layer in range(layers):  # equation (1)
+                fan_in, units = net.sizes[layer], net.sizes[layer + 1]
+                b = params[net.biases_at[layer] : net.weights_at[layer + 1]]
+                target = room if layer < layers - 1 else deltas
+                flat = target[room_at[layer + 1] : room_at[layer + 1] + count * units]
+                multiply(
+                    room[room_at[layer] :], fan_in, 1, params[net.weights_at[layer] :], units, flat, units,
+                    count, fan_in, units, False,
+                )  # fmt: skip
+                z = flat.reshape((count, units))
+                if layer < layers - 1:
+                    slope = slopes[room_at[layer + 1] : room_at[layer + 1] + count * units].reshape((count, units))
+                    _activate(z, b, net.bias, net.activations[layer], slope, rule.dropout, seed, step, layer)
+                else:
+                    losses[i], right = _loss_and_delta(z, b, net.bias, labels, targets, rows, class_weights, rule)
+            if not np.isfinite(losses[i]):
+                done = i + 1
+                break
+            hits += right
+            norm = 0.0
+            for layer in range(layers - 1, -1, -1):  # equations (3) and (4)
+                fan_in, units = net.sizes[layer], net.sizes[layer + 1]
+                at, biases_at, end = net.weights_at[layer], net.biases_at[layer], net.weights_at[layer + 1]
+                delta = deltas[room_at[layer + 1] :]
+                w, g = params[at:biases_at], grad[at:biases_at]
+                multiply(room[room_at[layer] :], 1, fan_in, delta, units, g, units, fan_in, count, units, False)
+                if net.bias != NONE:
+                    _sum_biases(delta[: count * units].reshape((count, units)), grad[biases_at:end], net.bias)
+                if layer > 0:
+                    before = deltas[room_at[layer] : room_at[layer] + count * fan_in]
+                    transpose(w, fan_in, units, turned)
+                    multiply(delta, units, 1, turned, fan_in, before, fan_in, count, units, fan_in, False)
+                    _scale_by(before, slopes[room_at[layer] : room_at[layer] + count * fan_in])
+                if rule.l1 > 0 or rule.l2 > 0:
+                    _penalise(w, g, rule.l1, rule.l2)
+                if rule.clip_norm > 0:
+                    norm += _square_sum(grad[at:end])
+            if rule.clip_norm > 0 and norm > rule.clip_norm * rule.clip_norm:
+                grad *= params.dtype.type(rule.clip_norm / math.sqrt(norm))
+            for layer in range(layers):
+                at, biases_at, end = net.weights_at[layer], net.biases_at[layer], net.weights_at[layer + 1]
+                _update(params[at:biases_at], grad[at:biases_at], slots, at, rule, rule.decay, lrs[i], step)
+                if end > biases_at:
+                    _update(params[biases_at:end], grad[biases_at:end], slots, biases_at, rule, 0.0, lrs[i], step)
+        weights[:] = params[: len(weights)]
+        return done, hits
+
+    return train
+
+
+def _hash_sources() -> int:
+    """A number that changes with any source the compiled code comes from."""
+    texts = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    return int.from_bytes(hashlib.sha256(b"".join(texts)).digest()[:6], "big")
+
+
+_train = _build_train(_hash_sources())
 
 
 def _compile_net(net: MLP) -> Net:

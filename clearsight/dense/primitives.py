@@ -1,52 +1,11 @@
-"""What the kernel needs and Numba lacks: BLAS with a place for its result, an exp that vectorises, a hash.
-
-Numba's cache watches only the file of the function it holds: after a change here, touch `kernel.py` too.
-"""
+"""What the kernel needs and Numba lacks: an exp that vectorises, a hash, a transpose that stays in the cache."""
 
 import math
 
-import llvmlite.binding
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
-from numba.extending import get_cython_function_address, intrinsic, overload
-
-for _name in ("sgemm", "dgemm"):  # give BLAS a name that cached machine code can be linked against
-    llvmlite.binding.add_symbol(f"clearsight_{_name}", get_cython_function_address("scipy.linalg.cython_blas", _name))
-
-
-@intrinsic
-def gemm(typingctx, trans_a, trans_b, m, n, k, a, lda, b, ldb, c, ldc):  # type: ignore[no-untyped-def]
-    """C (m, n) = op(A) op(B) in BLAS's column-major terms; arrays may be any contiguous shape, trans is 'N' or 'T' as a code."""
-    kind = {types.float32: ("clearsight_sgemm", ir.FloatType()), types.float64: ("clearsight_dgemm", ir.DoubleType())}
-    name, real = kind[c.dtype]
-    signature = types.void(trans_a, trans_b, m, n, k, a, lda, b, ldb, c, ldc)
-
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
-        def pointer(value, type_):  # type: ignore[no-untyped-def]
-            slot = cgutils.alloca_once(builder, type_)
-            builder.store(builder.trunc(value, type_) if isinstance(type_, ir.IntType) else value, slot)
-            return slot
-
-        def data(i):  # type: ignore[no-untyped-def]
-            return context.make_array(sig.args[i])(context, builder, args[i]).data
-
-        byte, integer = ir.IntType(8), ir.IntType(32)
-        blas = [byte.as_pointer()] * 2 + [integer.as_pointer()] * 3
-        blas += [real.as_pointer(), real.as_pointer(), integer.as_pointer(), real.as_pointer(), integer.as_pointer()]
-        blas += [real.as_pointer(), real.as_pointer(), integer.as_pointer()]
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), blas), name)
-        one, zero = pointer(real(1.0), real), pointer(real(0.0), real)
-        ta, tb = pointer(args[0], byte), pointer(args[1], byte)
-        ints = [pointer(args[i], integer) for i in (2, 3, 4, 6, 8, 10)]
-        builder.call(
-            function,
-            [ta, tb, *ints[:3], one, data(5), ints[3], data(7), ints[4], zero, data(9), ints[5]],
-        )
-        return context.get_dummy_value()
-
-    return signature, codegen
+from numba.extending import intrinsic, overload
 
 
 @intrinsic
@@ -94,3 +53,13 @@ def mix(x):  # type: ignore[no-untyped-def]
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
+
+
+@njit(nogil=True)
+def transpose(w, fan_in, units, out):  # type: ignore[no-untyped-def]
+    """W (fan_in, units) as (units, fan_in) in the flat `out`, by squares of 16."""
+    for i in range(0, fan_in, 16):
+        for j in range(0, units, 16):
+            for k in range(i, min(i + 16, fan_in)):
+                for m in range(j, min(j + 16, units)):
+                    out[m * fan_in + k] = w[k * units + m]

@@ -85,6 +85,10 @@ class DenseEngine:
                 f"the first layer must have {preprocess.num_inputs} units, one a pixel value, got {net.sizes[0]}. "
                 "Correct the layers."
             )
+        if recipe.loss == "cross_entropy" and labels.max(initial=0) >= net.sizes[-1]:
+            raise UsageError(
+                f"the last layer must have a unit for each class, got {net.sizes[-1]} for label {labels.max()}. Widen it."
+            )
         if recipe.class_weights and len(recipe.class_weights) != net.sizes[-1]:
             raise UsageError(
                 f"class_weights must be one a class ({net.sizes[-1]}), got {len(recipe.class_weights)}. Give as many."
@@ -168,8 +172,8 @@ _limit: Any = None
 
 
 @contextmanager
-def blas_threads(count: int) -> Iterator[None]:
-    """Hold BLAS to `count` threads while any user is inside: a sum split over threads would round differently.
+def one_blas_thread() -> Iterator[None]:
+    """Hold BLAS to one thread while any user is inside: a sum split over threads would round differently.
 
     The limit belongs to the process, so the first to enter sets it and the last to leave lifts it.
     """
@@ -178,7 +182,7 @@ def blas_threads(count: int) -> Iterator[None]:
 
     with _limit_lock:
         if _limit_users == 0:
-            _limit = threadpool_limits(count, user_api="blas")
+            _limit = threadpool_limits(1, user_api="blas")
         _limit_users += 1
     try:
         yield

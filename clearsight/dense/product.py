@@ -1,0 +1,150 @@
+"""Matrix products of the shapes that dense layers have, written as tiles that LLVM keeps in vector registers.
+
+C = A B is cut into tiles of up to 6 rows and 4 vectors of 16 columns. A tile's sums stay in registers while k runs; at each k
+one row of B is loaded and, for each row of the tile, one element of A is multiplied with all of it. Small nets are too small
+for a general BLAS, whose packing and dispatch cost as much as the product; here nothing is packed. Rows of B are read in whole
+vectors, so up to 15 elements behind its end must be readable (they are never used). Source of the scheme: Goto & van de
+Geijn 2008, "Anatomy of high-performance matrix multiplication", its inner kernel.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LANES = 16  # elements a vector; LLVM splits them where the machine's are narrower
+ROWS, VECTORS = 6, 4
+BLOCK = 1024  # k's part that is run through at a time, so that the part of B in use stays in the second-level cache
+
+
+def _make_tile(rows: int, vectors: int) -> Any:
+    """A tile of fixed size: C[r, :width] (+)= sum over k < depth of A[r, k] B[k, :width]."""
+
+    @intrinsic
+    def tile(typingctx, a, a_at, a_row, a_k, b, b_at, b_k, depth, c, c_at, c_row, width, add):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+            a_data, b_data, c_data = (
+                context.make_array(sig.args[i])(context, builder, args[i]).data for i in (0, 4, 8)
+            )
+            a_at, a_row, a_k, b_at, b_k, depth, c_at, c_row, width, add = (
+                args[i] for i in (1, 2, 3, 5, 6, 7, 9, 10, 11, 12)
+            )
+            real, size, index = context.get_value_type(sig.args[8].dtype), sig.args[8].dtype.bitwidth // 8, depth.type
+            vector, lanes = ir.VectorType(real, LANES), ir.VectorType(ir.IntType(32), LANES)
+
+            def number(value):  # type: ignore[no-untyped-def]
+                return ir.Constant(index, value)
+
+            def place(pointer, start, vector_number):  # type: ignore[no-untyped-def]
+                offset = builder.add(start, number(vector_number * LANES))
+                return builder.bitcast(builder.gep(pointer, [offset]), vector.as_pointer())
+
+            starts = [builder.add(c_at, builder.mul(c_row, number(r))) for r in range(rows)]
+            whole = builder.icmp_signed("==", width, number(vectors * LANES))
+            tail = builder.sub(width, number((vectors - 1) * LANES))
+            aside = cgutils.alloca_once(builder, vector)
+            aside_start = builder.bitcast(aside, real.as_pointer())
+            sums = [[cgutils.alloca_once(builder, vector) for _ in range(vectors)] for _ in range(rows)]
+
+            def copy(source, source_at, target, target_at):  # type: ignore[no-untyped-def]
+                with cgutils.for_range(builder, tail, intp=index) as loop:
+                    value = builder.load(builder.gep(source, [builder.add(source_at, loop.index)]))
+                    builder.store(value, builder.gep(target, [builder.add(target_at, loop.index)]))
+
+            def each_sum(full, partial):  # type: ignore[no-untyped-def]
+                """Whole vectors with `full`; each row's last with `partial` where it is not whole."""
+                for r in range(rows):
+                    for v in range(vectors - 1):
+                        full(r, v)
+                with builder.if_else(whole) as (yes, no):
+                    with yes:
+                        for r in range(rows):
+                            full(r, vectors - 1)
+                    with no:
+                        for r in range(rows):
+                            partial(r, builder.add(starts[r], number((vectors - 1) * LANES)))
+
+            def fetch(r, v):  # type: ignore[no-untyped-def]
+                builder.store(builder.load(place(c_data, starts[r], v), align=size), sums[r][v])
+
+            def fetch_tail(r, at):  # type: ignore[no-untyped-def]
+                copy(c_data, at, aside_start, number(0))
+                builder.store(builder.load(aside), sums[r][vectors - 1])
+
+            def put(r, v):  # type: ignore[no-untyped-def]
+                builder.store(builder.load(sums[r][v]), place(c_data, starts[r], v), align=size)
+
+            def put_tail(r, at):  # type: ignore[no-untyped-def]
+                builder.store(builder.load(sums[r][vectors - 1]), aside)
+                copy(aside_start, number(0), c_data, at)
+
+            for row in sums:
+                for room in row:
+                    builder.store(ir.Constant(vector, None), room)
+            with builder.if_then(builder.icmp_signed("!=", add, ir.Constant(add.type, 0))):
+                each_sum(fetch, fetch_tail)
+            with cgutils.for_range(builder, depth, intp=index) as loop:
+                row_of_b = builder.add(b_at, builder.mul(loop.index, b_k))
+                column_of_a = builder.add(a_at, builder.mul(loop.index, a_k))
+                loaded = [builder.load(place(b_data, row_of_b, v), align=size) for v in range(vectors)]
+                for r in range(rows):
+                    element = builder.load(
+                        builder.gep(a_data, [builder.add(column_of_a, builder.mul(a_row, number(r)))])
+                    )
+                    one = builder.insert_element(ir.Constant(vector, ir.Undefined), element, ir.IntType(32)(0))
+                    splat = builder.shuffle_vector(one, one, ir.Constant(lanes, [0] * LANES))
+                    for v in range(vectors):
+                        product = builder.fmul(splat, loaded[v], flags=("contract",))
+                        builder.store(builder.fadd(builder.load(sums[r][v]), product, flags=("contract",)), sums[r][v])
+            each_sum(put, put_tail)
+            return context.get_dummy_value()
+
+        signature = types.void(a, a_at, a_row, a_k, b, b_at, b_k, depth, c, c_at, c_row, width, add)
+        return signature, codegen
+
+    return tile
+
+
+_tile_1_1, _tile_1_2, _tile_1_3, _tile_1_4 = (_make_tile(1, v) for v in range(1, 5))
+_tile_6_1, _tile_6_2, _tile_6_3, _tile_6_4 = (_make_tile(6, v) for v in range(1, 5))
+
+
+@njit(nogil=True)
+def multiply(a, a_row, a_k, b, b_k, c, c_row, rows, depth, columns, add):  # type: ignore[no-untyped-def]
+    """C (rows, columns) = A (rows, depth) B (depth, columns), or C += where `add`.
+
+    Args:
+        a, b, c: contiguous arrays of one dtype, read from their first element; b with 15 readable elements behind it.
+        a_row, a_k: steps of A's rows and columns, so that a transposed A needs no copy; b_k, c_row: of B's and C's rows.
+    """
+    for k in range(0, depth, BLOCK):
+        part = min(BLOCK, depth - k)
+        more = add or k > 0
+        for j in range(0, columns, VECTORS * LANES):
+            width = min(VECTORS * LANES, columns - j)
+            vectors = (width + LANES - 1) // LANES
+            i = 0
+            while i < rows:
+                at, to, start = i * a_row + k * a_k, i * c_row + j, k * b_k + j
+                if rows - i >= ROWS:
+                    if vectors == 4:
+                        _tile_6_4(a, at, a_row, a_k, b, start, b_k, part, c, to, c_row, width, more)
+                    elif vectors == 3:
+                        _tile_6_3(a, at, a_row, a_k, b, start, b_k, part, c, to, c_row, width, more)
+                    elif vectors == 2:
+                        _tile_6_2(a, at, a_row, a_k, b, start, b_k, part, c, to, c_row, width, more)
+                    else:
+                        _tile_6_1(a, at, a_row, a_k, b, start, b_k, part, c, to, c_row, width, more)
+                    i += ROWS
+                else:
+                    if vectors == 4:
+                        _tile_1_4(a, at, a_row, a_k, b, start, b_k, part, c, to, c_row, width, more)
+                    elif vectors == 3:
+                        _tile_1_3(a, at, a_row, a_k, b, start, b_k, part, c, to, c_row, width, more)
+                    elif vectors == 2:
+                        _tile_1_2(a, at, a_row, a_k, b, start, b_k, part, c, to, c_row, width, more)
+                    else:
+                        _tile_1_1(a, at, a_row, a_k, b, start, b_k, part, c, to, c_row, width, more)
+                    i += 1

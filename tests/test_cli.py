@@ -1,0 +1,249 @@
+"""The command line as a person or a program uses it: JSON contracts, exit codes, one-line errors, help everywhere."""
+
+import json
+import subprocess
+import sys
+
+
+import numpy as np
+import pytest
+import typer.main
+from PIL import Image
+
+from clearsight.cli.main import app
+from clearsight.data.load import load_data
+
+
+def run(*arguments, **options):
+    done = subprocess.run(
+        [sys.executable, "-m", "clearsight", *map(str, arguments)], capture_output=True, text=True, **options
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def refused(*arguments, code, **options):
+    done = run(*arguments, **options)
+    assert done.returncode == code, done.stderr
+    lines = [line for line in done.stderr.splitlines() if not line.startswith(("note: ", "epoch "))]
+    assert len(lines) == 1
+    assert done.stdout == ""
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    done = run("train", "digits", "--epochs", 30, "--hidden", "32,16", "--json", "--quiet", "--root", folder / "runs")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return folder, json.loads(done.stdout)
+
+
+def test_train_json_keeps_its_contract(trained):
+    _, found = trained
+    assert set(found) >= {
+        "run", "bundle", "report", "status", "epoch", "seed", "engine", "parameters", "data", "seconds", "seconds_per_epoch",
+        "train", "valid", "test",
+    }  # fmt: skip
+    assert (found["engine"], found["seed"], found["parameters"]) == (
+        "dense",
+        0,
+        64 * 32 + 32 + 32 * 16 + 16 + 16 * 10 + 10,
+    )
+    assert [found[split]["n"] for split in ("train", "valid", "test")] == [1294, 144, 359]
+    for split in ("train", "valid", "test"):
+        assert {"accuracy", "loss", "n", "interval", "confusion", "classes"} <= set(found[split])
+        low, high = found[split]["interval"]
+        assert 0.9 < low < found[split]["accuracy"] < high
+
+
+def test_the_run_directory_holds_its_files(trained):
+    _, found = trained
+    names = {path.name for path in __import__("pathlib").Path(found["run"]).iterdir()}
+    assert names >= {
+        "config.toml", "history.csv", "steps.csv", "metrics.json", "environment.json", "run.json", "model.clearsight",
+        "report.html", "history.svg",
+    }  # fmt: skip
+
+
+def test_evaluate_repeats_the_numbers_of_the_run(trained):
+    _, found = trained
+    for split in ("train", "valid", "test"):
+        done = run("evaluate", found["run"], "--split", split, "--json")
+        got = json.loads(done.stdout)
+        assert got["confusion"] == found[split]["confusion"]
+        assert got["loss"] == pytest.approx(found[split]["loss"], rel=1e-5)
+    done = run("evaluate", found["bundle"])
+    assert f"test accuracy {found['test']['accuracy']:.4f} (n = 359, 95 % interval " in done.stdout
+    assert "precision" in done.stdout
+
+
+def test_predict_names_classes_of_pictures_and_arrays(trained):
+    folder, found = trained
+    digits = load_data("digits")
+    pictures = []
+    for row in range(10):
+        path = folder / f"digit {row}.png"
+        Image.fromarray((digits.images[row, :, :, 0] * 15.9375).astype(np.uint8)).save(path)
+        pictures.append(path)
+    np.save(folder / "digits.npy", digits.images[:10, :, :, 0])
+    files = json.loads(run("predict", found["run"], *pictures, "--json").stdout)["predictions"]
+    arrays = json.loads(run("predict", found["bundle"], folder / "digits.npy", "--json").stdout)["predictions"]
+    assert [p["label"] for p in files] == [p["label"] for p in arrays]
+    assert sum(p["label"] == str(k) for k, p in enumerate(files)) >= 9
+    for one, other in zip(files, arrays, strict=True):
+        assert sum(one["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert one["probabilities"] == pytest.approx(
+            other["probabilities"], abs=0.05
+        )  # the files are rounded to 8 bits
+    text = run("predict", found["run"], pictures[0], "--top", 2).stdout
+    assert text.startswith(f"{pictures[0]}  0 0.")
+    assert len(text.split("  ")) == 3
+
+
+def test_one_bad_picture_fails_only_itself(trained):
+    folder, found = trained
+    good, bad = folder / "good.png", folder / "bad.png"
+    Image.new("L", (20, 20), 100).save(good)
+    bad.write_text("no picture")
+    done = run("predict", found["run"], bad, good, "--json")
+    assert done.returncode == 3
+    answers = json.loads(done.stdout)["predictions"]
+    assert "must be a picture" in answers[0]["error"]
+    assert "label" in answers[1]
+
+
+def test_report_and_runs(trained):
+    folder, found = trained
+    done = run("report", found["run"])
+    assert done.stdout.strip() == found["report"]
+    listed = json.loads(run("runs", "list", "--root", folder / "runs", "--json").stdout)["runs"]
+    assert [(r["status"], r["data"], r["model"]) for r in listed] == [("finished", "digits", "64-32-16-10")]
+    assert listed[0]["accuracy"]["test"] == found["test"]["accuracy"]
+    assert "finished" in run("runs", "list", "--root", folder / "runs").stdout
+    shown = json.loads(run("runs", "show", "last", "--root", folder / "runs", "--json").stdout)
+    assert shown["metrics"]["test"]["accuracy"] == found["test"]["accuracy"]
+    assert "test accuracy" in run("runs", "show", found["run"]).stdout
+
+
+def test_runs_remove_deletes_one_run_after_asking(tmp_path):
+    for _ in range(2):
+        run("train", "digits", "--epochs", 1, "--root", tmp_path, "--quiet")
+    first, second = sorted(path.name for path in tmp_path.iterdir())
+    assert run("runs", "remove", first, "--root", tmp_path, input="n\n").returncode == 1
+    assert run("runs", "remove", first, "--root", tmp_path, "--yes").returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == [second]
+
+
+def test_quiet_says_nothing_and_a_log_gets_plain_lines(tmp_path):
+    done = run("train", "digits", "--epochs", 2, "--quiet", "--out", tmp_path / "a")
+    assert (done.stdout, done.stderr) == ("", "")
+    done = run("train", "digits", "--epochs", 2, "--out", tmp_path / "b")
+    assert "epoch 2/2  loss " in done.stderr
+    assert "\x1b" not in done.stderr + done.stdout
+
+
+def test_config_show_reads_back_equal_and_schema_explains(tmp_path):
+    shown = run("config", "show", "--set", "train.lr=0.25", "--set", "model.hidden=[7, 8]").stdout
+    (tmp_path / "c.toml").write_text(shown)
+    again = run("config", "show", "--config", tmp_path / "c.toml").stdout
+    assert again == shown
+    assert "lr = 0.25" in shown
+    assert json.loads(run("config", "show", "--json").stdout)["train"]["epochs"] == 20
+    schema = json.loads(run("config", "schema").stdout)
+    for section in schema["$defs"].values():
+        assert all("description" in field for field in section["properties"].values())
+
+
+def test_small_json_format_runs_as_it_is(tmp_path):
+    config = {
+        "layers": [{"nodes": 64, "activation": "Sigmoid"}, {"nodes": 30, "activation": "Softmax"}, {"nodes": 10}],
+        "learning_rate": 0.01, "epochs": 30, "momentum": 0.5, "batch_size": 32,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    done = run("train", "digits", "--config", tmp_path / "config.json", "--out", tmp_path / "run", "--json", "--quiet")
+    found = json.loads(done.stdout)
+    assert found["parameters"] == 64 * 30 + 30 + 300 + 10
+    assert found["valid"] is None
+    assert found["test"]["accuracy"] > 0.93
+    config["layers"][0]["nodes"] = 784
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    line = refused("train", "digits", "--config", tmp_path / "config.json", "--root", tmp_path / "none", code=2)
+    assert line == "error: inputs must fit the data, which has 64, got 784. Correct the layers or the data."
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        (["train", "digitz"], 3, "error: DATA must be digits, mnist, fashion-mnist or a path that exists, got 'digitz'. Check the spelling."),
+        (["train", "digits", "--set", "train.leraning_rate=1"], 2, "error: the settings must hold known keys, got 'train.leraning_rate'. Did you mean train.lr?"),
+        (["train", "digits", "--epochs", "0"], 2, "error: train.epochs must be right, got 0 in the settings: input should be greater than or equal to 1. Correct it."),
+        (["train", "digits", "--set", "oops"], 2, "error: --set must be KEY=VALUE, got 'oops'. For example --set train.lr=0.1."),
+        (["train", "digits", "--hidden", "12,x"], 2, "error: --hidden must be numbers with commas between, got '12,x'. For example --hidden 128,64."),
+        (["train", "digits", "--optimizer", "adamm"], 2, "error: train.optimizer must be right, got 'adamm' in the settings: input should be 'sgd', 'momentum', 'nesterov', 'rmsprop', 'adam' or 'adamw'. Correct it."),
+        (["train", "digits", "--config", "none.toml"], 2, "error: config must be a readable file, got none.toml: No such file or directory. Check the path."),
+        (["train", "digits", "--resume", "nowhere"], 2, "error: RUN must be a run directory, got 'nowhere'. See `clearsight runs list`."),
+        (["evaluate", "none.clearsight"], 1, "error: none.clearsight must exist, got nothing there. Check the path."),
+        (["report", "nowhere"], 2, "error: RUN must be a run directory, got 'nowhere'. See `clearsight runs list`."),
+        (["recipe", "run", "Z9"], 2, "error: recipe must be one of D1, D2, D3, F1, F2, K1, K2, R1, R2, R3, R4, R5, R6, got 'Z9'. See `clearsight recipe list`."),
+    ],
+)  # fmt: skip
+def test_wrong_use_is_one_sentence_and_leaves_nothing(arguments, code, line, tmp_path):
+    assert refused(*arguments, code=code, cwd=tmp_path) == line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_misspelt_key_gets_a_suggestion(tmp_path):
+    line = refused("train", "digits", "--set", "train.batchsize=1", code=2, cwd=tmp_path)
+    assert line.endswith("Did you mean train.batch_size?")
+
+
+def test_unknown_flag_and_missing_argument_are_wrong_use():
+    assert run("train", "digits", "--no-such-flag").returncode == 2
+    assert run("predict").returncode == 2
+
+
+def test_divergence_ends_with_4_and_keeps_a_model(tmp_path):
+    out = tmp_path / "run"
+    line = refused(
+        "train", "digits", "--activation", "identity", "--optimizer", "sgd", "--lr", "10000", "--out", out, code=4
+    )
+    assert "must stay finite, got" in line
+    assert f"The run is in {out}." in line
+    assert run("evaluate", out).returncode == 0
+    assert json.loads((out / "run.json").read_text())["status"] == "diverged"
+    assert "has ended" not in refused("train", "--resume", out, code=2)
+    assert "diverged" in (out / "report.html").read_text()
+
+
+def test_out_never_overwrites(tmp_path):
+    (tmp_path / "mine.txt").write_text("keep")
+    line = refused("train", "digits", "--out", tmp_path, code=2)
+    assert line == f"error: --out must be a new or empty folder, got {tmp_path}, which holds files. Choose another."
+
+
+def test_debug_shows_the_traceback():
+    done = subprocess.run(
+        [sys.executable, "-m", "clearsight", "--debug", "train", "digitz"], capture_output=True, text=True
+    )
+    assert "Traceback" in done.stderr
+
+
+def walk(command, path=()):
+    yield path, command
+    for name, child in getattr(command, "commands", {}).items():
+        yield from walk(child, (*path, name))
+
+
+def test_every_command_and_every_option_has_help():
+    for path, command in walk(typer.main.get_command(app)):
+        assert command.help, path
+        for parameter in command.params:
+            if parameter.param_type_name == "option" and parameter.name != "help":
+                assert parameter.help, (path, parameter.name)
+
+
+def test_version():
+    assert run("--version").stdout.startswith("clearsight 0.")

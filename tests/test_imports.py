@@ -1,0 +1,101 @@
+"""Imports run downwards, the core stays light and free of pickle, and start-up loads nothing heavy."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "clearsight"
+LAYERS = [
+    ["errors"], ["config"], ["data"], ["models"], ["dense"], ["training"], ["archive"], ["bundle"], ["evaluation"],
+    ["store"], ["report"], ["pipeline"], ["recipes"], ["run", "inference", "classifier"], ["cli"],
+]  # fmt: skip
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+FILES = sorted(PACKAGE.rglob("*.py"))
+HEAVY = ("torch", "numba", "matplotlib", "sklearn", "scipy", "numpy", "pydantic", "rich", "PIL")
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module, [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, []
+
+
+def unit(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_run_downwards_only(path):
+    own = unit(path)
+    if own in ("__init__", "__main__"):
+        return
+    for module, names in imports(path):
+        if module == "clearsight":
+            targets = [name for name in names if not name.startswith("__")]
+        elif module.startswith("clearsight."):
+            targets = [module.split(".")[1]]
+        else:
+            continue
+        for target in targets:
+            assert RANK[target] <= RANK[own], f"{own} must not import {target}"
+
+
+def test_every_part_has_its_place():
+    assert {unit(path) for path in FILES} - {"__init__", "__main__"} == set(RANK)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_file_imports_pickle_or_runs_text(path):
+    modules = {module.split(".")[0] for module, _ in imports(path)}
+    assert not modules & {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+    calls = {
+        n.func.id
+        for n in ast.walk(ast.parse(path.read_text()))
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+    }
+    assert not calls & {"eval", "exec", "compile", "__import__"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_are_short_and_say_what_they_do(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 420
+    assert ast.get_docstring(ast.parse(text))
+
+
+@pytest.mark.parametrize(
+    "command", ["import clearsight", "from clearsight.cli.main import main; sys.argv = ['c', '--help']; main()"]
+)
+def test_start_up_imports_nothing_heavy(command):
+    code = f"import sys, atexit; atexit.register(lambda: print('LOADED', *sorted(set(m.split('.')[0] for m in sys.modules)))); {command}"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    loaded = set(out.split("LOADED")[1].split())
+    assert not loaded & set(HEAVY)
+
+
+def test_core_needs_no_torch(tmp_path):
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('torch is hidden')")
+    code = (
+        "import clearsight; import numpy as np;"
+        f"run = clearsight.train('digits', epochs=2, out={str(tmp_path / 'run')!r});"
+        "print(clearsight.evaluate(run.path)[1].n, clearsight.load(run.path).predict(np.zeros((1, 8, 8), np.uint8)))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.startswith("359 ")
+
+
+def test_public_names_are_all_there():
+    import clearsight
+
+    assert sorted(clearsight.__all__) == clearsight.__all__
+    for name in clearsight.__all__:
+        assert callable(getattr(clearsight, name))
+        assert callable(getattr(clearsight, name)), "a subpackage of that name would hide it the second time"

@@ -1,0 +1,250 @@
+"""Picture files for `predict`: every odd one gives exact pixels or one sentence, and fails only itself."""
+
+import io
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import clearsight
+from clearsight.data.pictures import read_picture
+from clearsight.errors import DataError
+from clearsight.inference import predict_files
+
+GREYS = np.random.default_rng(1).integers(0, 256, (8, 8), dtype=np.uint8)
+GREY, COLOUR = Image.fromarray(GREYS), Image.fromarray(np.stack([GREYS, GREYS.T, GREYS[::-1]], axis=2))
+LUMA = np.asarray(COLOUR.convert("L"))
+NONE = "{path} must be a picture (JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM), got something else. Convert it first."
+BROKEN = "{path} must be a whole picture, got damage (%s). Save it again."
+PIXELS = "{path} must have at most 50,000,000 pixels, got far more. Shrink it."
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, 8, 8), dtype=np.uint8)
+    out = tmp_path_factory.mktemp("model") / "run"
+    return clearsight.train(images, np.arange(40) % 3, out=out, epochs=1, hidden=(4,))
+
+
+def encode(picture, kind, **options):
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def one_colour_png(side):
+    """A 1-bit PNG of `side` x `side`, packed row by row."""
+    packer, row = zlib.compressobj(9), bytes(1 + side // 8)
+    body = b"".join(packer.compress(row * 100) for _ in range(side // 100)) + packer.flush()
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+JPEG = encode(NOISE, "JPEG")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.png", b"", NONE),
+        ("a.png", b"hello, this is text\n" * 5, NONE),
+        ("a.svg", b'<svg xmlns="http://www.w3.org/2000/svg"/>', NONE),
+        ("a.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", NONE),
+        ("a.pdf", b"%PDF-1.4\n", NONE),
+        ("a.png", one_colour_png(50_000), PIXELS),
+        ("a.png", encode(GREY, "PNG")[:60], BROKEN % "image file is truncated"),
+        ("a.tif", encode(Image.new("LAB", (8, 8)), "TIFF"), BROKEN % "conversion from LAB to RGB not supported"),
+        (
+            "a.tif",
+            encode(Image.fromarray(np.full((8, 8), -5, np.int32)), "TIFF"),
+            "{path} must have greys of 0 to 65535, got -5. Scale it, or pass a .npy array.",
+        ),
+        (
+            "a.tif",
+            encode(Image.fromarray(np.full((8, 8), np.nan, np.float32)), "TIFF"),
+            "{path} must have greys of 0 to 255, got nan. Scale it, or pass a .npy array.",
+        ),
+    ],
+)
+def test_bad_pictures_are_refused_by_name(tmp_path, model, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"^{re.escape(message.format(path=path))}$"):
+        read_picture(path, model.bundle.preprocess)
+
+
+@pytest.mark.parametrize("percent", [10, 50, 99])
+def test_a_cut_jpeg_is_refused(tmp_path, model, percent):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(JPEG[: len(JPEG) * percent // 100])
+    with pytest.raises(DataError, match=f"^{re.escape(str(path))} must be a whole picture, got damage"):
+        read_picture(path, model.bundle.preprocess)
+
+
+def test_what_is_no_file_is_refused(tmp_path, model):
+    os.mkfifo(tmp_path / "pipe")
+    for name, message in (
+        ("none.png", "{path} must exist, got nothing there. Check the path."),
+        ("none.npy", "{path} must exist, got nothing there. Check the path."),
+        (".", "{path} must be a file, got a folder. Name the files in it."),
+        ("pipe", "{path} must be a file, got a pipe or device. Save its content to a file first."),
+    ):
+        path = tmp_path / name
+        answers, problems = predict_files(model.bundle, [path])
+        assert answers == [{"name": str(path), "error": message.format(path=path)}]
+        assert [type(problem) for problem in problems] == [DataError]
+
+
+def half(picture):
+    picture = picture.convert("RGBA")
+    picture.putalpha(128)
+    return picture
+
+
+@pytest.mark.parametrize(
+    ("picture", "kind", "expected"),
+    [
+        (GREY, "PNG", GREYS),
+        (GREY.convert("P"), "PNG", GREYS),
+        (Image.merge("LA", (GREY, Image.new("L", (8, 8), 255))), "PNG", GREYS),
+        (Image.merge("LA", (GREY, Image.new("L", (8, 8), 0))), "PNG", GREYS * 0),
+        (half(GREY), "PNG", np.round(GREYS * (128 / 255))),
+        (COLOUR, "PNG", LUMA),
+        (COLOUR.convert("CMYK"), "TIFF", LUMA),
+        (Image.fromarray(GREYS > 127), "PNG", (GREYS > 127) * 255),
+        (Image.fromarray(GREYS.astype(np.uint16) * 257), "PNG", GREYS),
+        (Image.fromarray(GREYS.astype(np.int32) * 257), "TIFF", GREYS),
+        (Image.fromarray(GREYS.astype(np.float32)), "TIFF", GREYS),
+        (GREY, "BMP", GREYS),
+        (GREY, "PPM", GREYS),
+    ],
+    ids=["L", "P", "LA", "LA clear", "RGBA", "RGB", "CMYK", "1", "I;16", "I", "F", "BMP", "PGM"],
+)
+def test_every_mode_gives_its_exact_greys(tmp_path, model, picture, kind, expected):
+    path = tmp_path / "a.jpg"  # the name does not matter: content decides
+    path.write_bytes(encode(picture, kind))
+    found = read_picture(path, model.bundle.preprocess)
+    assert (found.dtype, found.shape) == (np.dtype(np.uint8), (8, 8, 1))
+    assert np.abs(found[..., 0].astype(int) - expected).max() <= (1 if picture.mode == "RGBA" else 0)
+
+
+@pytest.mark.parametrize("picture", [GREY, GREY.convert("P")], ids=["L", "P"])
+def test_a_transparent_colour_becomes_black(tmp_path, model, picture):
+    clear = int(np.asarray(picture)[0, 0])
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(picture, "PNG", transparency=clear))
+    found = read_picture(path, model.bundle.preprocess)[..., 0]
+    assert (found == np.where(np.asarray(picture) == clear, 0, GREYS)).all()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_turns_pixels_upright(tmp_path, model, kind, orientation):
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    path = tmp_path / "a"
+    path.write_bytes(encode(GREY, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {})))
+    upright = {
+        1: GREYS, 2: GREYS[:, ::-1], 3: np.rot90(GREYS, 2), 4: GREYS[::-1],
+        5: GREYS.T, 6: np.rot90(GREYS, -1), 7: np.rot90(GREYS, 2).T, 8: np.rot90(GREYS, 1),
+    }[orientation]  # fmt: skip
+    assert (read_picture(path, model.bundle.preprocess)[..., 0] == upright).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 10_000), (10_000, 1)])
+def test_thin_pictures_are_squashed_to_size(tmp_path, model, size):
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(Image.new("L", size, 77), "PNG"))
+    assert (read_picture(path, model.bundle.preprocess) == 77).all()
+
+
+def test_the_first_frame_of_a_gif_counts(tmp_path, model):
+    path = tmp_path / "a.gif"
+    path.write_bytes(encode(GREY, "GIF", save_all=True, append_images=[Image.new("L", (8, 8), k) for k in range(50)]))
+    assert (read_picture(path, model.bundle.preprocess)[..., 0] == GREYS).all()
+
+
+def test_broken_exif_data_does_not_matter(tmp_path, model):
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(GREY, "PNG", exif=b"Exif\0\0MM\0*junkjunkjunk"))
+    assert (read_picture(path, model.bundle.preprocess)[..., 0] == GREYS).all()
+
+
+def header_of(shape):
+    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text
+
+
+BYTES = "{path} must hold as many bytes as its shape %s of uint8 needs, got %d. Save it again."
+SHAPES = "images in {path} must have shape (n, height, width), (n, height, width, channels) or (n, features), got ()."
+SIZE = "pictures in {path} must be 8x8 with 1 channels, as in training, got 4x4x1. Resize them."
+MAGIC = (
+    "{path} must be a plain .npy array, got damage (EOF: reading magic string, expected 8 bytes got 5). Save it again."
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (header_of((2**40, 8, 8)) + bytes(64), BYTES % ("(1099511627776, 8, 8)", 64)),
+        (header_of((1, 8, 8)) + bytes(65), BYTES % ("(1, 8, 8)", 65)),
+        (header_of((4, 4, 4)) + bytes(64), SIZE),
+        (header_of((0, 8, 8)), "images in {path} must hold at least one row, got shape (0, 8, 8). Check the source."),
+        (header_of(()) + b"x", SHAPES + " Reshape it."),
+        (b"\x80\x04K\x01.", MAGIC),
+    ],
+    ids=["lies", "long", "other size", "no rows", "scalar", "pickle"],
+)
+def test_bad_arrays_are_refused_by_name(tmp_path, model, content, message):
+    path = tmp_path / "a.npy"
+    path.write_bytes(content)
+    answers, problems = predict_files(model.bundle, [path])
+    assert [answer["error"] for answer in answers] == [message.format(path=path)]
+    assert [str(problem) for problem in problems] == [message.format(path=path)]
+
+
+class Canary:
+    def __reduce__(self):
+        return os.mkdir, ("canary",)
+
+
+def test_an_object_array_is_refused_and_never_run(tmp_path, model, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "a.npy"
+    np.save(path, np.array([Canary()], object), allow_pickle=True)
+    message = f"{path} must be a plain array, got Python objects, which could run code. Save it as uint8 or float32."
+    assert predict_files(model.bundle, [path])[0] == [{"name": str(path), "error": message}]
+    assert not (tmp_path / "canary").exists()
+
+
+def test_one_picture_with_or_without_batch_axis_is_the_same(tmp_path, model):
+    answers = []
+    for number, shape in enumerate([(8, 8), (1, 8, 8), (8, 8, 1), (1, 8, 8, 1), (64,), (1, 64)]):
+        np.save(tmp_path / f"{number}.npy", GREYS.reshape(shape))
+        answers += predict_files(model.bundle, [tmp_path / f"{number}.npy"])[0]
+    assert len({json.dumps(answer["probabilities"]) for answer in answers}) == 1
+
+
+def test_the_command_fails_only_the_bad_picture_and_ends_with_3(tmp_path, model):
+    (tmp_path / "a.png").write_bytes(encode(GREY, "PNG"))
+    (tmp_path / "b.png").write_bytes(b"text")
+    command = [sys.executable, "-m", "clearsight", "predict", str(model.path), "a.png", "b.png", "a.png", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (3, f"error: {NONE.format(path='b.png')}\n")
+    first, second, third = json.loads(done.stdout)["predictions"]
+    assert set(second) == {"name", "error"}
+    assert first == third
+    assert sum(first["probabilities"].values()) == pytest.approx(1, abs=1e-5)
