@@ -8,8 +8,10 @@
     ├── RunError                    1   a run directory or checkpoint cannot be written, read or resumed
     └── Interrupted                130  Ctrl-C (143 for SIGTERM); everything was saved first
 
-A message is a sentence: `<name> must <rule>, got <value> <where>. <Next action>.` This module imports nothing.
+A message is a sentence: `<name> must <rule>, got <value> <where>. <Next action>.` It must know nothing else.
 """
+
+from typing import Any
 
 
 class ClearsightError(Exception):
@@ -35,7 +37,7 @@ class DivergedError(ClearsightError):
 
     exit_code = 4
 
-    def __init__(self, message: str, run: object = None) -> None:
+    def __init__(self, message: str, run: Any = None) -> None:
         super().__init__(message)
         self.run = run
 

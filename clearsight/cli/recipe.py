@@ -2,11 +2,11 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from clearsight.cli.output import print_json
+from clearsight.cli.output import print_json, print_notes
 
 app = typer.Typer(help="Run published experiments again.", no_args_is_help=True, rich_markup_mode=None)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -34,48 +34,19 @@ def run(
     json_: Json = False,
 ) -> None:
     """Run a recipe over several seeds; print its table. The first seed of each variant leaves a run with a report."""
-    from clearsight.data.load import load_data
-    from clearsight.errors import DivergedError
-    from clearsight.pipeline import train_dataset
-    from clearsight.recipes import TABLE_HEAD, load_experiment, measure, render_row
-    from clearsight.run import train
+    from clearsight.recipes import TABLE_HEAD, describe_measured, load_experiment, render_row, run_experiment
 
     experiment = load_experiment(name)
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     if not json_:
-        typer.echo(
-            f"{experiment.name}: {experiment.title}\nsource: {experiment.source}\npublished: {experiment.published}\n"
-        )
-        typer.echo(TABLE_HEAD)
-    dataset = load_data(experiment.variants[0].config.data.source)
-    for variant in experiment.variants:
-        folders: list[Any] = []
-
-        def train_one(config: Any, number: int, folders: list[Any] = folders) -> Any:
-            if number > 0:
-                return train_dataset(config, dataset)
-            try:
-                kept = train(dataset, config=config, root=root, quiet=True)
-            except DivergedError as error:
-                folders.append(error.run.path)  # type: ignore[attr-defined]
-                raise
-            folders.append(kept.path)
-            return kept
-
-        measured = measure(variant, seeds=seeds or experiment.seeds, run=train_one)
-        rows.append(
-            {
-                "variant": variant.name, "split": variant.split, "mean": measured.mean,
-                "interval": [measured.low, measured.high], "n": len(measured.accuracies),
-                "accuracies": list(measured.accuracies), "train_accuracies": list(measured.train_accuracies),
-                "seconds": measured.seconds, "diverged": measured.diverged,
-                "expect": list(variant.expect), "as_expected": measured.as_expected,
-                "run": str(folders[0]),
-            }
-        )  # fmt: skip
+        typer.echo(f"{experiment.name}: {experiment.title}\nsource: {experiment.source}")
+        typer.echo(f"published: {experiment.published}\n\n{TABLE_HEAD}")
+    for measured in run_experiment(experiment, seeds=seeds, root=root):
+        rows.append(describe_measured(measured))
         if not json_:
             typer.echo(render_row(experiment, measured))
-        if not quiet:
-            typer.echo(f"report: {folders[0]}/report.html", err=True)
+        print_notes([f"report of seed 0: {measured.first.path}/report.html"], quiet=quiet)
+    if len(rows) > 1:
+        print_notes([f"losses side by side: {root / experiment.name}.svg"], quiet=quiet)
     if json_:
         print_json({"recipe": experiment.name, "published": experiment.published, "variants": rows})

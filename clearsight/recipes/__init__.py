@@ -1,15 +1,20 @@
 """Published experiments as TOML files, run over several seeds and held against their published numbers."""
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from clearsight.config import RunConfig, build_config, merge
+from clearsight.data.dataset import Dataset
+from clearsight.data.load import load_data
 from clearsight.errors import DivergedError, UsageError
+from clearsight.pipeline import Run, train_dataset
+from clearsight.report.plots import draw_side_by_side
+from clearsight.run import train
+from clearsight.store import write_text
 
 FOLDER = Path(__file__).parent
 
@@ -38,9 +43,10 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Measured:
-    """Accuracies of one variant, one a seed; `low, high` is the 95 % interval of their mean (Student's t), None for n = 1.
+    """Accuracies of one variant, one a seed. `low, high`: 95 % interval of their mean (Student's t), None for n = 1.
 
-    `diverged` of the runs ended with a loss that was not finite; their accuracy is that of their last good weights.
+    `diverged` of the runs ended with a loss that was not finite; their accuracy is that of their last good weights. `first`
+    is the run with seed 0, which has a directory.
     """
 
     variant: Variant
@@ -50,6 +56,7 @@ class Measured:
     low: float | None
     high: float | None
     diverged: int
+    first: Run
 
     @property
     def mean(self) -> float:
@@ -92,31 +99,70 @@ def load_experiment(name: str) -> Experiment:
 
 
 def mean_interval(values: tuple[float, ...], *, confidence: float = 0.95) -> tuple[float | None, float | None]:
-    """Student's t interval of the mean of independent values; None for fewer than two."""
+    """Student's t interval of the mean of independent accuracies, cut to 0..1; None for fewer than two."""
     from scipy.special import stdtrit
 
     n = len(values)
     if n < 2:
         return None, None
     half = float(stdtrit(n - 1, 0.5 + confidence / 2)) * float(np.std(values, ddof=1)) / np.sqrt(n)
-    return float(np.mean(values) - half), float(np.mean(values) + half)
+    return max(0.0, float(np.mean(values)) - half), min(1.0, float(np.mean(values)) + half)
 
 
-def measure(variant: Variant, *, seeds: int, run: Callable[[RunConfig, int], Any], first_seed: int = 0) -> Measured:
-    """Run one variant with seeds `first_seed ..`; `run(config, number)` trains and returns a `Run`."""
-    accuracies, train_accuracies, seconds, diverged = [], [], 0.0, 0
-    for number in range(seeds):
-        settings = merge(variant.config.model_dump(exclude_unset=True), {"train": {"seed": first_seed + number}})
+def measure(variant: Variant, *, dataset: Dataset, seeds: int, root: Path) -> Measured:
+    """Run one variant with seeds 0, 1, ..; the first leaves a run directory below `root`, the others stay in memory."""
+    runs: list[Run] = []
+    diverged = 0
+    for seed in range(seeds):
+        settings = merge(variant.config.model_dump(exclude_unset=True), {"train": {"seed": seed}})
+        config = build_config(settings)
         try:
-            done = run(build_config(settings), number)
+            runs.append(train(dataset, config=config, root=root) if seed == 0 else train_dataset(config, dataset))
         except DivergedError as error:
-            done = error.run
+            runs.append(error.run)
             diverged += 1
-        accuracies.append(done.evaluations()[variant.split].accuracy)
-        train_accuracies.append(done.train.accuracy)
-        seconds += done.history.seconds
-    low, high = mean_interval(tuple(accuracies))
-    return Measured(variant, tuple(accuracies), tuple(train_accuracies), seconds / seeds, low, high, diverged)
+    accuracies = tuple(run.evaluations()[variant.split].accuracy or 0.0 for run in runs)
+    low, high = mean_interval(accuracies)
+    return Measured(
+        variant,
+        accuracies,
+        train_accuracies=tuple(run.train.accuracy or 0.0 for run in runs),
+        seconds=float(np.mean([run.history.seconds for run in runs])),
+        low=low,
+        high=high,
+        diverged=diverged,
+        first=runs[0],
+    )
+
+
+def run_experiment(experiment: Experiment, *, seeds: int | None, root: Path) -> Iterator[Measured]:
+    """Measure each variant in turn; at the end, draw the losses of all side by side into `root/<recipe>.svg`."""
+    dataset = load_data(experiment.variants[0].config.data.source)
+    losses = {}
+    for variant in experiment.variants:
+        measured = measure(variant, dataset=dataset, seeds=seeds or experiment.seeds, root=root)
+        losses[variant.name] = measured.first.history.step_losses
+        yield measured
+    if len(losses) > 1:
+        write_text(root / f"{experiment.name}.svg", draw_side_by_side(losses))
+
+
+def describe_measured(measured: Measured) -> dict[str, object]:
+    """The object that `recipe run --json` holds for each variant."""
+    return {
+        "variant": measured.variant.name,
+        "split": measured.variant.split,
+        "mean": measured.mean,
+        "interval": [measured.low, measured.high],
+        "n": len(measured.accuracies),
+        "accuracies": measured.accuracies,
+        "train_accuracies": measured.train_accuracies,
+        "seconds": measured.seconds,
+        "diverged": measured.diverged,
+        "expect": measured.variant.expect,
+        "as_expected": measured.as_expected,
+        "run": str(measured.first.path),
+    }
 
 
 def render_row(experiment: Experiment, measured: Measured) -> str:
@@ -124,8 +170,9 @@ def render_row(experiment: Experiment, measured: Measured) -> str:
     interval = "-" if measured.low is None else f"{measured.low:.4f} to {measured.high:.4f}"
     low, high = measured.variant.expect
     diverged = f" ({measured.diverged} of {len(measured.accuracies)} diverged)" if measured.diverged else ""
+    name = f"{measured.variant.name}{diverged}"
     return (
-        f"| {experiment.name} | {measured.variant.name}{diverged} | {measured.variant.split} | {measured.mean:.4f} | {interval} | "
+        f"| {experiment.name} | {name} | {measured.variant.split} | {measured.mean:.4f} | {interval} | "
         f"{len(measured.accuracies)} | {np.mean(measured.train_accuracies):.4f} | {measured.seconds:.2f} | "
         f"{low:.3f} to {high:.3f} | {'yes' if measured.as_expected else 'NO'} |"
     )

@@ -5,7 +5,7 @@ It must not know runs, files or HTML. Every colour that a page may want to chang
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -86,6 +86,12 @@ def running_mean(values: Floats, *, window: int) -> Floats:
     return np.asarray((total[ends] - total[starts]) / (ends - starts))
 
 
+def cap(losses: Floats) -> Floats:
+    """The losses with those beyond a thousand times the median cut to that, so that an explosion leaves the rest visible."""
+    finite = losses[np.isfinite(losses)]
+    return np.minimum(losses, 1e3 * float(np.median(finite))) if len(finite) else losses
+
+
 def draw_losses(losses: Floats, *, steps_per_epoch: int, unit: str) -> str:
     """Loss of every batch as a light line, its running mean as a dark one, and where epochs begin.
 
@@ -96,6 +102,7 @@ def draw_losses(losses: Floats, *, steps_per_epoch: int, unit: str) -> str:
     """
     steps = np.arange(len(losses), dtype=np.float64)
     finite = np.isfinite(losses)
+    losses = cap(losses)
     window = max(1, min(steps_per_epoch, len(losses) // 40))
     mean = running_mean(losses[finite], window=window)
     with _figure("losses", "Loss of every batch") as (figure, out):
@@ -140,6 +147,29 @@ def draw_history(epochs: Sequence[dict[str, Any]], *, unit: str, best: int) -> s
             _draw_course(axes, epochs, what=what, unit=of, best=best)
         left = 0.72 / size[0]
         figure.subplots_adjust(left=left, right=1 - 0.2 / size[0], bottom=0.15, top=0.9, wspace=0.24)
+    return out[0]
+
+
+def draw_side_by_side(losses: Mapping[str, Floats]) -> str:
+    """Loss of every batch of several runs, a panel each on one scale, on white: a file of its own."""
+    size = (3.1 * len(losses) + 0.95, 3.2)
+    capped = {name: cap(values) for name, values in losses.items()}
+    with _figure("side-by-side", "Loss of every batch", size=size, background="#ffffff") as (figure, out):
+        first: Any = None
+        for at, (name, values) in enumerate(capped.items()):
+            first = axes = figure.add_subplot(1, len(losses), at + 1, title=name, sharey=first)
+            steps = np.arange(len(values), dtype=np.float64)
+            _line(axes, steps, values, color=SKY, linewidth=0.6)
+            kept = np.isfinite(values)
+            mean = running_mean(values[kept], window=max(1, len(values) // 40))
+            _line(axes, steps[kept], mean, color=BLUE)
+            _set_limits(axes, len(values))
+            axes.locator_params(axis="x", nbins=4)
+            axes.set_xlabel("step (batches, from 0)")
+            axes.tick_params(labelleft=at == 0)
+        _choose_scale(first, np.concatenate(list(capped.values())))
+        figure.axes[0].set_ylabel("loss (nats)")
+        figure.subplots_adjust(left=0.95 / size[0], right=1 - 0.15 / size[0], bottom=0.17, top=0.89, wspace=0.08)
     return out[0]
 
 

@@ -1,0 +1,79 @@
+"""Every command and every line of Python that the README shows is run, in one folder, in order."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A place with the user's files that the README speaks of."""
+    path = tmp_path_factory.mktemp("readme")
+    digits = load_digits()
+    np.savetxt(path / "mydata.csv", np.column_stack([digits.data, digits.target]), fmt="%d", delimiter=",")
+    Image.fromarray((digits.images[3] * 15).astype(np.uint8)).save(path / "picture.png")
+    return path
+
+
+def shell_lines():
+    lines = [line.split("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+@pytest.mark.parametrize("line", [line for line in shell_lines() if line.startswith("clearsight ")])
+def test_command_works(line, folder):
+    done = subprocess.run([sys.executable, "-m", *shlex.split(line)], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_every_shell_line_is_a_command_or_a_make_target():
+    makefile = (ROOT / "Makefile").read_text()
+    for line in shell_lines():
+        word, target = line.split()[:2]
+        assert word == "clearsight" or (word == "make" and f"\n{target}:" in makefile), line
+
+
+def test_python_works(folder):
+    (code,) = blocks("python")
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, env={**os.environ})
+    assert done.returncode == 0, done.stderr
+    accuracy = [float(x) for x in done.stdout.split()[:3]]
+    assert accuracy[1] < accuracy[0] < accuracy[2]
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_small_format_that_is_shown_is_read(folder):
+    text = re.search(r'`(\{"layers".*?\})`', README, re.DOTALL)[1]
+    (folder / "small.json").write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "clearsight", "config", "show", "--config", "small.json"], cwd=folder, capture_output=True, text=True
+    )  # fmt: skip
+    assert 'reduction = "sum"' in done.stdout
+
+
+def test_make_demo_runs_a_command_that_works(tmp_path):
+    (command,) = re.findall(r"^\t\$\(BIN\)/(clearsight train .*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    done = subprocess.run([sys.executable, "-m", *shlex.split(command)], cwd=tmp_path, capture_output=True, text=True)
+    assert "test accuracy" in done.stdout
+    report = done.stdout.strip().splitlines()[-1].split()[-1]
+    assert (tmp_path / report).is_file()

@@ -1,0 +1,64 @@
+"""Recipes are well formed; the published experiments come out as their files say (slow: all seeds)."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from clearsight.recipes import FOLDER, list_experiments, load_experiment
+
+ALL = ["D1", "D2", "D3", "F1", "F2", "K1", "K2", "R1", "R2", "R3", "R4", "R5", "R6"]
+
+
+def run(name, *arguments, cwd):
+    done = subprocess.run(
+        [sys.executable, "-m", "clearsight", "recipe", "run", name, "--json", "--quiet", *arguments],
+        cwd=cwd, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["variants"]
+
+
+def test_all_experiments_have_a_recipe():
+    assert list_experiments() == ALL
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_recipe_is_sound_and_says_its_source_and_published_number(name):
+    experiment = load_experiment(name)
+    assert experiment.seeds >= 5
+    header = (FOLDER / f"{name}.toml").read_text().split("[recipe]")[0]
+    assert experiment.source in header
+    assert experiment.published in header
+    for variant in experiment.variants:
+        assert 0 <= variant.expect[0] < variant.expect[1] <= 1
+
+
+def test_small_recipes_come_out_as_expected(tmp_path):
+    for name in ("D1", "D2", "D3"):
+        for variant in run(name, cwd=tmp_path):
+            assert variant["as_expected"], (name, variant)
+            assert variant["n"] == 5
+            low, high = variant["interval"]
+            assert low <= variant["mean"] <= high
+
+
+def test_one_seed_has_no_interval(tmp_path):
+    assert run("D2", "--seeds", "1", cwd=tmp_path)[0]["interval"] == [None, None]
+
+
+@pytest.mark.data
+def test_mnist_and_fashion_mnist_reach_their_numbers_with_one_seed(tmp_path):
+    for name in ("K2", "F1"):
+        for variant in run(name, "--seeds", "1", cwd=tmp_path):
+            low, high = variant["expect"]
+            assert low - 0.005 <= variant["mean"] <= high + 0.005, name
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in ALL if name[0] != "D"])
+def test_published_experiment(name, tmp_path):
+    for variant in run(name, cwd=tmp_path):
+        assert variant["as_expected"], variant
