@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from clearsight.dense.primitives import exp, mix, transpose
+from clearsight.dense.primitives import compiled, exp, mix, transpose
 from clearsight.dense.product import LANES, multiply
 from clearsight.dense.recipe import OPTIMIZERS, Recipe
 from clearsight.dense.reference import LEAK
@@ -54,7 +54,7 @@ class Rule(NamedTuple):
     decay: float
 
 
-@njit(nogil=True)
+@compiled()
 def _gather(inputs, rows, scale, offset, x):  # type: ignore[no-untyped-def]
     """x = inputs[rows] * scale + offset, exactly as NumPy rounds it (so: no contraction to fused operations here)."""
     real = x.dtype.type
@@ -64,7 +64,7 @@ def _gather(inputs, rows, scale, offset, x):  # type: ignore[no-untyped-def]
             x[i, j] = real(row[j]) * scale[j] + offset[j]
 
 
-@njit(nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy")
+@compiled(fastmath={"contract", "reassoc"}, error_model="numpy")
 def _activate(z, b, bias, activation, slope, dropout, seed, step, layer):  # type: ignore[no-untyped-def]
     """A = f(Z + b) in place of Z, and slope = f'(Z + b); both times the dropout mask."""
     real = z.dtype.type
@@ -114,7 +114,7 @@ def _activate(z, b, bias, activation, slope, dropout, seed, step, layer):  # typ
             slope[i] *= mask
 
 
-@njit(nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy")
+@compiled(fastmath={"contract", "reassoc"}, error_model="numpy")
 def _loss_and_delta(z, b, bias, labels, targets, rows, class_weights, rule):  # type: ignore[no-untyped-def]
     """D_L in place of the logits; returns the mean loss and how many rows are right."""
     real = z.dtype.type
@@ -163,7 +163,7 @@ def _loss_and_delta(z, b, bias, labels, targets, rows, class_weights, rule):  # 
     return loss / total, hits
 
 
-@njit(nogil=True, fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"})
 def _penalise(w, g, l1, l2):  # type: ignore[no-untyped-def]
     """g += l1 sign(w) + l2 w"""
     zero, l1, l2 = w.dtype.type(0), w.dtype.type(l1), w.dtype.type(l2)
@@ -172,7 +172,7 @@ def _penalise(w, g, l1, l2):  # type: ignore[no-untyped-def]
         g[i] += sign + l2 * w[i]
 
 
-@njit(nogil=True, fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"})
 def _square_sum(g):  # type: ignore[no-untyped-def]
     total = 0.0
     for i in range(g.size):
@@ -180,7 +180,7 @@ def _square_sum(g):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy")
+@compiled(fastmath={"contract", "reassoc"}, error_model="numpy")
 def _update(w, g, slots, at, rule, decay, lr, step):  # type: ignore[no-untyped-def]
     """One optimiser step on a run of parameters that starts at `at` of the flat vector."""
     real = w.dtype.type
@@ -218,13 +218,13 @@ def _update(w, g, slots, at, rule, decay, lr, step):  # type: ignore[no-untyped-
             w[i] -= rate * (m[i] * grow1) / (math.sqrt(v[i] * grow2) + eps)
 
 
-@njit(nogil=True, fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"})
 def _scale_by(a, b):  # type: ignore[no-untyped-def]
     for i in range(a.size):
         a[i] *= b[i]
 
 
-@njit(nogil=True, fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"})
 def _sum_biases(delta, g, bias):  # type: ignore[no-untyped-def]
     """dC/db: over the rows, and over the units too where they share one number."""
     rows, units = delta.shape

@@ -10,9 +10,11 @@ Geijn 2008, "Anatomy of high-performance matrix multiplication", its inner kerne
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from clearsight.dense.primitives import compiled
 
 LANES = 16  # elements a vector; LLVM splits them where the machine's are narrower
 ROWS, VECTORS = 6, 4
@@ -41,50 +43,56 @@ def _make_tile(rows: int, vectors: int) -> Any:
                 offset = builder.add(start, number(vector_number * LANES))
                 return builder.bitcast(builder.gep(pointer, [offset]), vector.as_pointer())
 
-            starts = [builder.add(c_at, builder.mul(c_row, number(r))) for r in range(rows)]
+            last = number((vectors - 1) * LANES)
             whole = builder.icmp_signed("==", width, number(vectors * LANES))
-            tail = builder.sub(width, number((vectors - 1) * LANES))
-            aside = cgutils.alloca_once(builder, vector)
-            aside_start = builder.bitcast(aside, real.as_pointer())
             sums = [[cgutils.alloca_once(builder, vector) for _ in range(vectors)] for _ in range(rows)]
+            aside = cgutils.alloca_once(builder, vector, size=rows)
+            aside_start = builder.bitcast(aside, real.as_pointer())
 
-            def copy(source, source_at, target, target_at):  # type: ignore[no-untyped-def]
-                with cgutils.for_range(builder, tail, intp=index) as loop:
-                    value = builder.load(builder.gep(source, [builder.add(source_at, loop.index)]))
-                    builder.store(value, builder.gep(target, [builder.add(target_at, loop.index)]))
+            def row_of_c(r):  # type: ignore[no-untyped-def]
+                return builder.add(c_at, builder.mul(c_row, r))
 
-            def each_sum(full, partial):  # type: ignore[no-untyped-def]
-                """Whole vectors with `full`; each row's last with `partial` where it is not whole."""
+            def copy_tails(inwards):  # type: ignore[no-untyped-def]
+                """Each row's last columns from C to `aside`, or back, one by one."""
+                tail = builder.sub(width, last)
+                with (
+                    cgutils.for_range(builder, number(rows), intp=index) as row,
+                    cgutils.for_range(builder, tail, intp=index) as lane,
+                ):
+                    at_c = builder.add(builder.add(row_of_c(row.index), last), lane.index)
+                    at_aside = builder.add(builder.mul(row.index, number(LANES)), lane.index)
+                    places = builder.gep(c_data, [at_c]), builder.gep(aside_start, [at_aside])
+                    source, target = places if inwards else places[::-1]
+                    builder.store(builder.load(source), target)
+
+            def each_sum(move, inwards):  # type: ignore[no-untyped-def]
+                """`move(sum, place in C)` for each whole vector, and through `aside` for the last ones where they are not."""
                 for r in range(rows):
                     for v in range(vectors - 1):
-                        full(r, v)
+                        move(sums[r][v], place(c_data, row_of_c(number(r)), v), size)
                 with builder.if_else(whole) as (yes, no):
                     with yes:
                         for r in range(rows):
-                            full(r, vectors - 1)
+                            move(sums[r][-1], place(c_data, row_of_c(number(r)), vectors - 1), size)
                     with no:
+                        if inwards:
+                            copy_tails(inwards)
                         for r in range(rows):
-                            partial(r, builder.add(starts[r], number((vectors - 1) * LANES)))
+                            move(sums[r][-1], builder.gep(aside, [number(r)]), None)
+                        if not inwards:
+                            copy_tails(inwards)
 
-            def fetch(r, v):  # type: ignore[no-untyped-def]
-                builder.store(builder.load(place(c_data, starts[r], v), align=size), sums[r][v])
+            def fetch(room, there, align):  # type: ignore[no-untyped-def]
+                builder.store(builder.load(there, align=align), room)
 
-            def fetch_tail(r, at):  # type: ignore[no-untyped-def]
-                copy(c_data, at, aside_start, number(0))
-                builder.store(builder.load(aside), sums[r][vectors - 1])
-
-            def put(r, v):  # type: ignore[no-untyped-def]
-                builder.store(builder.load(sums[r][v]), place(c_data, starts[r], v), align=size)
-
-            def put_tail(r, at):  # type: ignore[no-untyped-def]
-                builder.store(builder.load(sums[r][vectors - 1]), aside)
-                copy(aside_start, number(0), c_data, at)
+            def put(room, there, align):  # type: ignore[no-untyped-def]
+                builder.store(builder.load(room), there, align=align)
 
             for row in sums:
                 for room in row:
                     builder.store(ir.Constant(vector, None), room)
             with builder.if_then(builder.icmp_signed("!=", add, ir.Constant(add.type, 0))):
-                each_sum(fetch, fetch_tail)
+                each_sum(fetch, inwards=True)
             with cgutils.for_range(builder, depth, intp=index) as loop:
                 row_of_b = builder.add(b_at, builder.mul(loop.index, b_k))
                 column_of_a = builder.add(a_at, builder.mul(loop.index, a_k))
@@ -98,7 +106,7 @@ def _make_tile(rows: int, vectors: int) -> Any:
                     for v in range(vectors):
                         product = builder.fmul(splat, loaded[v], flags=("contract",))
                         builder.store(builder.fadd(builder.load(sums[r][v]), product, flags=("contract",)), sums[r][v])
-            each_sum(put, put_tail)
+            each_sum(put, inwards=False)
             return context.get_dummy_value()
 
         signature = types.void(a, a_at, a_row, a_k, b, b_at, b_k, depth, c, c_at, c_row, width, add)
@@ -111,7 +119,7 @@ _tile_1_1, _tile_1_2, _tile_1_3, _tile_1_4 = (_make_tile(1, v) for v in range(1,
 _tile_6_1, _tile_6_2, _tile_6_3, _tile_6_4 = (_make_tile(6, v) for v in range(1, 5))
 
 
-@njit(nogil=True)
+@compiled()
 def multiply(a, a_row, a_k, b, b_k, c, c_row, rows, depth, columns, add):  # type: ignore[no-untyped-def]
     """C (rows, columns) = A (rows, depth) B (depth, columns), or C += where `add`.
 
