@@ -75,6 +75,7 @@ class Bundle:
         data: `name` and `fingerprint` of the data set trained on.
         training: engine, seed, epoch and status, for the record.
         notes: what the reader should know, for example that weights are NaN.
+        path: the file or folder it was loaded from, None for one just trained.
     """
 
     net: MLP
@@ -85,12 +86,13 @@ class Bundle:
     data: dict[str, str] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    path: Path | None = None
 
     def logits(self, images: Any) -> NDArray[np.float32]:
         """Network outputs (n, K) of stored pictures: (n, h, w), (n, h, w, c) or (n, features), in the training's range.
 
         Raises:
-            DataError: the array is not sound, or not of the size trained on.
+            DataError: the array is not sound, not of the size trained on.
         """
         checked, _ = check_images(images)
         self.preprocess.check_shape(checked)
@@ -100,14 +102,17 @@ class Bundle:
         """Class probabilities (n, K), rows summing to 1.
 
         Raises:
-            UsageError: the model predicts numbers, not classes. DataError: as `logits`.
+            UsageError: the model predicts numbers, not classes. DataError: as `logits`, or pictures plainly in another
+            range of values than those trained on.
         """
         if not self.class_names:
             raise UsageError("predict_proba must have a classifier, got a regression model. Use predict.")
+        self.preprocess.check_range(check_images(images)[0])
         return softmax(self.logits(images).astype(np.float64) / self.temperature).astype(np.float32)
 
     def predict(self, images: Any) -> NDArray[Any]:
-        """Class names (n,), or numbers (n,) float32 for regression."""
+        """Class names (n,), or numbers (n,) float32 for regression. Raises as `predict_proba`."""
+        self.preprocess.check_range(check_images(images)[0])
         logits = self.logits(images)
         if not self.class_names:
             return np.asarray(logits[:, 0] * self.preprocess.target_std + self.preprocess.target_mean, np.float32)
@@ -122,12 +127,13 @@ class Bundle:
 
         Args:
             path: where to.
-            examples: pictures (n, H, W, C) as stored; the first three and their outputs become the self-test.
+            examples: pictures as `logits` takes them; the first three and their outputs become the self-test.
 
         Raises:
             OSError: the disk is full or the place not writable; what stood there before is intact.
         """
-        shown = np.ascontiguousarray(examples[:_SELF_TEST_ROWS])
+        size = (-1, self.preprocess.height, self.preprocess.width, self.preprocess.channels)
+        shown = self.preprocess.check_shape(check_images(examples[:_SELF_TEST_ROWS])[0]).reshape(size)
         tensors: dict[str, NDArray[Any]] = {
             "preprocess.scale": self.preprocess.scale,
             "preprocess.offset": self.preprocess.offset,
@@ -251,7 +257,7 @@ def _assemble(description: _Description, tensors: dict[str, NDArray[Any]], place
     notes = () if finite else (f"{place} has weights that are not finite; its predictions mean nothing",)
     bundle = Bundle(
         net, params, tuple(description.class_names), preprocess, description.temperature,
-        description.data, description.training, notes,
+        description.data, description.training, notes, place,
     )  # fmt: skip
     _check_self_test(bundle, tensors["selftest.inputs"], tensors["selftest.outputs"], place)
     return bundle

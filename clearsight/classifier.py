@@ -24,11 +24,12 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         activation: relu, leaky_relu, sigmoid, tanh, gelu or identity.
         epochs, batch_size, optimizer, lr, momentum, schedule: of the training; `lr=None` takes the optimiser's usual one.
         l1, l2, weight_decay, dropout, label_smoothing, class_weights: regularisation and weights.
-        init: initialiser.
+        init, init_std, bias: initialiser, its deviation where it has one, and `unit`, `shared` or `none`.
+        clip_norm, warmup_epochs: largest norm of the gradient; first epochs in which the rate grows.
         scale: how inputs are scaled, fitted on the training rows.
         valid_fraction, patience: with patience, that share of the rows is held out to stop early and keep the best.
         image_shape: (height, width, channels) of pictures given as flat rows; only for saved models and reports.
-        random_state: seed.
+        random_state: seed; None is 0, so that the same call gives the same model.
 
     Attributes:
         classes_: labels in the order of `predict_proba`'s columns.
@@ -57,6 +58,10 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         label_smoothing: float = 0.0,
         class_weights: Any = "none",
         init: str = "auto",
+        init_std: float = 0.1,
+        bias: str = "unit",
+        clip_norm: float = 0.0,
+        warmup_epochs: float = 0.0,
         scale: str = "standardize",
         valid_fraction: float = 0.1,
         patience: int | None = None,
@@ -78,6 +83,10 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.label_smoothing = label_smoothing
         self.class_weights = class_weights
         self.init = init
+        self.init_std = init_std
+        self.bias = bias
+        self.clip_norm = clip_norm
+        self.warmup_epochs = warmup_epochs
         self.scale = scale
         self.valid_fraction = valid_fraction
         self.patience = patience

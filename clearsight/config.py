@@ -187,6 +187,35 @@ def _find_near(name: str) -> str:
     return names[near[0]] if near else ""
 
 
+def check_used(config: RunConfig) -> None:
+    """Refuse a choice that others leave without effect, so that none is ignored in silence.
+
+    Raises:
+        UsageError: which choice, and what it needs.
+    """
+    train, model = config.train, config.model
+    normal = "normal" in (config.init, model.bias_init)
+    needs: list[tuple[BaseModel, str, str, bool]] = [
+        (train, "momentum", "optimizer momentum or nesterov", train.optimizer in ("momentum", "nesterov")),
+        (train, "rho", "optimizer rmsprop", train.optimizer == "rmsprop"),
+        (train, "beta1", "optimizer adam or adamw", train.optimizer in ("adam", "adamw")),
+        (train, "beta2", "optimizer adam or adamw", train.optimizer in ("adam", "adamw")),
+        (train, "eps", "optimizer rmsprop, adam or adamw", train.optimizer in ("rmsprop", "adam", "adamw")),
+        (train, "step_epochs", "schedule step", train.schedule == "step"),
+        (train, "step_gamma", "schedule step", train.schedule == "step"),
+        (train, "monitor", "patience", train.patience is not None),
+        (train, "dropout", "a hidden layer", bool(model.hidden)),
+        (model, "init_std", "init or bias_init normal, or init uniform", normal or config.init == "uniform"),
+        (config.data, "valid_fraction", "no train_per_class", config.data.train_per_class is None),
+        (config.data, "test_fraction", "no train_per_class", config.data.train_per_class is None),
+    ]  # fmt: skip
+    for section, key, partner, used in needs:
+        if not used and getattr(section, key) != type(section).model_fields[key].default:
+            raise UsageError(
+                f"{key} must go with {partner}, got {getattr(section, key)} without. Leave it out or add that."
+            )
+
+
 def merge(*layers: dict[str, Any]) -> dict[str, Any]:
     """Nested values, later layers over earlier ones."""
     merged: dict[str, Any] = {}
@@ -241,7 +270,8 @@ def read_config_file(path: Path) -> dict[str, Any]:
     return translate_small_format(values, path) if "layers" in values else values
 
 
-_SMALL_KEYS = {"layers", "learning_rate", "epochs", "momentum", "batch_size"}
+_SMALL_KEYS = ("layers", "learning_rate", "epochs", "momentum", "batch_size")
+_LAYER_KEYS = ("nodes", "activation")  # the last layer has no next one, so no activation
 _SMALL_ACTIVATIONS = {a.replace("_", ""): a for a in get_args(Activation)} | {"linear": "identity"}
 
 
@@ -265,9 +295,10 @@ def translate_small_format(values: dict[str, Any], path: Path) -> dict[str, Any]
         raise UsageError(
             f'layers must be a list of two or more {{"nodes": N, "activation": NAME}}, got another form in {path}. Mend it.'
         )
-    for key in [*values, *(k for layer in layers for k in layer)]:
-        if key not in _SMALL_KEYS | {"nodes", "activation"}:
-            near = difflib.get_close_matches(key, [*_SMALL_KEYS, "nodes", "activation"], n=1)
+    given = [(key, _SMALL_KEYS) for key in values] + [(key, _LAYER_KEYS) for layer in layers[:-1] for key in layer]
+    for key, known in [*given, *((key, _LAYER_KEYS[:1]) for key in layers[-1])]:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
             raise UsageError(
                 f"{path} must hold known keys, got {key!r}. {f'Did you mean {near[0]}?' if near else 'Remove it.'}"
             )
@@ -289,7 +320,7 @@ def translate_small_format(values: dict[str, Any], path: Path) -> dict[str, Any]
         ("momentum", "momentum"),
         ("batch_size", "batch_size"),
     ):
-        if key in values:
+        if key in values and not (key == "momentum" and not values[key]):
             train[name] = values[key]
     return {
         "data": {"valid_fraction": 0.0},

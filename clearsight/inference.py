@@ -8,22 +8,24 @@ from numpy.typing import NDArray
 
 from clearsight import store
 from clearsight.bundle import Bundle, load
-from clearsight.config import build_config, read_config_file
+from clearsight.config import RunConfig, build_config, read_config_file
 from clearsight.data.arrays import read_array
 from clearsight.data.dataset import SPLITS, Dataset, check_images
 from clearsight.data.load import load_data
 from clearsight.data.pictures import check_file
 from clearsight.errors import ClearsightError, DataError, UsageError
-from clearsight.evaluation.metrics import Evaluation, evaluate_logits, evaluate_numbers
-from clearsight.pipeline import prepare
+from clearsight.evaluation.metrics import Evaluation
+from clearsight.pipeline import build_split, evaluate_bundle
 
 
-def align_classes(dataset: Dataset, class_names: tuple[str, ...]) -> NDArray[np.int64]:
-    """Labels of a data set as indices into a model's classes, matched by name and never by position.
+def align_classes(dataset: Dataset, class_names: tuple[str, ...]) -> NDArray[Any]:
+    """Labels of a data set as indices into a model's classes, matched by name and never by position; targets as they are.
 
     Raises:
         DataError: a class that the model does not know, or numbers where it wants classes.
     """
+    if dataset.is_regression and not class_names:
+        return dataset.labels
     if dataset.is_regression or not class_names:
         raise DataError("data and model must both be for classes or both for numbers, got one of each. Set data.task.")
     position = {name: k for k, name in enumerate(class_names)}
@@ -42,57 +44,67 @@ def evaluate(
     *,
     split: str | None = None,
     label_column: str = "auto",
-) -> tuple[str, Evaluation]:
+) -> Evaluation:
     """Evaluate a model.
 
     Args:
         model: a bundle, a model file or a run directory.
-        data: a name, a path, an array or a `Dataset`. None takes the data and split of the model's own run.
+        data: a name, a path, an array or a `Dataset`; None for the data of the model's own run.
         labels: of an array.
-        split: `train`, `valid`, `test` or `all`. By default `test` where it exists, else `valid`, else `train`; for other
-            data `test` if it brings one, else `all`.
+        split: `train`, `valid`, `test` or `all`. On the data that the model was trained on, these are the splits of its run,
+            and the default is `test`, else `valid`, else `train`. On other data they are what it brings, and the default is
+            `test` if it brings one, else `all`.
         label_column: of a CSV.
 
     Returns:
-        Which rows were judged, and the metrics.
+        The metrics; `split` says which rows were judged.
 
     Raises:
-        UsageError: a split that does not exist, or no data. DataError: classes or sizes that the model does not know.
+        UsageError: no data, a split that does not exist, or training rows that would pass for new ones. DataError: classes
+            or sizes that the model does not know.
     """
     bundle = model if isinstance(model, Bundle) else load(model)
     task = "classification" if bundle.class_names else "regression"
+    config = _own_config(bundle)
     if data is None:
-        folder = Path(model) if isinstance(model, str | Path) else Path()
-        folder = folder if folder.is_dir() else folder.parent
-        if isinstance(model, Bundle) or not (folder / store.CONFIG).is_file():
-            raise UsageError("DATA must be given for a model outside its run directory, got none. Name the data.")
-        config = build_config(read_config_file(folder / store.CONFIG), where=str(folder / store.CONFIG))
-        if config.data.source == "arrays":
-            raise UsageError(f"DATA must be given for {folder}, which was trained on arrays, got none. Name the data.")
-        dataset = load_data(config.data.source, label_column=config.data.label_column, task=task)
-        if dataset.fingerprint != bundle.data.get("fingerprint"):
-            raise DataError(
-                f"{config.data.source} must be the data that the model was trained on, got other. Name DATA to judge it on that."
+        if config is None or config.data.source == "arrays":
+            raise UsageError(
+                "DATA must be given for a model without a run directory or trained on arrays, got none. Name it."
             )
-        parts = prepare(config, dataset).split.parts()
-    else:
-        dataset = load_data(data, labels, label_column=label_column, task=task)
+        data, label_column = config.data.source, config.data.label_column
+    dataset = load_data(data, labels, label_column=label_column, task=task)
+    if dataset.fingerprint != bundle.data.get("fingerprint"):
         parts = {name: np.flatnonzero(dataset.given == k) for k, name in enumerate(SPLITS)}
         parts = {name: rows for name, rows in parts.items() if len(rows)}
-        if set(parts) == {"train"}:
-            split = split or "all"
+        default = "test" if "test" in parts else "all"
+        bundle.preprocess.check_range(dataset.images)
+    elif config is not None:
+        parts = build_split(config, dataset).parts()
+        default = next(name for name in ("test", "valid", "train") if name in parts)
+    elif split == "all":
+        parts, default = {}, "all"
+    else:
+        raise UsageError(
+            "DATA must be new to a model outside its run directory, got the data it was trained on. Name the run directory, "
+            "or use --split all."
+        )
     parts["all"] = np.arange(len(dataset))
-    chosen = split or next(name for name in ("test", "valid", "train") if name in parts)
+    chosen = split or default
     if chosen not in parts:
         raise UsageError(
             f"--split must be one of {', '.join(parts)} for this data, got {chosen!r}. Choose one of them."
         )
     rows = parts[chosen]
-    if task == "regression":
-        return chosen, evaluate_numbers(bundle.predict(dataset.images[rows]), dataset.labels[rows])
-    truth = align_classes(dataset, bundle.class_names)[rows]
-    logits = bundle.logits(dataset.images[rows])
-    return chosen, evaluate_logits(logits, truth, class_names=bundle.class_names, temperature=bundle.temperature)
+    truth = align_classes(dataset, bundle.class_names)
+    return evaluate_bundle(bundle, dataset.images[rows], truth[rows], split=chosen)[0]
+
+
+def _own_config(bundle: Bundle) -> RunConfig | None:
+    """The configuration of the run whose directory the model lies in, if it does."""
+    if bundle.path is None or not (bundle.path.parent / store.CONFIG).is_file():
+        return None
+    path = bundle.path.parent / store.CONFIG
+    return build_config(read_config_file(path), where=str(path))
 
 
 def predict_files(bundle: Bundle, paths: list[Path]) -> tuple[list[dict[str, Any]], list[ClearsightError]]:

@@ -6,7 +6,7 @@ kept: that is `run`'s affair.
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from clearsight import store
 from clearsight.bundle import Bundle
-from clearsight.config import RunConfig, build_config, known_keys, merge, nest, read_config_file
+from clearsight.config import RunConfig, build_config, check_used, known_keys, merge, nest, read_config_file
 from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import Preprocess, fit_preprocess
 from clearsight.data.split import Rows, Split, split_data
@@ -25,7 +25,7 @@ from clearsight.evaluation.metrics import Evaluation, evaluate_logits, evaluate_
 from clearsight.models.initialize import initialize
 from clearsight.models.mlp import MLP
 from clearsight.training.engine import DenseEngine, Engine, one_blas_thread
-from clearsight.training.fit import FitResult, fit
+from clearsight.training.fit import FitResult, check_stopping, fit
 from clearsight.training.history import History
 from clearsight.training.progress import Progress, SilentProgress
 from clearsight.training.schedules import learning_rates
@@ -97,14 +97,13 @@ class Run:
         }
 
 
-def prepare(config: RunConfig, dataset: Dataset) -> Prepared:
-    """Split, fit the preprocessing, build network, recipe, schedule and engine.
+def build_split(config: RunConfig, dataset: Dataset) -> Split:
+    """The split that a configuration means for a data set.
 
     Raises:
-        UsageError: choices that do not go together. DataError: data that does not allow them.
+        UsageError, DataError: see `split_data`.
     """
-    train = config.train
-    split = split_data(
+    return split_data(
         dataset,
         valid_fraction=config.data.valid_fraction,
         test_fraction=config.data.test_fraction,
@@ -115,6 +114,24 @@ def prepare(config: RunConfig, dataset: Dataset) -> Prepared:
         pool=config.data.pool,
         seed=config.data.split_seed,
     )
+
+
+def prepare(config: RunConfig, dataset: Dataset) -> Prepared:
+    """Split, fit the preprocessing, build network, recipe, schedule and engine.
+
+    Raises:
+        UsageError: choices that do not go together. DataError: data that does not allow them.
+    """
+    train = config.train
+    check_used(config)
+    split = build_split(config, dataset)
+    check_stopping(
+        patience=train.patience, monitor=train.monitor, num_valid=len(split.valid), regression=dataset.is_regression
+    )
+    if dataset.is_regression and (train.class_weights != "none" or train.label_smoothing > 0):
+        raise UsageError(
+            "class_weights and label_smoothing must go with classes, got numbers to predict. Leave them out."
+        )
     preprocess = fit_preprocess(dataset, split.train, scaling=config.preprocess.scale)
     outputs = 1 if dataset.is_regression else len(dataset.class_names)
     for name, wanted, got in (
@@ -229,12 +246,16 @@ def build_bundle(prepared: Prepared, *, epoch: int, status: str) -> Bundle:
     )  # fmt: skip
 
 
-def evaluate_rows(logits: NDArray[np.float32], dataset: Dataset, rows: Rows, bundle: Bundle) -> Evaluation:
-    """Metrics of logits for some rows of a data set whose classes are the bundle's."""
-    if dataset.is_regression:
-        answers = logits[:, 0] * bundle.preprocess.target_std + bundle.preprocess.target_mean
-        return evaluate_numbers(answers, dataset.labels[rows])
-    return evaluate_logits(logits, dataset.labels[rows], class_names=bundle.class_names, temperature=bundle.temperature)
+def evaluate_bundle(
+    bundle: Bundle, images: NDArray[Any], labels: NDArray[Any], *, split: str
+) -> tuple[Evaluation, NDArray[np.float32]]:
+    """Metrics of a model on stored pictures and labels (indices into its classes, or targets), and its logits."""
+    logits = bundle.logits(images)
+    if bundle.class_names:
+        found = evaluate_logits(logits, labels, class_names=bundle.class_names, temperature=bundle.temperature)
+    else:
+        found = evaluate_numbers(logits[:, 0] * bundle.preprocess.target_std + bundle.preprocess.target_mean, labels)
+    return replace(found, split=split), logits
 
 
 def resolve_config(
@@ -247,12 +268,14 @@ def resolve_config(
     """
     homes = {key.split(".")[1]: key for key in known_keys()}
     layers: list[dict[str, Any]] = [base.model_dump(exclude_unset=True)] if base else []
+    where = "the settings"
     if isinstance(config, str | Path):
+        where = f"{config} with the settings" if settings else str(config)
         layers.append(read_config_file(Path(config)))
     elif config is not None:
         layers.append(config.model_dump(exclude_unset=True) if isinstance(config, RunConfig) else config)
     layers += [nest(homes.get(name, name), value) for name, value in settings.items()]
-    return build_config(merge(*layers), where="the settings")
+    return build_config(merge(*layers), where=where)
 
 
 def judge(
@@ -260,10 +283,10 @@ def judge(
 ) -> tuple[Run, dict[str, NDArray[np.float32]]]:
     """Evaluate every split once. Returns the run, and the logits of each split's rows."""
     bundle = build_bundle(prepared, epoch=result.epoch, status=result.status)
-    parts = prepared.split.parts()
+    dataset, found, logits = prepared.dataset, {}, {}
     with one_blas_thread():
-        logits = {name: prepared.engine.logits(rows) for name, rows in parts.items()}
-    found = {name: evaluate_rows(logits[name], prepared.dataset, rows, bundle) for name, rows in parts.items()}
+        for name, rows in prepared.split.parts().items():
+            found[name], logits[name] = evaluate_bundle(bundle, dataset.images[rows], dataset.labels[rows], split=name)
     run = Run(
         prepared.config, path, result.status, result.epoch, bundle, result.history, prepared.engine.name,
         found["train"], found.get("valid"), found.get("test"),

@@ -62,18 +62,24 @@ def train(
     if isinstance(data, str | Path):
         settings = {"source": str(data), **settings}
     if resume is not None:
-        return _resume(Path(resume), data, labels, config, settings, quiet, tell)
+        if out is not None:
+            raise UsageError("--out must be left out with --resume, which goes on in its own directory. Remove it.")
+        path = store.find_run(str(resume), Path(root))
+        with store.lock_run(path):
+            return _train_in(
+                path, _prepare_again(path, data, labels, config, settings), quiet=quiet, note=tell, resume=True
+            )
     resolved = resolve_config(config, settings)
     dataset = _load(resolved, data, labels)
-    if data is not None and not isinstance(data, str | Path):
-        resolved = resolve_config(resolved, {"source": dataset.name})
+    resolved = resolve_config(resolved, {"source": dataset.origin})
     prepared = prepare(resolved, dataset)
     for text in dataset.notes:
         tell(text)
     path = store.create_run(Path(root), data=dataset.name, model=resolved.model.family, out=Path(out) if out else None)
-    store.write_text(path / store.CONFIG, render_toml(resolved))
-    store.write_json(path / "environment.json", describe_environment())
-    return _train_in(path, prepared, quiet=quiet, note=tell, resume=False)
+    with store.lock_run(path):
+        store.write_text(path / store.CONFIG, render_toml(resolved))
+        store.write_json(path / "environment.json", describe_environment())
+        return _train_in(path, prepared, quiet=quiet, note=tell, resume=False)
 
 
 def _load(config: RunConfig, data: Any, labels: Any) -> Dataset:
@@ -81,9 +87,12 @@ def _load(config: RunConfig, data: Any, labels: Any) -> Dataset:
     return load_data(source, labels, label_column=config.data.label_column, task=config.data.task)
 
 
-def _resume(path: Path, data: Any, labels: Any, config: Any, settings: dict[str, Any], quiet: bool, note: Note) -> Run:
+def _prepare_again(path: Path, data: Any, labels: Any, config: Any, settings: dict[str, Any]) -> Prepared:
+    """The parts of a run that has not ended, once it is sure that nothing has changed since."""
     record = store.read_json(path / store.RECORD)
     saved = build_config(read_config_file(path / store.CONFIG), where=str(path / store.CONFIG))
+    if "source" in settings and Path(settings["source"]).expanduser().exists():
+        settings = settings | {"source": str(Path(settings["source"]).expanduser().resolve())}
     wanted = resolve_config(config, settings, base=saved)
     if differences := find_differences(saved, wanted):
         raise UsageError(
@@ -100,7 +109,7 @@ def _resume(path: Path, data: Any, labels: Any, config: Any, settings: dict[str,
                 f"--resume must find the same data as before, got another {key.replace('_', ' ')}: {_short(record.get(key))} "
                 f"became {_short(now)} in {saved.data.source}. Bring the old data back, or start a new run."
             )
-    return _train_in(path, prepare(saved, dataset), quiet=quiet, note=note, resume=True)
+    return prepare(saved, dataset)
 
 
 def _short(value: Any) -> str:
@@ -108,9 +117,9 @@ def _short(value: Any) -> str:
 
 
 def _train_in(path: Path, prepared: Prepared, *, quiet: bool, note: Note, resume: bool) -> Run:
+    """Train in a directory that is locked by the caller, and keep its record up to date."""
     from clearsight.report.html import write_report
 
-    lock = store.lock_run(path)
     record: dict[str, Any] = {
         "status": "running",
         "created": time.strftime("%Y-%m-%dT%H:%M:%S"),
@@ -141,11 +150,10 @@ def _train_in(path: Path, prepared: Prepared, *, quiet: bool, note: Note, resume
             stopped = isinstance(error, Interrupted | KeyboardInterrupt)
             _try_write_status(path, record | {"status": "interrupted" if stopped else "failed"})
         if isinstance(error, Interrupted):
-            text = str(error).replace("--resume", f"`clearsight train --resume {path}`")
-            raise Interrupted(text, error.exit_code) from None
+            raise Interrupted(
+                f"{error} Saved; go on with `clearsight train --resume {path}`.", error.exit_code
+            ) from None
         raise
-    finally:
-        lock.release()
     if result.problem:
         raise DivergedError(f"{result.problem} The run is in {path}.", run)
     return run

@@ -7,6 +7,8 @@ import json
 import re
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,6 @@ from clearsight.training.checkpoint import write_durably
 RECORD, CONFIG, METRICS = "run.json", "config.toml", "metrics.json"
 EPOCHS, STEPS, SHOWN = "history.csv", "steps.csv", "shown.safetensors"
 MODEL, REPORT, CHECKPOINTS = "model.clearsight", "report.html", "checkpoints"
-STATUSES = ("running", "interrupted", "diverged", "failed", "stopped early", "finished")
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,9 @@ def create_run(root: Path, *, data: str, model: str, out: Path | None = None) ->
     raise RunError(f"run directory must be new, got a thousand of this second in {root}. Use --out.")
 
 
-def lock_run(path: Path) -> Any:
-    """A held lock on a run directory, released by `.release()` or with the process, so a crash leaves none behind.
+@contextmanager
+def lock_run(path: Path) -> Iterator[None]:
+    """Hold a run directory. The lock belongs to the process, so a crash leaves none behind.
 
     Raises:
         RunError: another process works on the run, or the folder is not writable.
@@ -78,7 +80,10 @@ def lock_run(path: Path) -> Any:
         ) from None
     except OSError as error:
         raise RunError(f"run directory must be writable, got {path}: {error.strerror}. Mend its rights.") from None
-    return lock
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -88,7 +93,7 @@ def write_text(path: Path, text: str) -> None:
         RunError: the disk is full or the place not writable.
     """
     try:
-        write_durably(path, text.encode())
+        write_durably(path, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise RunError(f"{path} must be writable, got: {error.strerror}. Free space or mend its rights.") from None
 
@@ -179,10 +184,8 @@ def remove_run(path: Path) -> None:
     Raises:
         RunError: in use, or not removable.
     """
-    lock = lock_run(path)
-    try:
-        shutil.rmtree(path)
-    except OSError as error:
-        raise RunError(f"run must be removable, got {path}: {error.strerror}. Mend its rights.") from None
-    finally:
-        lock.release()
+    with lock_run(path):
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            raise RunError(f"run must be removable, got {path}: {error.strerror}. Mend its rights.") from None

@@ -14,7 +14,7 @@ import numpy as np
 import clearsight
 from clearsight import store
 from clearsight.dense import kernel
-from clearsight.errors import RunError
+from clearsight.errors import RunError, UsageError
 from clearsight.report import html as report
 from clearsight.training.engine import DenseEngine
 
@@ -34,12 +34,12 @@ def die():
 
 
 def in_child(action):
-    """Exit code of `action` in a forked child: 0 done, 1 refused with a RunError, -9 killed, 2 anything else."""
+    """Exit code of `action` in a forked child: 0 done, 1 refused in a sentence, -9 killed, 2 anything else."""
     pid = os.fork()
     if pid == 0:
         try:
             action()
-        except RunError:
+        except (RunError, UsageError):
             os._exit(1)
         except BaseException as error:
             print(repr(error), file=sys.stderr)

@@ -183,6 +183,9 @@ def test_small_json_format_runs_as_it_is(tmp_path):
         (["train", "digits", "--hidden", "12,x"], 2, "error: --hidden must be numbers with commas between, got '12,x'. For example --hidden 128,64."),
         (["train", "digits", "--optimizer", "adamm"], 2, "error: train.optimizer must be right, got 'adamm' in the settings: input should be 'sgd', 'momentum', 'nesterov', 'rmsprop', 'adam' or 'adamw'. Correct it."),
         (["train", "digits", "--config", "none.toml"], 2, "error: config must be a readable file, got none.toml: No such file or directory. Check the path."),
+        (["train", "digits", "--patience", "3", "--valid-fraction", "0"], 2, "error: patience must have validation rows to watch valid_loss, got none. Set --valid-fraction 0.1."),
+        (["train", "digits", "--momentum", "0.5"], 2, "error: momentum must go with optimizer momentum or nesterov, got 0.5 without. Leave it out or add that."),
+        (["train", "digits", "--init-std", "0.5"], 2, "error: init_std must go with init or bias_init normal, or init uniform, got 0.5 without. Leave it out or add that."),
         (["train", "digits", "--resume", "nowhere"], 2, "error: RUN must be a run directory, got 'nowhere'. See `clearsight runs list`."),
         (["evaluate", "none.clearsight"], 1, "error: none.clearsight must exist, got nothing there. Check the path."),
         (["report", "nowhere"], 2, "error: RUN must be a run directory, got 'nowhere'. See `clearsight runs list`."),
@@ -213,7 +216,8 @@ def test_divergence_ends_with_4_and_keeps_a_model(tmp_path):
     assert f"The run is in {out}." in line
     assert run("evaluate", out).returncode == 0
     assert json.loads((out / "run.json").read_text())["status"] == "diverged"
-    assert "has ended" not in refused("train", "--resume", out, code=2)
+    again = refused("train", "--resume", out, code=2)
+    assert again == f"error: --resume must name a run that has not ended, got {out}, diverged. Start a new run."
     assert "diverged" in (out / "report.html").read_text()
 
 
@@ -240,7 +244,7 @@ def test_every_command_and_every_option_has_help():
     for path, command in walk(typer.main.get_command(app)):
         assert command.help, path
         for parameter in command.params:
-            if parameter.param_type_name == "option" and parameter.name != "help":
+            if parameter.name != "help":
                 assert parameter.help, (path, parameter.name)
 
 

@@ -85,7 +85,7 @@ def test_core_needs_no_torch(tmp_path):
     code = (
         "import clearsight; import numpy as np;"
         f"run = clearsight.train('digits', epochs=2, out={str(tmp_path / 'run')!r});"
-        "print(clearsight.evaluate(run.path)[1].n, clearsight.load(run.path).predict(np.zeros((1, 8, 8), np.uint8)))"
+        "print(clearsight.evaluate(run.path).n, clearsight.load(run.path).predict(np.zeros((1, 8, 8), np.uint8)))"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)

@@ -35,10 +35,10 @@ def test_standardize_gives_mean_0_and_deviation_1_a_channel_of_the_training_rows
 
 def test_standardize_works_feature_by_feature_on_rows_and_survives_constants():
     rng = np.random.default_rng(0)
-    features = rng.normal([0, 100, 5], [1, 50, 0], (40, 3))
+    features = rng.normal([0, 100, 5, 1e8, 0], [1, 50, 0, 1e7, 1e-3], (40, 5))
     dataset = load_data(features, np.arange(40) % 2)
     x = fit_preprocess(dataset, np.arange(40), scaling="standardize").apply(dataset.images)
-    np.testing.assert_allclose(x.std(axis=0), [1, 1, 0], atol=1e-4)
+    np.testing.assert_allclose(x.std(axis=0), [1, 1, 0, 1, 1], atol=1e-4)
 
 
 def test_mean_image_subtracts_the_training_mean():
@@ -94,3 +94,16 @@ def test_unknown_scaling_is_refused():
         UsageError, match="scale must be one of unit, symmetric, standardize, mean-image, none, got 'zscore'"
     ):
         fit_preprocess(data(), ROWS, scaling="zscore")
+
+
+def test_pictures_in_plainly_other_units_are_refused():
+    preprocess = fit_preprocess(load_data("digits"), ROWS)
+    for images, got in (
+        (np.full((1, 8, 8, 1), 255, np.uint8), "255..255"),
+        (np.full((1, 8, 8, 1), 0.5, np.float32), "0.5..0.5"),
+    ):
+        with pytest.raises(
+            DataError, match=rf"pictures must have values in 0\.\.16, as in training, got {got}\. Rescale them\."
+        ):
+            preprocess.check_range(images)
+    preprocess.check_range(np.zeros((1, 8, 8, 1), np.uint8))

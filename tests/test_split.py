@@ -88,3 +88,9 @@ def test_counts_do_not_override_given_splits_silently():
 def test_impossible_fractions_and_counts_are_refused(bad):
     with pytest.raises(UsageError, match=r"must (lie in \[0, 1\)|be 1 or more)"):
         split_data(dataset([0, 1] * 4), **bad)
+
+
+def test_without_shuffling_each_class_gives_its_last_rows():
+    split = split_data(dataset(np.repeat([0, 1, 2], 10)), valid_fraction=0.25, test_fraction=0.2, shuffle=False)
+    assert split.test.tolist() == [8, 9, 18, 19, 28, 29]
+    assert split.valid.tolist() == [6, 7, 16, 17, 26, 27]

@@ -1,5 +1,7 @@
 """Schedules, the fit loop, early stopping, the NaN guard, determinism, and what learning must and must not achieve."""
 
+import signal
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -44,7 +46,8 @@ def test_schedules_have_their_shapes():
     assert (rates["constant"] == 1).all()
     np.testing.assert_allclose(rates["step"][[0, 99, 100, 200]], [1, 1, 0.1, 0.01])
     assert rates["cosine"][0] == 1
-    assert rates["cosine"][-1] == pytest.approx(0, abs=1e-12)
+    assert rates["cosine"][150] == pytest.approx(0.5, abs=1e-12)
+    assert 0 < rates["cosine"][-1] < 1e-4
     assert rates["linear"][150] == pytest.approx(0.5, abs=0.01)
     assert 80 <= rates["one-cycle"].argmax() <= 95
     warm = learning_rates("constant", lr=1.0, epochs=3, steps_per_epoch=10, warmup_epochs=1)
@@ -170,6 +173,31 @@ def test_divergence_keeps_the_last_good_weights():
         DivergedError, match=r"must stay finite, got .* at step \d+ \(epoch 1, lr 10000\)\. Kept the weights of epoch 0"
     ):
         train_dataset(build_config(sections), dataset)
+
+
+def test_divergence_with_patience_keeps_the_best_epoch(pictures, monkeypatch):
+    prepared = prepare(config(train={"epochs": 9, "patience": 9, "lr": 0.01}), load_data(*pictures))
+    original, states = prepared.engine.train_steps, []
+
+    def explode(order, **options):
+        states.append(prepared.params.copy())
+        if len(states) == 6:
+            prepared.params[:] = np.nan
+        return original(order, **options)
+
+    monkeypatch.setattr(fit_module, "_CHUNK_SECONDS", 1e9)
+    monkeypatch.setattr(prepared.engine, "train_steps", explode)
+    result = fit_prepared(prepared, progress=SilentProgress())
+    assert result.status == "diverged"
+    assert result.epoch == int(np.argmin(result.history.column("valid_loss"))) + 1
+    assert np.isfinite(prepared.params).all()
+
+
+def test_in_memory_training_leaves_ctrl_c_to_python(pictures, monkeypatch):
+    prepared = prepare(config(train={"epochs": 3}), load_data(*pictures))
+    monkeypatch.setattr(prepared.engine, "train_steps", lambda order, **options: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        fit_prepared(prepared, progress=SilentProgress())
 
 
 def test_regression_learns_numbers_in_their_own_units():

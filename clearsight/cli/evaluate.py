@@ -25,11 +25,11 @@ def evaluate(
 
     bundle = load(model)
     print_notes(bundle.notes, quiet=quiet)
-    chosen, evaluation = evaluate_model(model, data, split=split, label_column=label_column)
+    evaluation = evaluate_model(bundle, data, split=split, label_column=label_column)
     if json_:
-        print_json({"model": model, "data": data, "split": chosen, **evaluation.as_dict()})
+        print_json({"model": model, "data": data, "split": evaluation.split, **evaluation.as_dict()})
         return
-    typer.echo(render_judged(evaluation, split=chosen))
+    typer.echo(render_judged(evaluation))
 
 
 def predict(

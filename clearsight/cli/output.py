@@ -31,12 +31,12 @@ def use_color() -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def render_judged(evaluation: Any, *, split: str) -> str:
+def render_judged(evaluation: Any) -> str:
     """All that a terminal shows of the split that counts: confusion matrix, classes, and the one line."""
     from clearsight.report.text import render_confusion, render_evaluation
 
     color = use_color()
-    head, _, table = render_evaluation(evaluation, split=split, color=color).partition("\n\n")
+    head, _, table = render_evaluation(evaluation, split=evaluation.split, color=color).partition("\n\n")
     if evaluation.confusion is None:
         return head
     names = [metrics.name for metrics in evaluation.classes]

@@ -9,6 +9,7 @@ import typer
 from clearsight.cli.output import print_json, print_notes
 
 app = typer.Typer(help="List, show and remove runs.", no_args_is_help=True, rich_markup_mode=None)
+Name = Annotated[str, typer.Argument(help="Run directory, its name, or last.")]
 Root = Annotated[Path, typer.Option("--root", help="Where run directories are.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No notes.")]
@@ -37,7 +38,7 @@ def list_(root: Root = Path("runs"), json_: Json = False, quiet: Quiet = False) 
 
 
 @app.command()
-def show(run: str, root: Root = Path("runs"), json_: Json = False) -> None:
+def show(run: Name, root: Root = Path("runs"), json_: Json = False) -> None:
     """What one run did: its record and its metrics."""
     from clearsight import store
     from clearsight.report.text import render_metrics
@@ -58,7 +59,10 @@ def show(run: str, root: Root = Path("runs"), json_: Json = False) -> None:
 
 @app.command()
 def remove(
-    run: str, root: Root = Path("runs"), yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
+    run: Name,
+    root: Root = Path("runs"),
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json_: Json = False,
 ) -> None:
     """Delete a run directory."""
     from clearsight import store
@@ -67,11 +71,14 @@ def remove(
     if not yes:
         typer.confirm(f"delete {path} and everything in it?", abort=True)
     store.remove_run(path)
-    typer.echo(f"removed {path}")
+    if json_:
+        print_json({"removed": str(path)})
+    else:
+        typer.echo(f"removed {path}")
 
 
 def report(
-    run: Annotated[str, typer.Argument(help="Run directory, its name, or last.")],
+    run: Name,
     root: Root = Path("runs"),
     json_: Json = False,
 ) -> None:

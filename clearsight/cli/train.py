@@ -87,7 +87,6 @@ def train(
     model is kept), 130 Ctrl-C and 143 SIGTERM (saved, go on with --resume).
     """
     from clearsight import run as runs
-    from clearsight import store
     from clearsight.config import merge, nest, parse_setting, read_config_file
 
     flags = {
@@ -107,7 +106,7 @@ def train(
     layers += [parse_setting(text) for text in set_ or []]
     run = runs.train(
         data, config=merge(*layers), out=out, root=root, quiet=quiet,
-        resume=store.find_run(resume, root) if resume else None,
+        resume=resume,
     )  # fmt: skip
     if json_:
         print_json(run.summary())
@@ -120,7 +119,7 @@ def _render(run: Any) -> str:
 
     evaluations = run.evaluations()
     judged = list(evaluations)[-1]
-    parts = [render_judged(evaluations[judged], split=judged)]
+    parts = [render_judged(evaluations[judged])]
     parts += [
         render_evaluation(evaluation, split=split, color=False, details=False)
         for split, evaluation in evaluations.items()

@@ -30,6 +30,7 @@ class Dataset:
         given: (N,) int8, the split each row came in: 0 train (also "none given"), 1 valid, 2 test.
         value_range: smallest and largest value a pixel can take, or None where only the data can tell.
         sources: for each given split that exists, the file it came from.
+        origin: the name or absolute path from which `load_data` brings it again; `arrays` where nothing does.
         notes: what was assumed while reading, for the user to see.
     """
 
@@ -41,6 +42,7 @@ class Dataset:
     value_range: tuple[float, float] | None = None
     sources: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    origin: str = "arrays"
 
     def __len__(self) -> int:
         return len(self.images)
@@ -115,13 +117,13 @@ def check_images(images: ArrayLike, *, what: str = "images") -> tuple[NDArray[An
     shaped = array[:, None, :, None] if array.ndim == 2 else array[..., None] if array.ndim == 3 else array
     kind = array.dtype
     if kind == np.bool_:
-        return shaped.astype(np.uint8), (0.0, 1.0)
+        return np.ascontiguousarray(shaped, np.uint8), (0.0, 1.0)
     if kind == np.uint8:
         return np.ascontiguousarray(shaped), (0.0, 255.0)
     if kind.kind in "ui":
         if array.min() >= 0 and array.max() <= 255 and kind != np.uint16:
-            return shaped.astype(np.uint8), None
-        return shaped.astype(np.float32), (0.0, 65535.0) if kind == np.uint16 else None
+            return np.ascontiguousarray(shaped, np.uint8), None
+        return np.ascontiguousarray(shaped, np.float32), (0.0, 65535.0) if kind == np.uint16 else None
     with np.errstate(over="ignore"):
         floats = np.ascontiguousarray(shaped, np.float32)
     finite = np.isfinite(floats.reshape(len(floats), -1)).all(axis=1)

@@ -1,6 +1,7 @@
 """From a name or a path to a `Dataset`: the one door through which data comes in."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,12 @@ def _load_digits() -> Dataset:
 
 def _find(source: str) -> Path:
     try:
+        source.encode()
         path = Path(source).expanduser()
         if path.exists():
             return path
+    except UnicodeEncodeError:
+        raise DataError(f"DATA must be a path in UTF-8, got {source!r}. Rename the file.") from None
     except (OSError, ValueError, RuntimeError) as error:  # a name too long, with a null byte, or of a user unknown
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"DATA must be a path that can be used, got {source[:80]!r}: {reason}. Check it.") from None
@@ -114,8 +118,10 @@ def load_data(
         if labels is not None:
             raise UsageError("labels must be given with arrays only, got them beside a path. Leave them out.")
         if str(source) == "digits" and not Path(source).exists():
-            return _load_digits()
-        return _read_path(_find(str(source)), str(source), label_column, task)
+            return replace(_load_digits(), origin="digits")
+        path = _find(str(source))
+        dataset = _read_path(path, str(source), label_column, task)
+        return replace(dataset, origin=str(source) if not Path(source).expanduser().exists() else str(path.resolve()))
     if labels is None:
         raise UsageError("labels must be given with an array of pictures, got none. Pass labels=.")
     return build_dataset({"train": (source, labels)}, name=name, task=task)

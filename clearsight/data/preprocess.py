@@ -61,6 +61,22 @@ class Preprocess:
             f"{'x'.join(map(str, images.shape[1:]))}. Resize them."
         )
 
+    def check_range(self, images: NDArray[Any]) -> None:
+        """Refuse pictures in plainly other units than those trained on: bytes for 0..1, or 0..1 for bytes.
+
+        Raises:
+            DataError: values beyond twice the range, or floats within 0..1 where the range is 16 or more.
+        """
+        if self.height == 1:  # rows of features have no common range
+            return
+        low, high = float(images.min()), float(images.max())
+        span = self.high - self.low
+        small = images.dtype.kind == "f" and self.low == 0 and self.high >= 16 and 0 < high <= 1
+        if small or high > self.high + span or low < self.low - span:
+            raise DataError(
+                f"pictures must have values in {self.low:g}..{self.high:g}, as in training, got {low:g}..{high:g}. Rescale them."
+            )
+
     def apply(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Network inputs, float32 (N, inputs), of stored pictures (N, H, W, C)."""
         return self.check_shape(images).astype(np.float32) * self.scale + self.offset
@@ -117,7 +133,7 @@ def fit_preprocess(dataset: Dataset, rows: NDArray[np.int64], *, scaling: str = 
         if height > 1:  # pictures: one mean and deviation a channel
             mean, square = (np.tile(m.reshape(-1, channels).mean(axis=0), height * width) for m in (mean, square))
         std = np.sqrt(np.maximum(square - mean * mean, 0))
-        std[std < 1e-7 * max(abs(low), abs(high), 1e-30)] = 1  # a constant input becomes 0, not NaN
+        std[std <= 1e-7 * np.sqrt(square)] = 1  # an input that is constant, for its own size, becomes 0 and not NaN
         scale, offset = 1 / std, -mean / std
     if not (np.isfinite(scale.astype(np.float32)).all() and np.isfinite(offset.astype(np.float32)).all()):
         raise DataError(f"pixels must span a range that float32 can scale, got {low}..{high}. Rescale them first.")

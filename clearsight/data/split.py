@@ -30,8 +30,13 @@ class Split:
         return {name: rows for name, rows in parts.items() if len(rows)}
 
 
-def _draw(labels: NDArray[np.generic], rows: Rows, fraction: float, rng: np.random.Generator) -> tuple[Rows, Rows]:
-    """(rest, drawn): a `fraction` of `rows`, each class in proportion, rounded so that the total is right."""
+def _draw(
+    labels: NDArray[np.generic], rows: Rows, fraction: float, shuffle: bool, rng: np.random.Generator
+) -> tuple[Rows, Rows]:
+    """(rest, drawn): a `fraction` of `rows`, each class in proportion, rounded so that the total is right.
+
+    Drawn at random, or without `shuffle` from the end of each class.
+    """
     if fraction == 0 or len(rows) == 0:
         return rows, rows[:0]
     groups = [rows[labels[rows] == k] for k in np.unique(labels[rows])]
@@ -40,7 +45,9 @@ def _draw(labels: NDArray[np.generic], rows: Rows, fraction: float, rng: np.rand
     missing = round(exact.sum()) - counts.sum()
     for k in np.argsort(-(exact - counts), kind="stable")[:missing]:
         counts[k] += 1
-    drawn = np.concatenate([rng.permutation(g)[:n] for g, n in zip(groups, counts, strict=True)])
+    drawn = np.concatenate(
+        [(rng.permutation(g) if shuffle else g[::-1])[:n] for g, n in zip(groups, counts, strict=True)]
+    )
     drawn.sort()
     return np.setdiff1d(rows, drawn, assume_unique=True), drawn
 
@@ -114,17 +121,12 @@ def split_data(
         train, valid, test = _by_count(labels, train, counts, shuffle, rng)
     else:
         if len(test) == 0:
-            train, test = _draw(labels, train, test_fraction, rng) if shuffle else _tail(train, test_fraction)
+            train, test = _draw(labels, train, test_fraction, shuffle, rng)
         if len(valid) == 0:
-            train, valid = _draw(labels, train, valid_fraction, rng) if shuffle else _tail(train, valid_fraction)
+            train, valid = _draw(labels, train, valid_fraction, shuffle, rng)
     if len(train) == 0:
         raise DataError(f"training must keep at least one row, got {len(dataset)} rows in all. Lower the fractions.")
     used = np.zeros(len(dataset), bool)
     for part in (train, valid, test):
         used[part] = True
     return Split(train, valid, test, np.flatnonzero(~used))
-
-
-def _tail(rows: Rows, fraction: float) -> tuple[Rows, Rows]:
-    keep = len(rows) - round(len(rows) * fraction)
-    return rows[:keep], rows[keep:]

@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from clearsight.dense.primitives import compiled, exp, mix, transpose
+from clearsight.dense.primitives import exp, mix, transpose
 from clearsight.dense.product import LANES, multiply
 from clearsight.dense.recipe import OPTIMIZERS, Recipe
 from clearsight.dense.reference import LEAK
@@ -54,7 +54,7 @@ class Rule(NamedTuple):
     decay: float
 
 
-@compiled()
+@njit(nogil=True)
 def _gather(inputs, rows, scale, offset, x):  # type: ignore[no-untyped-def]
     """x = inputs[rows] * scale + offset, exactly as NumPy rounds it (so: no contraction to fused operations here)."""
     real = x.dtype.type
@@ -64,7 +64,7 @@ def _gather(inputs, rows, scale, offset, x):  # type: ignore[no-untyped-def]
             x[i, j] = real(row[j]) * scale[j] + offset[j]
 
 
-@compiled(fastmath={"contract", "reassoc"}, error_model="numpy")
+@njit(nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy")
 def _activate(z, b, bias, activation, slope, dropout, seed, step, layer):  # type: ignore[no-untyped-def]
     """A = f(Z + b) in place of Z, and slope = f'(Z + b); both times the dropout mask."""
     real = z.dtype.type
@@ -95,6 +95,9 @@ def _activate(z, b, bias, activation, slope, dropout, seed, step, layer):  # typ
     elif activation == TANH:
         for i in range(z.size):
             a = one - real(2) / (one + exp(real(2) * z[i]))
+            square = z[i] * z[i]
+            near = z[i] * (one - square * (real(1 / 3) - square * real(2 / 15)))  # where the difference above cancels
+            a = near if square < real(4e-4) else a
             z[i] = a
             slope[i] = one - a * a
     elif activation == GELU:
@@ -114,7 +117,7 @@ def _activate(z, b, bias, activation, slope, dropout, seed, step, layer):  # typ
             slope[i] *= mask
 
 
-@compiled(fastmath={"contract", "reassoc"}, error_model="numpy")
+@njit(nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy")
 def _loss_and_delta(z, b, bias, labels, targets, rows, class_weights, rule):  # type: ignore[no-untyped-def]
     """D_L in place of the logits; returns the mean loss and how many rows are right."""
     real = z.dtype.type
@@ -163,7 +166,7 @@ def _loss_and_delta(z, b, bias, labels, targets, rows, class_weights, rule):  # 
     return loss / total, hits
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@njit(nogil=True, fastmath={"contract", "reassoc"})
 def _penalise(w, g, l1, l2):  # type: ignore[no-untyped-def]
     """g += l1 sign(w) + l2 w"""
     zero, l1, l2 = w.dtype.type(0), w.dtype.type(l1), w.dtype.type(l2)
@@ -172,7 +175,7 @@ def _penalise(w, g, l1, l2):  # type: ignore[no-untyped-def]
         g[i] += sign + l2 * w[i]
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@njit(nogil=True, fastmath={"contract", "reassoc"})
 def _square_sum(g):  # type: ignore[no-untyped-def]
     total = 0.0
     for i in range(g.size):
@@ -180,7 +183,7 @@ def _square_sum(g):  # type: ignore[no-untyped-def]
     return total
 
 
-@compiled(fastmath={"contract", "reassoc"}, error_model="numpy")
+@njit(nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy")
 def _update(w, g, slots, at, rule, decay, lr, step):  # type: ignore[no-untyped-def]
     """One optimiser step on a run of parameters that starts at `at` of the flat vector."""
     real = w.dtype.type
@@ -218,13 +221,13 @@ def _update(w, g, slots, at, rule, decay, lr, step):  # type: ignore[no-untyped-
             w[i] -= rate * (m[i] * grow1) / (math.sqrt(v[i] * grow2) + eps)
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@njit(nogil=True, fastmath={"contract", "reassoc"})
 def _scale_by(a, b):  # type: ignore[no-untyped-def]
     for i in range(a.size):
         a[i] *= b[i]
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@njit(nogil=True, fastmath={"contract", "reassoc"})
 def _sum_biases(delta, g, bias):  # type: ignore[no-untyped-def]
     """dC/db: over the rows, and over the units too where they share one number."""
     rows, units = delta.shape
@@ -248,7 +251,7 @@ def _build_train(sources: int) -> Any:
         room_at = np.zeros(layers + 2, np.int64)  # where each layer's outputs start in the workspace
         widest = 0
         for layer in range(layers + 1):
-            room_at[layer + 1] = room_at[layer] + net.sizes[layer] * batch_size
+            room_at[layer + 1] = room_at[layer] + net.sizes[layer] * min(batch_size, len(order))
         for layer in range(1, layers):
             widest = max(widest, net.sizes[layer] * net.sizes[layer + 1])
         size = room_at[layers + 1] + LANES  # products read whole vectors, so every array has some room behind it
@@ -273,7 +276,9 @@ def _build_train(sources: int) -> Any:
                 flat = target[room_at[layer + 1] : room_at[layer + 1] + count * units]
                 multiply(
                     room[room_at[layer] :], fan_in, 1, params[net.weights_at[layer] :], units, flat, units,
-                    count, fan_in, units, False,
+                    count,
+                    fan_in,
+                    units,
                 )  # fmt: skip
                 z = flat.reshape((count, units))
                 if layer < layers - 1:
@@ -291,13 +296,13 @@ def _build_train(sources: int) -> Any:
                 at, biases_at, end = net.weights_at[layer], net.biases_at[layer], net.weights_at[layer + 1]
                 delta = deltas[room_at[layer + 1] :]
                 w, g = params[at:biases_at], grad[at:biases_at]
-                multiply(room[room_at[layer] :], 1, fan_in, delta, units, g, units, fan_in, count, units, False)
+                multiply(room[room_at[layer] :], 1, fan_in, delta, units, g, units, fan_in, count, units)
                 if net.bias != NONE:
                     _sum_biases(delta[: count * units].reshape((count, units)), grad[biases_at:end], net.bias)
                 if layer > 0:
                     before = deltas[room_at[layer] : room_at[layer] + count * fan_in]
                     transpose(w, fan_in, units, turned)
-                    multiply(delta, units, 1, turned, fan_in, before, fan_in, count, units, fan_in, False)
+                    multiply(delta, units, 1, turned, fan_in, before, fan_in, count, units, fan_in)
                     _scale_by(before, slopes[room_at[layer] : room_at[layer] + count * fan_in])
                 if rule.l1 > 0 or rule.l2 > 0:
                     _penalise(w, g, rule.l1, rule.l2)
@@ -318,7 +323,8 @@ def _build_train(sources: int) -> Any:
 
 def _hash_sources() -> int:
     """A number that changes with any source the compiled code comes from."""
-    texts = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    folder = Path(__file__).parent
+    texts = [path.read_bytes() for path in (*sorted(folder.glob("*.py")), folder.parent / "models" / "mlp.py")]
     return int.from_bytes(hashlib.sha256(b"".join(texts)).digest()[:6], "big")
 
 

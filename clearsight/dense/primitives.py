@@ -1,17 +1,11 @@
 """What the kernel needs and Numba lacks: an exp that vectorises, a hash, a transpose that stays in the cache."""
 
 import math
-from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
-
-
-def compiled(**options: Any) -> Any:
-    """`njit` for functions that only compiled code calls: without the entrances from Python and C it compiles faster."""
-    return njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)
 
 
 @intrinsic
@@ -52,7 +46,7 @@ def _exp_overload(x):  # type: ignore[no-untyped-def]
     return exp32
 
 
-@compiled()
+@njit(nogil=True)
 def mix(x):  # type: ignore[no-untyped-def]
     """The finaliser of SplitMix64, as in `reference`."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
@@ -61,7 +55,7 @@ def mix(x):  # type: ignore[no-untyped-def]
     return x ^ (x >> np.uint64(31))
 
 
-@compiled()
+@njit(nogil=True)
 def transpose(w, fan_in, units, out):  # type: ignore[no-untyped-def]
     """W (fan_in, units) as (units, fan_in) in the flat `out`, by squares of 16."""
     for i in range(0, fan_in, 16):

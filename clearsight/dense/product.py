@@ -10,11 +10,9 @@ Geijn 2008, "Anatomy of high-performance matrix multiplication", its inner kerne
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
-
-from clearsight.dense.primitives import compiled
 
 LANES = 16  # elements a vector; LLVM splits them where the machine's are narrower
 ROWS, VECTORS = 6, 4
@@ -119,9 +117,9 @@ _tile_1_1, _tile_1_2, _tile_1_3, _tile_1_4 = (_make_tile(1, v) for v in range(1,
 _tile_6_1, _tile_6_2, _tile_6_3, _tile_6_4 = (_make_tile(6, v) for v in range(1, 5))
 
 
-@compiled()
-def multiply(a, a_row, a_k, b, b_k, c, c_row, rows, depth, columns, add):  # type: ignore[no-untyped-def]
-    """C (rows, columns) = A (rows, depth) B (depth, columns), or C += where `add`.
+@njit(nogil=True)
+def multiply(a, a_row, a_k, b, b_k, c, c_row, rows, depth, columns):  # type: ignore[no-untyped-def]
+    """C (rows, columns) = A (rows, depth) B (depth, columns).
 
     Args:
         a, b, c: contiguous arrays of one dtype, read from their first element; b with 15 readable elements behind it.
@@ -129,7 +127,7 @@ def multiply(a, a_row, a_k, b, b_k, c, c_row, rows, depth, columns, add):  # typ
     """
     for k in range(0, depth, BLOCK):
         part = min(BLOCK, depth - k)
-        more = add or k > 0
+        more = k > 0
         for j in range(0, columns, VECTORS * LANES):
             width = min(VECTORS * LANES, columns - j)
             vectors = (width + LANES - 1) // LANES

@@ -194,11 +194,6 @@ def backward(net: MLP, params: Array, outputs: list[Array], slopes: list[Array],
     return grad
 
 
-def penalty(net: MLP, params: Array, recipe: Recipe) -> float:
-    """l1 |w| + l2 / 2 w^2, summed over all weights (biases are free)."""
-    return sum(recipe.l1 * float(np.abs(w).sum()) + recipe.l2 / 2 * float((w * w).sum()) for w, _ in net.layers(params))
-
-
 def gradient(
     net: MLP,
     params: Array,

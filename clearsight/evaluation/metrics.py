@@ -26,6 +26,7 @@ class Evaluation:
     """How a model did on one split.
 
     Args:
+        split: which rows were judged: `train`, `valid`, `test` or `all`.
         n: rows. accuracy: share of right answers, with its 95 % Wilson interval `low, high`.
         loss: mean cross-entropy in nats. confusion: (K, K) counts, rows true, columns predicted.
         classes: one `ClassMetrics` a class.
@@ -42,6 +43,7 @@ class Evaluation:
     classes: tuple[ClassMetrics, ...] = ()
     mae: float | None = None
     r2: float | None = None
+    split: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; what does not apply is left out."""

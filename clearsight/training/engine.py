@@ -85,9 +85,10 @@ class DenseEngine:
                 f"the first layer must have {preprocess.num_inputs} units, one a pixel value, got {net.sizes[0]}. "
                 "Correct the layers."
             )
-        if recipe.loss == "cross_entropy" and labels.max(initial=0) >= net.sizes[-1]:
+        if recipe.loss == "cross_entropy" and not 0 <= labels.min() <= labels.max() < net.sizes[-1]:
             raise UsageError(
-                f"the last layer must have a unit for each class, got {net.sizes[-1]} for label {labels.max()}. Widen it."
+                f"labels must lie in [0, {net.sizes[-1]}), a unit of the last layer each, got {labels.min()} to {labels.max()}. "
+                "Correct the labels or the layers."
             )
         if recipe.class_weights and len(recipe.class_weights) != net.sizes[-1]:
             raise UsageError(

@@ -50,6 +50,7 @@ class _Place:
     epoch: int = 0
     batch: int = 0
     hits: int = 0
+    seconds: float = 0.0  # spent on the epoch under way, saves left out
     wait: int = 0
     best_epoch: int = 0
     best_value: float | None = None
@@ -108,17 +109,17 @@ def fit(
         monitor: `valid_loss`, `valid_accuracy` or `train_loss`.
         target_mean, target_std: of regression targets, in whose units the loss is.
         checkpoints: folder for checkpoints; None for none.
-        checkpoint_steps: save after so many steps; 0 to go by `checkpoint_seconds`, at an epoch's end.
+        checkpoint_steps: save after so many steps; 0 to go by `checkpoint_seconds`.
         weight_history: keep the parameters of every epoch.
         resume: go on from the newest checkpoint, if there is one.
         note: told of damaged checkpoints and the like.
 
     Raises:
-        Interrupted: SIGINT or SIGTERM came; a checkpoint was saved.
+        Interrupted: SIGINT or SIGTERM came; a checkpoint was saved. (Without checkpoints signals are left alone.)
         RunError: a checkpoint could not be written or read.
         UsageError: options that do not go together.
     """
-    _check(monitor, patience, epochs, batch_size, len(valid_rows))
+    check_stopping(patience=patience, monitor=monitor, num_valid=len(valid_rows), regression=labels.dtype.kind == "f")
     steps = -(-len(train_rows) // batch_size)
     place, history = _Place(), History(steps)
     if resume and checkpoints and (found := load_checkpoint(checkpoints)):
@@ -130,80 +131,81 @@ def fit(
         history.weights.append(engine.state()["params"])
     if place.good is None:
         place.good = engine.state()
-    status, chunk, saved_at = "finished", 1, time.monotonic()
+    chunk, saved_at = 1, time.monotonic()
 
-    def save() -> None:
-        if checkpoints:
+    def pause(done: int) -> None:
+        """After `done` steps: save if it is time, and stop if that was asked for."""
+        nonlocal saved_at
+        late = done % checkpoint_steps == 0 if checkpoint_steps else time.monotonic() - saved_at > checkpoint_seconds
+        if checkpoints and (late or stop.received is not None):
             tensors, meta = _pack(engine, place, history)
-            save_checkpoint(checkpoints, step=place.epoch * steps + place.batch, tensors=tensors, meta=meta)
+            save_checkpoint(checkpoints, step=done, tensors=tensors, meta=meta)
+            saved_at = time.monotonic()
+        if stop.received is not None:
+            raise Interrupted(f"stopped on request after step {done}.", stop.exit_code)
 
-    with StopSignals() as stop:
+    with StopSignals(enabled=checkpoints is not None) as stop:
         progress.start(epochs=epochs, steps=epochs * steps, done=place.epoch * steps + place.batch)
         try:
             while place.epoch < epochs and not _exhausted(place, patience):
-                began, order = (
-                    time.perf_counter(),
-                    epoch_order(train_rows, seed=seed, epoch=place.epoch, shuffle=shuffle),
-                )
+                order = epoch_order(train_rows, seed=seed, epoch=place.epoch, shuffle=shuffle)
                 while place.batch < steps:
                     size = min(chunk, steps - place.batch)
                     at = place.epoch * steps + place.batch
                     if checkpoint_steps:
                         size = min(size, checkpoint_steps - at % checkpoint_steps)
-                    tick = time.perf_counter()
+                    began = time.perf_counter()
                     rates = lrs[at : at + size]
                     losses, hits = engine.train_steps(order, first_batch=place.batch, first_step=at, lrs=rates)
-                    chunk = max(1, min(steps, int(size * _CHUNK_SECONDS / max(time.perf_counter() - tick, 1e-6))))
+                    spent = time.perf_counter() - began
+                    chunk = max(1, min(steps, int(size * _CHUNK_SECONDS / max(spent, 1e-6))))
                     history.losses.append(losses)
                     history.lrs.append(rates[: len(losses)])
                     if not np.isfinite(losses[-1]):
                         return _diverge(engine, place, history)
-                    place.batch, place.hits = place.batch + size, place.hits + hits
+                    place.batch, place.hits, place.seconds = (
+                        place.batch + size,
+                        place.hits + hits,
+                        place.seconds + spent,
+                    )
                     progress.advance(size, epoch=place.epoch + 1, loss=float(losses[-1]))
                     if place.batch < steps:
-                        if checkpoint_steps and (at + size) % checkpoint_steps == 0:
-                            save()
-                        if stop.received is not None:
-                            _interrupt(save, stop, place, steps, bool(checkpoints))
+                        pause(at + size)
                 if not engine.is_finite():
                     return _diverge(engine, place, history)
                 row = _end_epoch(engine, place, history, labels, train_rows, valid_rows, target_mean, target_std)
-                row["seconds"] = time.perf_counter() - began
                 if weight_history:
                     history.weights.append(engine.state()["params"])
                 _judge(engine, place, row, patience, monitor)
                 progress.end_epoch(row)
-                due = (
-                    place.epoch * steps % checkpoint_steps == 0
-                    if checkpoint_steps
-                    else time.monotonic() - saved_at > checkpoint_seconds
-                )
-                if due:
-                    save()
-                    saved_at = time.monotonic()
-                if stop.received is not None:
-                    _interrupt(save, stop, place, steps, bool(checkpoints))
+                pause(place.epoch * steps)
         finally:
             progress.close()
-    if _exhausted(place, patience):
-        status = "stopped early"
+    status = "stopped early" if _exhausted(place, patience) else "finished"
     if patience is not None and place.best is not None:
         engine.load_state(place.best)
         return FitResult(status, place.best_epoch, history)
     return FitResult(status, place.epoch, history)
 
 
-def _check(monitor: str, patience: int | None, epochs: int, batch_size: int, num_valid: int) -> None:
-    if epochs < 1 or batch_size < 1:
-        raise UsageError(
-            f"epochs and batch_size must be 1 or more, got {epochs} and {batch_size}. Choose larger numbers."
-        )
+def check_stopping(*, patience: int | None, monitor: str, num_valid: int, regression: bool) -> None:
+    """Refuse a `patience` that has nothing to watch.
+
+    Raises:
+        UsageError: it is below 1, or `monitor` is unknown or does not exist for this data.
+    """
     if monitor not in MONITORS:
         raise UsageError(f"monitor must be one of {', '.join(MONITORS)}, got {monitor!r}. Choose one of them.")
-    if patience is not None and patience < 1:
+    if patience is None:
+        return
+    if patience < 1:
         raise UsageError(f"patience must be 1 or more, got {patience}. Leave it out to train to the end.")
-    if patience is not None and monitor.startswith("valid") and num_valid == 0:
+    if monitor.startswith("valid") and num_valid == 0:
         raise UsageError(f"patience must have validation rows to watch {monitor}, got none. Set --valid-fraction 0.1.")
+    if monitor == "valid_accuracy" and regression:
+        raise UsageError(
+            "monitor must be valid_loss or train_loss for regression, got valid_accuracy. Choose one of them."
+        )
 
 
 def _exhausted(place: _Place, patience: int | None) -> bool:
@@ -212,22 +214,16 @@ def _exhausted(place: _Place, patience: int | None) -> bool:
 
 def _diverge(engine: Engine, place: _Place, history: History) -> FitResult:
     """Go back to the last good weights and say what happened."""
-    assert place.good is not None
-    engine.load_state(place.good)
+    state, epoch = (place.best, place.best_epoch) if place.best is not None else (place.good, place.good_epoch)
+    assert state is not None
+    engine.load_state(state)
     loss, lr, step = history.losses[-1][-1], history.lrs[-1][-1], len(history.step_losses) - 1
     what = f"loss must stay finite, got {loss}" if not np.isfinite(loss) else "weights must stay finite, got NaN or inf"
     problem = (
         f"{what} at step {step} (epoch {place.epoch + 1}, lr {lr:g}). "
-        f"Kept the weights of epoch {place.good_epoch}; try a tenth of the learning rate."
+        f"Kept the weights of epoch {epoch}; try a tenth of the learning rate."
     )
-    return FitResult("diverged", place.good_epoch, history, problem)
-
-
-def _interrupt(save: Callable[[], None], stop: StopSignals, place: _Place, steps: int, saved: bool) -> None:
-    save()
-    done = f"stopped on request after step {place.epoch * steps + place.batch}"
-    what = "Saved; go on with --resume." if saved else "Nothing was saved, as no run directory was asked for."
-    raise Interrupted(f"{done}. {what}", stop.exit_code)
+    return FitResult("diverged", epoch, history, problem)
 
 
 def _end_epoch(
@@ -241,6 +237,7 @@ def _end_epoch(
     std: float,
 ) -> dict[str, Any]:
     """Validate, add the epoch's row to the history, and move on to the next epoch."""
+    began = time.perf_counter()
     losses = history.last_losses(history.steps_per_epoch)
     regression = labels.dtype.kind == "f"
     row: dict[str, Any] = {
@@ -256,8 +253,9 @@ def _end_epoch(
         logits = engine.logits(valid_rows)
         row["valid_loss"] = mean_loss(logits, labels[valid_rows], mean=mean, std=std)
         row["valid_accuracy"] = accuracy(logits, labels[valid_rows])
+    row["seconds"] = place.seconds + time.perf_counter() - began
     history.epochs.append(row)
-    place.epoch, place.batch, place.hits = place.epoch + 1, 0, 0
+    place.epoch, place.batch, place.hits, place.seconds = place.epoch + 1, 0, 0, 0.0
     return row
 
 
@@ -267,9 +265,7 @@ def _judge(engine: Engine, place: _Place, row: dict[str, Any], patience: int | N
     if patience is None:
         return
     value = row[monitor]
-    if value is None:
-        raise UsageError(f"monitor must be valid_loss or train_loss for regression, got {monitor}. Choose one of them.")
-    if place.best_value is None or MONITORS[monitor] * (value - place.best_value) > 0:
+    if np.isfinite(value) and (place.best_value is None or MONITORS[monitor] * (value - place.best_value) > 0):
         place.best_value, place.best_epoch, place.best, place.wait = value, place.epoch, place.good, 0
     else:
         place.wait += 1
@@ -282,7 +278,7 @@ def _pack(engine: Engine, place: _Place, history: History) -> tuple[Tensors, dic
     tensors |= {"history.losses": history.step_losses, "history.lrs": history.step_lrs}
     if history.weights:
         tensors["history.weights"] = np.stack(history.weights)
-    counts = ("epoch", "batch", "hits", "wait", "best_epoch", "best_value", "good_epoch")
+    counts = ("epoch", "batch", "hits", "seconds", "wait", "best_epoch", "best_value", "good_epoch")
     return tensors, {"place": {k: getattr(place, k) for k in counts}, "epochs": history.epochs}
 
 

@@ -89,8 +89,8 @@ def learning_rates(
     if schedule == "step":
         rates = lr * step_gamma ** np.floor(epoch / step_epochs)
     else:
-        last = (epochs - 1) * steps_per_epoch if unit == "epoch" else total - 1
-        rates = lr * _CURVES[schedule](at / max(last, 1))
+        last = max(total - 1, 1) if schedule == "one-cycle" else total  # cosine and linear would reach 0 after the end
+        rates = lr * _CURVES[schedule](at / last)
     warmup = warmup_epochs * steps_per_epoch
     if warmup > 1:  # a shorter one ends within the first step
         done = (at + (steps_per_epoch if unit == "epoch" else 1)) / warmup

@@ -7,17 +7,18 @@ from typing import Any
 
 
 class StopSignals:
-    """While entered from the main thread, the first SIGINT or SIGTERM sets `received`; a second SIGINT stops at once.
+    """While entered, the first SIGINT or SIGTERM sets `received`; a second SIGINT stops at once.
 
-    In any other thread it does nothing, because Python delivers signals to the main thread only.
+    Not `enabled`, or in any other than the main thread, it does nothing, because Python delivers signals to the main thread only.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, enabled: bool = True) -> None:
+        self._enabled = enabled
         self.received: int | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
-        if threading.current_thread() is threading.main_thread():
+        if self._enabled and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._note)
         return self

@@ -1,0 +1,30 @@
+"""Our own matrix product equals NumPy's at every size around its tiles, reads no NaN behind B into C, and writes only C."""
+
+import numpy as np
+import pytest
+
+from clearsight.dense.product import BLOCK, LANES, multiply
+
+ROWS = (1, 5, 6, 7, 13)
+COLUMNS = (1, 15, 16, 17, 50, 64, 65, 130)
+DEPTHS = (1, 2, 33, BLOCK, BLOCK + 1, 2 * BLOCK + 3)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_product_equals_numpys(columns, transposed, dtype):
+    rng = np.random.default_rng(columns)
+    for rows in ROWS:
+        for depth in DEPTHS:
+            a = rng.normal(size=(depth, rows) if transposed else (rows, depth)).astype(dtype)
+            b = rng.normal(size=(depth, columns)).astype(dtype)
+            behind_b = np.concatenate([b.ravel(), np.full(LANES, np.nan, dtype)])
+            c = np.full(rows * columns + 2 * LANES, 7, dtype)
+            steps = (1, rows) if transposed else (depth, 1)
+            multiply(a.ravel(), *steps, behind_b, columns, c[LANES:-LANES], columns, rows, depth, columns)
+            expected = (a.T if transposed else a).astype(np.float64) @ b.astype(np.float64)
+            tolerance = {"rtol": 1e-4, "atol": 2e-4} if dtype == np.float32 else {"rtol": 1e-10, "atol": 1e-10}
+            np.testing.assert_allclose(c[LANES:-LANES].reshape(rows, columns), expected, **tolerance)
+            assert (c[:LANES] == 7).all()
+            assert (c[-LANES:] == 7).all()
