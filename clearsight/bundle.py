@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clearsight import __version__
 from clearsight.archive import DESCRIPTION, TENSORS, pack_tensors, pack_zip, parse_json, parse_tensors, read_members
+from clearsight.config import Scaling
 from clearsight.data.dataset import check_images
 from clearsight.data.pictures import read_picture
-from clearsight.data.preprocess import Preprocess, Scaling
+from clearsight.data.preprocess import Preprocess
 from clearsight.dense.reference import softmax
 from clearsight.errors import ModelFileError, UsageError
 from clearsight.models.mlp import MLP

@@ -13,9 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clearsight.errors import UsageError
 
+# Every name that a choice can take; the parts that carry the choices out import these.
 Activation = Literal["relu", "leaky_relu", "sigmoid", "tanh", "gelu", "identity"]
+Bias = Literal["unit", "shared", "none"]
 Init = Literal["auto", "normal", "uniform", "xavier", "he", "orthogonal", "zeros"]
 Optimizer = Literal["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw"]
+Reduction = Literal["mean", "sum"]
+Schedule = Literal["constant", "step", "cosine", "one-cycle", "linear"]
+Scaling = Literal["unit", "symmetric", "standardize", "mean-image", "none"]
 DEFAULT_LR = {"sgd": 0.1, "momentum": 0.05, "nesterov": 0.05, "rmsprop": 0.001, "adam": 0.001, "adamw": 0.001}
 
 
@@ -44,7 +49,7 @@ class DataConfig(_Section):
 class PreprocessConfig(_Section):
     """From stored pixels to inputs."""
 
-    scale: Literal["unit", "symmetric", "standardize", "mean-image", "none"] = Field(
+    scale: Scaling = Field(
         "unit", description="0..1, -1..1, mean 0 and deviation 1, minus the mean picture, or as stored."
     )
 
@@ -57,7 +62,7 @@ class ModelConfig(_Section):
     outputs: int | None = Field(None, ge=1, description="Classes the data must have; refuse other data.")
     hidden: tuple[int, ...] = Field((128,), description="Units of each hidden layer; [] for none.")
     activation: Activation | tuple[Activation, ...] = Field("relu", description="Of all hidden layers, or one each.")
-    bias: Literal["unit", "shared", "none"] = Field("unit", description="A bias a unit, one a layer, or none.")
+    bias: Bias = Field("unit", description="A bias a unit, one a layer, or none.")
     init: Init = Field("auto", description="First weights; auto is he for the relu family and gelu, else xavier.")
     init_std: float = Field(0.1, ge=0, description="Standard deviation of normal and uniform.")
     bias_init: Literal["zeros", "normal"] = Field("zeros", description="First biases; normal uses init_std.")
@@ -79,14 +84,12 @@ class TrainConfig(_Section):
     beta1: float = Field(0.9, ge=0, lt=1, description="Of adam and adamw.")
     beta2: float = Field(0.999, ge=0, lt=1, description="Of adam and adamw.")
     eps: float = Field(1e-8, ge=0, description="Of rmsprop, adam and adamw.")
-    schedule: Literal["constant", "step", "cosine", "one-cycle", "linear"] = Field(
-        "constant", description="How the learning rate changes over the run."
-    )
+    schedule: Schedule = Field("constant", description="How the learning rate changes over the run.")
     schedule_unit: Literal["step", "epoch"] = Field("step", description="Change the rate each step or each epoch.")
     warmup_epochs: float = Field(0.0, ge=0, description="First epochs in which the rate also grows from near 0.")
     step_epochs: int = Field(10, ge=1, description="Of schedule step: epochs between drops.")
     step_gamma: float = Field(0.1, gt=0, le=1, description="Of schedule step: factor of a drop.")
-    reduction: Literal["mean", "sum"] = Field("mean", description="Average or sum the gradient over a batch.")
+    reduction: Reduction = Field("mean", description="Average or sum the gradient over a batch.")
     l1: float = Field(0.0, ge=0, description="Penalty l1 |w|, in the gradient.")
     l2: float = Field(0.0, ge=0, description="Penalty l2/2 w^2, in the gradient.")
     weight_decay: float | None = Field(None, ge=0, description="Decoupled decay; by default 0.01 for adamw, else 0.")

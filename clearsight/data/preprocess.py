@@ -5,15 +5,15 @@ only agree. It must not know networks or files.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.config import Scaling
 from clearsight.data.dataset import Dataset
 from clearsight.errors import DataError, UsageError
 
-Scaling = Literal["unit", "symmetric", "standardize", "mean-image", "none"]
 SCALINGS: tuple[str, ...] = get_args(Scaling)
 _CHUNK = 4096
 

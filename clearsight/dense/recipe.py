@@ -4,16 +4,13 @@ It must not know data sets, epochs or files.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import get_args
 
+from clearsight.config import Optimizer, Reduction
 from clearsight.errors import UsageError
 
-Optimizer = Literal["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw"]
-Loss = Literal["cross_entropy", "squared_error"]
-Reduction = Literal["mean", "sum"]
-
 OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
-LOSSES: tuple[str, ...] = get_args(Loss)
+LOSSES = ("cross_entropy", "squared_error")
 REDUCTIONS: tuple[str, ...] = get_args(Reduction)
 
 _DEFAULT_DECAY = {"adamw": 0.01}

@@ -4,19 +4,16 @@ It must not know how the network is trained, nor what the numbers mean.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from numpy.typing import NDArray
 
+from clearsight.config import Activation, Bias
 from clearsight.errors import UsageError
-
-Activation = Literal["relu", "leaky_relu", "sigmoid", "tanh", "gelu", "identity"]
-Bias = Literal["unit", "shared", "none"]
-Output = Literal["softmax", "identity"]
 
 ACTIVATIONS: tuple[str, ...] = get_args(Activation)
 BIASES: tuple[str, ...] = get_args(Bias)
-OUTPUTS: tuple[str, ...] = get_args(Output)
+OUTPUTS = ("softmax", "identity")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,9 @@ class History:
         losses: mean loss of each batch before its update, one array a training call.
         lrs: learning rate of each batch, likewise.
         epochs: one row an epoch: `epoch` (from 1), `lr` (of its last step), `train_loss` and `train_accuracy` (means over
-            the epoch's batches as they came, with dropout on), `valid_loss`, `valid_accuracy` (afterwards; None without a
-            validation split, accuracies None for regression), `seconds` (training and validation).
+            the epoch's batches as they came, with dropout, label smoothing and class weights on, so not the same measure as
+            the next two), `valid_loss`, `valid_accuracy` (plain, afterwards; None without a validation split, accuracies
+            None for regression), `seconds` (training and validation).
         weights: the parameter vector after each epoch, the first one before training; empty unless asked for.
     """
 

@@ -1,14 +1,14 @@
 """Learning rate of every step of a run, worked out before it starts. It must not know engines or data."""
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.config import Schedule
 from clearsight.errors import UsageError
 
-Schedule = Literal["constant", "step", "cosine", "one-cycle", "linear"]
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
 Curve = NDArray[np.float64]
 
