@@ -123,7 +123,7 @@ class Bundle:
         """Picture files as the stored pixels that this model takes, (n, H, W, C)."""
         return np.stack([read_picture(path, self.preprocess) for path in paths])
 
-    def save(self, path: Path, *, examples: NDArray[Any]) -> None:
+    def save(self, path: str | Path, *, examples: NDArray[Any]) -> None:
         """Write a `.clearsight` zip, whole or not at all; with a folder's path (no suffix), a folder of the two files.
 
         Args:
@@ -133,6 +133,7 @@ class Bundle:
         Raises:
             OSError: the disk is full or the place not writable; what stood there before is intact.
         """
+        path = Path(path)
         size = (-1, self.preprocess.height, self.preprocess.width, self.preprocess.channels)
         shown = self.preprocess.check_shape(check_images(examples[:_SELF_TEST_ROWS])[0]).reshape(size)
         tensors: dict[str, NDArray[Any]] = {

@@ -7,7 +7,7 @@ import difflib
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -60,7 +60,9 @@ class ModelConfig(_Section):
     family: Literal["mlp"] = Field("mlp", description="Kind of network.")
     inputs: int | None = Field(None, ge=1, description="Pixel values a picture must have; refuse other data.")
     outputs: int | None = Field(None, ge=1, description="Classes the data must have; refuse other data.")
-    hidden: tuple[int, ...] = Field((128,), description="Units of each hidden layer; [] for none.")
+    hidden: tuple[Annotated[int, Field(ge=1, le=2**20)], ...] = Field(
+        (128,), description="Units of each hidden layer; [] for none."
+    )
     activation: Activation | tuple[Activation, ...] = Field("relu", description="Of all hidden layers, or one each.")
     bias: Bias = Field("unit", description="A bias a unit, one a layer, or none.")
     init: Init = Field("auto", description="First weights; auto is he for the relu family and gelu, else xavier.")
@@ -74,8 +76,8 @@ class TrainConfig(_Section):
     engine: Literal["auto", "dense", "reference"] = Field(
         "auto", description="auto is dense; reference is the NumPy textbook."
     )
-    epochs: int = Field(20, ge=1, description="Passes over the training rows.")
-    batch_size: int = Field(32, ge=1, description="Rows a step; the last batch of an epoch may be short.")
+    epochs: int = Field(20, ge=1, le=10**9, description="Passes over the training rows.")
+    batch_size: int = Field(32, ge=1, le=2**31, description="Rows a step; the last batch of an epoch may be short.")
     shuffle: bool = Field(True, description="A new order each epoch.")
     optimizer: Optimizer = Field("adam", description="How a gradient moves the weights.")
     lr: float | None = Field(None, ge=0, description=f"Largest learning rate; by default {DEFAULT_LR}.")
@@ -170,9 +172,15 @@ def build_config(values: dict[str, Any], *, where: str = "the configuration") ->
         if first["type"] == "extra_forbidden":
             near = _find_near(location[-1])
             advice = f"Did you mean {near}?" if near else "See `clearsight config show`."
-            raise UsageError(f"{where} must hold known keys, got {key!r}. {advice}") from None
+            raise UsageError(f"{where} must hold known keys, got {_shorten(repr(key))}. {advice}") from None
         rule = first["msg"][0].lower() + first["msg"][1:]
-        raise UsageError(f"{key} must be right, got {first['input']!r} in {where}: {rule}. Correct it.") from None
+        raise UsageError(
+            f"{key} must be right, got {_shorten(repr(first['input']))} in {where}: {rule}. Correct it."
+        ) from None
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 _OTHER_NAMES = {
@@ -246,8 +254,9 @@ def parse_setting(text: str) -> dict[str, Any]:
     if not equals or not key.strip():
         raise UsageError(f"--set must be KEY=VALUE, got {text!r}. For example --set train.lr=0.1.")
     try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        table = tomllib.loads(f"value = {value}")
+        parsed = table["value"] if len(table) == 1 else value
+    except (ValueError, RecursionError):
         parsed = value.strip()
     return nest(key.strip(), parsed)
 
@@ -259,7 +268,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
         UsageError: missing, unreadable, or neither TOML nor JSON.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UsageError(f"config must be a readable file, got {path}: {error.strerror}. Check the path.") from None
     except UnicodeDecodeError:
@@ -342,7 +351,10 @@ def render_toml(config: RunConfig) -> str:
     lines = []
     for section, values in config.model_dump(mode="json", exclude_none=True).items():
         lines.append(f"[{section}]")
-        lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+        lines += [
+            f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
+            for key, value in values.items()
+        ]
         lines.append("")
     return "\n".join(lines)
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from clearsight import store
 from clearsight.bundle import Bundle, load
-from clearsight.config import RunConfig, build_config, read_config_file
+from clearsight.config import RunConfig
 from clearsight.data.arrays import read_array
 from clearsight.data.dataset import SPLITS, Dataset, check_images
 from clearsight.data.load import load_data
@@ -89,7 +89,7 @@ def evaluate(
             "or use --split all."
         )
     parts["all"] = np.arange(len(dataset))
-    chosen = split or default
+    chosen = default if split is None else split
     if chosen not in parts:
         raise UsageError(
             f"--split must be one of {', '.join(parts)} for this data, got {chosen!r}. Choose one of them."
@@ -101,10 +101,9 @@ def evaluate(
 
 def _own_config(bundle: Bundle) -> RunConfig | None:
     """The configuration of the run whose directory the model lies in, if it does."""
-    if bundle.path is None or not (bundle.path.parent / store.CONFIG).is_file():
+    if bundle.path is None or not (bundle.path.parent / store.RECORD).is_file():
         return None
-    path = bundle.path.parent / store.CONFIG
-    return build_config(read_config_file(path), where=str(path))
+    return store.read_run_config(bundle.path.parent)
 
 
 def predict_files(bundle: Bundle, paths: list[Path]) -> tuple[list[dict[str, Any]], list[ClearsightError]]:

@@ -20,7 +20,7 @@ from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import Preprocess, fit_preprocess
 from clearsight.data.split import Rows, Split, split_data
 from clearsight.dense.recipe import Recipe
-from clearsight.errors import DivergedError, UsageError
+from clearsight.errors import DivergedError, RunError, UsageError
 from clearsight.evaluation.metrics import Evaluation, evaluate_logits, evaluate_numbers
 from clearsight.models.initialize import initialize
 from clearsight.models.mlp import MLP
@@ -232,6 +232,11 @@ def _warm_up(dtype: np.dtype[Any], note: Note) -> None:
         from clearsight.dense import kernel
 
         kernel.warm_up(dtype)
+    except (ValueError, EOFError, OSError, AttributeError, NotImplementedError) as error:
+        raise RunError(
+            f"the dense engine must compile and be kept in its cache, got: {error}. Delete NUMBA_CACHE_DIR or the __pycache__ of "
+            "clearsight/dense, free space, or use --engine reference."
+        ) from None
     finally:
         timer.cancel()
 
@@ -273,6 +278,10 @@ def resolve_config(
         where = f"{config} with the settings" if settings else str(config)
         layers.append(read_config_file(Path(config)))
     elif config is not None:
+        if not isinstance(config, RunConfig | dict):
+            raise UsageError(
+                f"config must be a RunConfig, a dict or a file, got {type(config).__name__}. Pass one of them."
+            )
         layers.append(config.model_dump(exclude_unset=True) if isinstance(config, RunConfig) else config)
     layers += [nest(homes.get(name, name), value) for name, value in settings.items()]
     return build_config(merge(*layers), where=where)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight import __version__, store
-from clearsight.config import RunConfig, build_config, find_differences, read_config_file, render_toml
+from clearsight.config import RunConfig, find_differences, render_toml
 from clearsight.data.dataset import Dataset
 from clearsight.data.load import load_data
 from clearsight.data.split import Rows
@@ -60,6 +60,8 @@ def train(
     """
     tell: Note = note or ((lambda text: None) if quiet else lambda text: print(f"note: {text}", file=sys.stderr))
     if isinstance(data, str | Path):
+        if "source" in settings:
+            raise UsageError(f"source must be left out beside data, got {settings['source']!r}. Give one of them.")
         settings = {"source": str(data), **settings}
     if resume is not None:
         if out is not None:
@@ -90,7 +92,7 @@ def _load(config: RunConfig, data: Any, labels: Any) -> Dataset:
 def _prepare_again(path: Path, data: Any, labels: Any, config: Any, settings: dict[str, Any]) -> Prepared:
     """The parts of a run that has not ended, once it is sure that nothing has changed since."""
     record = store.read_json(path / store.RECORD)
-    saved = build_config(read_config_file(path / store.CONFIG), where=str(path / store.CONFIG))
+    saved = store.read_run_config(path)
     if "source" in settings and Path(settings["source"]).expanduser().exists():
         settings = settings | {"source": str(Path(settings["source"]).expanduser().resolve())}
     wanted = resolve_config(config, settings, base=saved)
@@ -129,6 +131,7 @@ def _train_in(path: Path, prepared: Prepared, *, quiet: bool, note: Note, resume
         "class_names": list(prepared.dataset.class_names),
         "seed": prepared.config.train.seed,
         "clearsight": __version__,
+        "config": prepared.config.model_dump(mode="json"),
     }
     if resume:
         record["created"] = store.read_json(path / store.RECORD).get("created", record["created"])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clearsight.config import RunConfig, build_config, find_differences, read_config_file
 from clearsight.errors import RunError, UsageError
 from clearsight.training.checkpoint import write_durably
 
@@ -60,6 +61,15 @@ def create_run(root: Path, *, data: str, model: str, out: Path | None = None) ->
             f"run directory must be writable, got {out or root}: {error.strerror}. Use --out elsewhere."
         ) from None
     raise RunError(f"run directory must be new, got a thousand of this second in {root}. Use --out.")
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process works on a run now."""
+    try:
+        with lock_run(path):
+            return False
+    except RunError:
+        return True
 
 
 @contextmanager
@@ -140,19 +150,45 @@ def read_run(path: Path) -> RunRecord:
         RunError: it is none, or damaged.
     """
     record = read_json(path / RECORD)
+    if record.get("status") == "running" and not is_locked(path):
+        record["status"] = "killed"
     metrics = read_json(path / METRICS) if (path / METRICS).is_file() else {}
-    accuracy = {
-        split: float(metrics[split]["accuracy"])
-        for split in ("train", "valid", "test")
-        if isinstance(metrics.get(split), dict) and metrics[split].get("accuracy") is not None
-    }
+    try:
+        accuracy = {
+            split: float(metrics[split]["accuracy"])
+            for split in ("train", "valid", "test")
+            if metrics.get(split) and metrics[split].get("accuracy") is not None
+        }
+    except (TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"{path / METRICS} must hold numbers, got damage ({error}). Restore the file.") from None
     text = {key: str(record.get(key, "?")) for key in ("status", "created", "data", "model")}
     return RunRecord(path, text["status"], text["created"], text["data"], text["model"], accuracy)
+
+
+def read_run_config(path: Path) -> RunConfig:
+    """The configuration that a run began with.
+
+    Raises:
+        RunError: `config.toml` is no longer what the run began with, or damaged.
+    """
+    began = read_json(path / RECORD).get("config")
+    try:
+        now = build_config(read_config_file(path / CONFIG), where=str(path / CONFIG))
+        before = build_config(began if isinstance(began, dict) else {}, where=str(path / RECORD))
+    except UsageError as error:
+        raise RunError(str(error)) from None
+    if differences := find_differences(before, now):
+        raise RunError(
+            f"{path / CONFIG} must be as the run began, got {'; '.join(differences)[:200]}. Undo that, or start a new run."
+        )
+    return now
 
 
 def list_runs(root: Path) -> tuple[list[RunRecord], list[str]]:
     """All runs below `root`, oldest first, and a note for each folder that is damaged."""
     runs, notes = [], []
+    if root.exists() and not root.is_dir():
+        raise UsageError(f"--root must be a folder, got {root}, which is a file. Name the folder of the runs.")
     for path in sorted(root.iterdir()) if root.is_dir() else []:
         if (path / RECORD).is_file():
             try:
@@ -172,9 +208,12 @@ def find_run(name: str, root: Path) -> Path:
         runs, _ = list_runs(root)
         if runs:
             return runs[-1].path
-    for path in (Path(name).expanduser(), root / name):
-        if (path / RECORD).is_file():
-            return path
+    for path in (Path(name), root / name):
+        try:
+            if name and (path / RECORD).is_file():
+                return path
+        except (OSError, ValueError):  # a name too long, or with a null byte
+            break
     raise UsageError(f"RUN must be a run directory, got {name!r}. See `clearsight runs list`.")
 
 

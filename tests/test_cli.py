@@ -1,6 +1,7 @@
 """The command line as a person or a program uses it: JSON contracts, exit codes, one-line errors, help everywhere."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -250,3 +251,72 @@ def test_every_command_and_every_option_has_help():
 
 def test_version():
     assert run("--version").stdout.startswith("clearsight 0.")
+
+
+def test_a_reader_that_leaves_does_not_stop_training(tmp_path):
+    command = f"{sys.executable} -m clearsight train digits --epochs 3000 --out {tmp_path / 'run'} --root {tmp_path} 2>&1 >/dev/null | head -c 1"
+    subprocess.run(["bash", "-c", command], check=True, capture_output=True)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "finished"
+    closed = f"{sys.executable} -m clearsight train digits --epochs 2 --out {tmp_path / 'closed'} 2>&-"
+    assert subprocess.run(["bash", "-c", closed], capture_output=True).returncode == 0
+
+
+def test_edited_configuration_is_refused(trained, tmp_path):
+    _, found = trained
+    copy = tmp_path / "copy"
+    shutil.copytree(found["run"], copy)
+    text = (copy / "config.toml").read_text()
+    (copy / "config.toml").write_text(text.replace("split_seed = 0", "split_seed = 1"))
+    line = refused("evaluate", copy, code=1)
+    assert (
+        line
+        == f"error: {copy / 'config.toml'} must be as the run began, got data.split_seed: 0 -> 1. Undo that, or start a new run."
+    )
+
+
+def test_a_killed_run_is_listed_as_killed_and_a_damaged_one_is_noted(trained, tmp_path):
+    _, found = trained
+    for name in ("killed", "damaged"):
+        shutil.copytree(found["run"], tmp_path / name)
+    record = json.loads((tmp_path / "killed" / "run.json").read_text())
+    (tmp_path / "killed" / "run.json").write_text(json.dumps(record | {"status": "running"}))
+    (tmp_path / "damaged" / "metrics.json").write_text('{"test": {"accuracy": [1]}}')
+    done = run("runs", "list", "--root", tmp_path, "--json")
+    assert [r["status"] for r in json.loads(done.stdout)["runs"]] == ["killed"]
+    assert "must hold numbers, got damage" in done.stderr
+    assert run("runs", "show", tmp_path / "damaged").returncode == 1
+    assert run("report", tmp_path / "damaged").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["train", "digits", "--task", "regression"], 2, "task must fit the labels of digits, which are classes, got regression."),
+        (["train", "digits", "--epochs", "1000000000"], 2, "epochs must make at most 100,000,000 steps"),
+        (["train", "digits", "--set", "train.lr=" + "[" * 5000], 2, "train.lr must be right, got"),
+        (["train", "digits", "--set", "train.seed=" + "9" * 10000], 2, "train.seed must be right, got"),
+        (["train", "digits", "--hidden", "99999999999999999999999"], 2, "model.hidden must be right"),
+        (["train", "digits", "--batch-size", "99999999999999999999999"], 2, "train.batch_size must be right"),
+        (["train", "digits", "--resume", ""], 2, "RUN must be a run directory, got ''."),
+        (["runs", "show", "~nosuch/x"], 2, "RUN must be a run directory, got '~nosuch/x'."),
+        (["runs", "list", "--root", "/etc/passwd"], 2, "--root must be a folder, got /etc/passwd, which is a file."),
+        (["train", b"p\xff.npz"], 3, "DATA must be a path in UTF-8"),
+    ],
+    ids=lambda value: str(value)[:40],
+)  # fmt: skip
+def test_odd_values_end_in_one_sentence(arguments, code, words, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "clearsight", *arguments], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert len(done.stderr) < 600
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_infinite_loss_of_a_mistake_does_not_stop_the_report(tmp_path):
+    out = tmp_path / "run"
+    done = run("train", "digits", "--init", "normal", "--init-std", "1e30", "--epochs", "1", "--out", out)
+    assert done.returncode == 4
+    assert (out / "report.html").is_file()

@@ -3,7 +3,7 @@
 import io
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,6 +28,9 @@ app.command("report")(runs.report)
 app.add_typer(runs.app, name="runs")
 app.add_typer(config_commands.app, name="config")
 app.add_typer(recipe.app, name="recipe")
+
+
+_WRONG_USE: Any = typer.BadParameter.__mro__[2]  # what Typer raises for a flag or argument that is wrong
 
 
 def _show_version(wanted: bool) -> None:
@@ -55,16 +58,27 @@ def main() -> None:
                 errors="backslashreplace"
             )  # a name that the terminal cannot show must not end the program
     try:
-        app()
+        sys.exit(app(standalone_mode=False) or 0)
     except ClearsightError as error:
         _end(str(error), error.exit_code, error)
-    except KeyboardInterrupt as error:
+    except typer.Exit as error:
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort) as error:
+        if isinstance(error, typer.Abort) and not isinstance(error.__cause__, KeyboardInterrupt):
+            _end("stopped, nothing was done.", 1, error)
         _end("stopped at once, on request.", 130, error)
+    except _WRONG_USE as error:
+        error.show()
+        sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stdout = None  # the reader left; nothing more can be said
         sys.exit(141)
     except MemoryError as error:
-        _end("memory must hold the data and the network, got none left. Use fewer or smaller pictures.", 1, error)
+        _end(
+            "memory must hold data and network, got none left. Use fewer pictures, or a smaller --hidden or --batch-size.",
+            1,
+            error,
+        )
     except OSError as error:
         place = f" at {error.filename}" if error.filename else ""
         _end(f"files must be readable and writable, got: {error.strerror or error}{place}. Mend that first.", 1, error)
@@ -73,5 +87,6 @@ def main() -> None:
 def _end(message: str, code: int, error: BaseException) -> None:
     if os.environ.get("CLEARSIGHT_DEBUG"):
         raise error
-    print(f"error: {plain(message)}", file=sys.stderr)
+    if sys.stderr is not None:
+        print(f"error: {plain(message)}", file=sys.stderr)
     sys.exit(code)

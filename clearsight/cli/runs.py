@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clearsight.cli.output import print_json, print_notes
+from clearsight.cli.output import plain, print_json, print_notes
 
 app = typer.Typer(help="List, show and remove runs.", no_args_is_help=True, rich_markup_mode=None)
 Name = Annotated[str, typer.Argument(help="Run directory, its name, or last.")]
@@ -34,13 +34,14 @@ def list_(root: Root = Path("runs"), json_: Json = False, quiet: Quiet = False) 
         shares = "  ".join(
             f"{run.accuracy[s]:.4f}" if s in run.accuracy else "-     " for s in ("train", "valid", "test")
         )
-        typer.echo(f"{run.path!s:<{width}}  {run.status:<13}  {run.data:<14}  {run.model:<16}  {shares}")
+        typer.echo(plain(f"{run.path!s:<{width}}  {run.status:<13}  {run.data:<14}  {run.model:<16}  {shares}"))
 
 
 @app.command()
 def show(run: Name, root: Root = Path("runs"), json_: Json = False) -> None:
     """What one run did: its record and its metrics."""
     from clearsight import store
+    from clearsight.errors import RunError
     from clearsight.report.text import render_metrics
 
     path = store.find_run(run, root)
@@ -50,10 +51,15 @@ def show(run: Name, root: Root = Path("runs"), json_: Json = False) -> None:
         print_json({"run": str(path), "record": record, "metrics": metrics or None})
         return
     for key in ("status", "created", "data", "model", "seed", "clearsight"):
-        typer.echo(f"{key:<11} {record.get(key, '?')}")
+        typer.echo(plain(f"{key:<11} {record.get(key, '?')}"))
     for split in ("train", "valid", "test"):
         if metrics.get(split):
-            typer.echo(render_metrics(metrics[split], split=split))
+            try:
+                typer.echo(render_metrics(metrics[split], split=split))
+            except (TypeError, ValueError, KeyError, AttributeError) as error:
+                raise RunError(
+                    f"{path / store.METRICS} must hold metrics, got damage ({error!r}). Restore the file."
+                ) from None
     typer.echo(f"{'files':<11} {path}")
 
 

@@ -93,6 +93,13 @@ def _read_path(path: Path, source: str, label_column: str, task: str) -> Dataset
     raise DataError(f"{path} must be an IDX, NPZ or CSV file, got something else ({head[:8]!r}). Convert it.")
 
 
+def _check_task(dataset: Dataset, task: str) -> Dataset:
+    if dataset.is_regression != (task == "regression"):
+        got = "numbers" if dataset.is_regression else "classes"
+        raise UsageError(f"task must fit the labels of {dataset.name}, which are {got}, got {task}. Set data.task.")
+    return dataset
+
+
 def load_data(
     source: Any, labels: Any = None, *, label_column: str = "auto", task: str = "classification", name: str = "arrays"
 ) -> Dataset:
@@ -113,12 +120,12 @@ def load_data(
     if task not in ("classification", "regression"):
         raise UsageError(f"task must be classification or regression, got {task!r}. Choose one of them.")
     if isinstance(source, Dataset):
-        return source
+        return _check_task(source, task)
     if isinstance(source, str | Path):
         if labels is not None:
             raise UsageError("labels must be given with arrays only, got them beside a path. Leave them out.")
         if str(source) == "digits" and not Path(source).exists():
-            return replace(_load_digits(), origin="digits")
+            return _check_task(replace(_load_digits(), origin="digits"), task)
         path = _find(str(source))
         dataset = _read_path(path, str(source), label_column, task)
         return replace(dataset, origin=str(source) if not Path(source).expanduser().exists() else str(path.resolve()))

@@ -81,8 +81,14 @@ def write_report(path: Path) -> Path:
     """
     files = _read_files(path)
     report = path / store.REPORT
-    store.write_text(report, render_report(files))
-    picture = plots.draw_history(files.history.epochs, unit=files.loss_unit, best=files.metrics["epoch"])
+    try:
+        text = render_report(files)
+        picture = plots.draw_history(files.history.epochs, unit=files.loss_unit, best=files.metrics["epoch"])
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise RunError(
+            f"the files of {path} must be whole, got damage ({error!r}). Restore them or train again."
+        ) from None
+    store.write_text(report, text)
     store.write_text(path / HISTORY_PICTURE, picture + "\n")
     return report
 
@@ -292,7 +298,7 @@ def _render_mistakes(files: _Files) -> str:
         (
             pictures.draw_picture(pixels, low=scaling.low, high=scaling.high),
             f"{m['true']} taken for {m['answer']}",
-            (f"{m['true']} → {m['answer']}", f"loss {m['loss']:.2f}", m["row"]),
+            (f"{m['true']} → {m['answer']}", f"loss {words.number(m['loss'])}", m["row"]),
         )
         for pixels, m in zip(files.shown["mistakes"], found, strict=True)
     ]

@@ -122,6 +122,8 @@ def load_checkpoint(folder: Path) -> tuple[Tensors, dict[str, Any], list[str]] |
         name = latest.read_text(errors="replace").strip()
         found.sort(key=lambda p: p.name == name, reverse=True)
     notes = []
+    if latest.is_file() and name not in [path.name for path in found]:
+        notes.append(f"checkpoint {name} is gone; went back to an earlier one")
     for path in found:
         try:
             tensors, meta = _read(path)

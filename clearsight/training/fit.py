@@ -127,7 +127,9 @@ def fit(
         for text in notes:
             note(text)
         place, history = _restore(engine, tensors, meta, steps)
-    elif weight_history:
+    elif resume:
+        note("no checkpoint was found; starting from the first step")
+    if not history.weights and weight_history and place.epoch == place.batch == 0:
         history.weights.append(engine.state()["params"])
     if place.good is None:
         place.good = engine.state()

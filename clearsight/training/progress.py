@@ -58,7 +58,7 @@ class LineProgress:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
-        self._epochs, self._last, self._waiting = 0, 0.0, ""
+        self._epochs, self._last, self._waiting, self._deaf = 0, 0.0, "", False
 
     def start(self, *, epochs: int, steps: int, done: int) -> None:
         """See `Progress`."""
@@ -78,8 +78,11 @@ class LineProgress:
         self._flush()
 
     def _flush(self) -> None:
-        if self._waiting:
-            print(self._waiting, file=self._stream, flush=True)
+        if self._waiting and not self._deaf:
+            try:
+                print(self._waiting, file=self._stream, flush=True)
+            except OSError:  # the reader has gone: train on in silence
+                self._deaf = True
         self._waiting, self._last = "", time.monotonic()
 
 
@@ -147,6 +150,6 @@ class BarProgress:
 
 def build_progress(*, quiet: bool) -> Progress:
     """A bar where standard error is a terminal, lines where it is not, nothing when quiet."""
-    if quiet:
+    if quiet or sys.stderr is None:
         return SilentProgress()
     return BarProgress() if sys.stderr.isatty() else LineProgress()

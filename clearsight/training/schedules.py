@@ -10,6 +10,7 @@ from clearsight.config import Schedule
 from clearsight.errors import UsageError
 
 SCHEDULES: tuple[str, ...] = get_args(Schedule)
+MAX_STEPS = 100_000_000
 Curve = NDArray[np.float64]
 
 
@@ -83,6 +84,10 @@ def learning_rates(
             f"step_epochs must be 1 or more and step_gamma lie in (0, 1], got {step_epochs} and {step_gamma}. Try 10 and 0.1."
         )
     total = epochs * steps_per_epoch
+    if total > MAX_STEPS:
+        raise UsageError(
+            f"epochs must make at most {MAX_STEPS:,} steps, got {epochs:,} epochs of {steps_per_epoch:,}. Train fewer."
+        )
     step = np.arange(total, dtype=np.float64)
     epoch = np.floor(step / steps_per_epoch)
     at = epoch * steps_per_epoch if unit == "epoch" else step
