@@ -89,15 +89,25 @@ class Bundle:
     notes: tuple[str, ...] = ()
     path: Path | None = None
 
-    def logits(self, images: Any) -> NDArray[np.float32]:
+    def logits(self, images: Any, *, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Network outputs (n, K) of stored pictures: (n, h, w), (n, h, w, c) or (n, features), in the training's range.
 
+        Args:
+            images: the pictures.
+            rows: which of them, in which order; None for all. The chosen ones are never copied together.
+
         Raises:
-            DataError: the array is not sound, not of the size trained on.
+            DataError: the array is not sound, or not of the size trained on.
         """
         checked, _ = check_images(images)
         self.preprocess.check_shape(checked)
-        return dense_logits(self.net, self.params.astype(np.float64), self.preprocess, checked)
+        return dense_logits(self.net, self.params.astype(np.float64), self.preprocess, checked, rows)
+
+    def _check_range(self, images: Any) -> NDArray[Any]:
+        """The pictures as `logits` takes them, refused where they are plainly in other units than those trained on."""
+        checked, _ = check_images(images)
+        self.preprocess.check_range(checked)
+        return checked
 
     def predict_proba(self, images: Any) -> NDArray[np.float32]:
         """Class probabilities (n, K), rows summing to 1.
@@ -108,13 +118,11 @@ class Bundle:
         """
         if not self.class_names:
             raise UsageError("predict_proba must have a classifier, got a regression model. Use predict.")
-        self.preprocess.check_range(check_images(images)[0])
-        return softmax(self.logits(images).astype(np.float64) / self.temperature).astype(np.float32)
+        return softmax(self.logits(self._check_range(images)).astype(np.float64) / self.temperature).astype(np.float32)
 
     def predict(self, images: Any) -> NDArray[Any]:
         """Class names (n,), or numbers (n,) float32 for regression. Raises as `predict_proba`."""
-        self.preprocess.check_range(check_images(images)[0])
-        logits = self.logits(images)
+        logits = self.logits(self._check_range(images))
         if not self.class_names:
             return np.asarray(logits[:, 0] * self.preprocess.target_std + self.preprocess.target_mean, np.float32)
         return np.asarray(np.array(self.class_names)[logits.argmax(axis=1)])

@@ -94,9 +94,8 @@ def evaluate(
         raise UsageError(
             f"--split must be one of {', '.join(parts)} for this data, got {chosen!r}. Choose one of them."
         )
-    rows = parts[chosen]
     truth = align_classes(dataset, bundle.class_names)
-    return evaluate_bundle(bundle, dataset.images[rows], truth[rows], split=chosen)[0]
+    return evaluate_bundle(bundle, dataset.images, truth, rows=parts[chosen], split=chosen)[0]
 
 
 def _own_config(bundle: Bundle) -> RunConfig | None:

@@ -225,7 +225,7 @@ def fit_prepared(
 def _warm_up(dtype: np.dtype[Any], note: Note) -> None:
     """Compile the kernel or load it from its cache; say so if that takes long."""
     timer = threading.Timer(
-        _COMPILE_NOTE_SECONDS, note, ["compiling the dense engine for this machine, once (about 5 seconds)"]
+        _COMPILE_NOTE_SECONDS, note, ["compiling the dense engine for this machine, once (some 10 seconds)"]
     )
     timer.start()
     try:
@@ -252,10 +252,10 @@ def build_bundle(prepared: Prepared, *, epoch: int, status: str) -> Bundle:
 
 
 def evaluate_bundle(
-    bundle: Bundle, images: NDArray[Any], labels: NDArray[Any], *, split: str
+    bundle: Bundle, images: NDArray[Any], labels: NDArray[Any], *, rows: Rows, split: str
 ) -> tuple[Evaluation, NDArray[np.float32]]:
-    """Metrics of a model on stored pictures and labels (indices into its classes, or targets), and its logits."""
-    logits = bundle.logits(images)
+    """Metrics of a model on some rows of stored pictures and labels (indices into its classes, or targets), and its logits."""
+    logits, labels = bundle.logits(images, rows=rows), labels[rows]
     if bundle.class_names:
         found = evaluate_logits(logits, labels, class_names=bundle.class_names, temperature=bundle.temperature)
     else:
@@ -295,7 +295,7 @@ def judge(
     dataset, found, logits = prepared.dataset, {}, {}
     with one_blas_thread():
         for name, rows in prepared.split.parts().items():
-            found[name], logits[name] = evaluate_bundle(bundle, dataset.images[rows], dataset.labels[rows], split=name)
+            found[name], logits[name] = evaluate_bundle(bundle, dataset.images, dataset.labels, rows=rows, split=name)
     run = Run(
         prepared.config, path, result.status, result.epoch, bundle, result.history, prepared.engine.name,
         found["train"], found.get("valid"), found.get("test"),

@@ -113,8 +113,25 @@ def _make_tile(rows: int, vectors: int) -> Any:
     return tile
 
 
-_tile_1_1, _tile_1_2, _tile_1_3, _tile_1_4 = (_make_tile(1, v) for v in range(1, 5))
-_tile_6_1, _tile_6_2, _tile_6_3, _tile_6_4 = (_make_tile(6, v) for v in range(1, 5))
+def _make_strip(rows: int) -> Any:
+    """Tiles of `rows` rows and 1 to 4 vectors, chosen by their number."""
+    one, two, three, four = (_make_tile(rows, vectors) for vectors in range(1, VECTORS + 1))
+
+    @njit(nogil=True)
+    def strip(vectors, a, a_at, a_row, a_k, b, b_at, b_k, depth, c, c_at, c_row, width, add):  # type: ignore[no-untyped-def]
+        if vectors == 4:
+            four(a, a_at, a_row, a_k, b, b_at, b_k, depth, c, c_at, c_row, width, add)
+        elif vectors == 3:
+            three(a, a_at, a_row, a_k, b, b_at, b_k, depth, c, c_at, c_row, width, add)
+        elif vectors == 2:
+            two(a, a_at, a_row, a_k, b, b_at, b_k, depth, c, c_at, c_row, width, add)
+        else:
+            one(a, a_at, a_row, a_k, b, b_at, b_k, depth, c, c_at, c_row, width, add)
+
+    return strip
+
+
+_many_rows, _one_row = _make_strip(ROWS), _make_strip(1)
 
 
 @njit(nogil=True)
@@ -135,22 +152,8 @@ def multiply(a, a_row, a_k, b, b_k, c, c_row, rows, depth, columns):  # type: ig
             while i < rows:
                 at, to, start = i * a_row + k * a_k, i * c_row + j, k * b_k + j
                 if rows - i >= ROWS:
-                    if vectors == 4:
-                        _tile_6_4(a, at, a_row, a_k, b, start, b_k, part, c, to, c_row, width, more)
-                    elif vectors == 3:
-                        _tile_6_3(a, at, a_row, a_k, b, start, b_k, part, c, to, c_row, width, more)
-                    elif vectors == 2:
-                        _tile_6_2(a, at, a_row, a_k, b, start, b_k, part, c, to, c_row, width, more)
-                    else:
-                        _tile_6_1(a, at, a_row, a_k, b, start, b_k, part, c, to, c_row, width, more)
+                    _many_rows(vectors, a, at, a_row, a_k, b, start, b_k, part, c, to, c_row, width, more)
                     i += ROWS
                 else:
-                    if vectors == 4:
-                        _tile_1_4(a, at, a_row, a_k, b, start, b_k, part, c, to, c_row, width, more)
-                    elif vectors == 3:
-                        _tile_1_3(a, at, a_row, a_k, b, start, b_k, part, c, to, c_row, width, more)
-                    elif vectors == 2:
-                        _tile_1_2(a, at, a_row, a_k, b, start, b_k, part, c, to, c_row, width, more)
-                    else:
-                        _tile_1_1(a, at, a_row, a_k, b, start, b_k, part, c, to, c_row, width, more)
+                    _one_row(vectors, a, at, a_row, a_k, b, start, b_k, part, c, to, c_row, width, more)
                     i += 1
