@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.data.arrays import read_zip_end
+from clearsight.data.files import read_zip_end
 from clearsight.errors import ModelFileError
 
 TENSORS, DESCRIPTION = "model.safetensors", "model.json"

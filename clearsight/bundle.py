@@ -6,7 +6,7 @@ A bundle needs no code of its user's to load and can run none. It knows how to p
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,17 +14,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clearsight import __version__
 from clearsight.archive import DESCRIPTION, TENSORS, pack_tensors, pack_zip, parse_json, parse_tensors, read_members
-from clearsight.config import Scaling
+from clearsight.config import Resize, Scaling
 from clearsight.data.dataset import check_images
-from clearsight.data.pictures import read_picture
+from clearsight.data.pictures import calm_decoder, check_file, decode_picture
 from clearsight.data.preprocess import Preprocess
 from clearsight.dense.reference import softmax
-from clearsight.errors import ModelFileError, UsageError
+from clearsight.errors import DataError, ModelFileError, UsageError
 from clearsight.models.mlp import MLP
 from clearsight.training.checkpoint import write_durably
 from clearsight.training.engine import dense_logits
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: how picture files are resized, and on which background
 _SELF_TEST_TOLERANCE = 1e-4
 _SELF_TEST_ROWS = 3
 
@@ -50,6 +50,8 @@ class _PreprocessSettings(_Strict):
     high: float = Field(allow_inf_nan=False)
     target_mean: float = Field(allow_inf_nan=False)
     target_std: float = Field(gt=0, allow_inf_nan=False)
+    resize: Resize = "squash"
+    background: list[Annotated[int, Field(ge=0, le=255)]] = Field([0, 0, 0], min_length=3, max_length=3)
 
 
 class _Description(_Strict):
@@ -128,8 +130,14 @@ class Bundle:
         return np.asarray(np.array(self.class_names)[logits.argmax(axis=1)])
 
     def read_pictures(self, paths: list[Path]) -> NDArray[Any]:
-        """Picture files as the stored pixels that this model takes, (n, H, W, C)."""
-        return np.stack([read_picture(path, self.preprocess) for path in paths])
+        """Picture files as the stored pixels that this model takes, (n, H, W, C), exactly as they were read for training.
+
+        uint8 where the model's range is 0..255, else float32 scaled to that range.
+
+        Raises:
+            DataError: a file is missing, damaged, too large or no picture; or the model takes rows of features.
+        """
+        return np.stack([read_picture(Path(path), self.preprocess) for path in paths])
 
     def save(self, path: str | Path, *, examples: NDArray[Any]) -> None:
         """Write a `.clearsight` zip, whole or not at all; with a folder's path (no suffix), a folder of the two files.
@@ -176,6 +184,19 @@ class Bundle:
         path.mkdir(parents=True, exist_ok=True)
         for name, content in members.items():
             write_durably(path / name, content)
+
+
+def read_picture(path: Path, preprocess: Preprocess) -> NDArray[Any]:
+    """A picture file as (H, W, C) in a model's size and value range; see `Bundle.read_pictures`."""
+    if preprocess.height == 1:
+        raise DataError(f"{path} must be a row of numbers for this model, got a picture. Pass a .npy array.")
+    if preprocess.channels not in (1, 3):
+        raise DataError(f"{path} must give {preprocess.channels} channels, got a picture file. Pass a .npy array.")
+    check_file(path)
+    with calm_decoder():
+        pixels = decode_picture(path, str(path), preprocess.picture_format)
+    low, high = preprocess.low, preprocess.high
+    return pixels if (low, high) == (0.0, 255.0) else (low + pixels * ((high - low) / 255)).astype(np.float32)
 
 
 def load(path: str | Path) -> Bundle:
@@ -260,9 +281,11 @@ def _assemble(description: _Description, tensors: dict[str, NDArray[Any]], place
     params = np.empty(net.num_parameters, np.float32)
     for i, (w, b) in enumerate(net.layers(params)):
         w[:], b[:] = tensors[f"layers.{i}.weight"], tensors[f"layers.{i}.bias"]
+    red, green, blue = settings.background
     preprocess = Preprocess(
-        **settings.model_dump(), scale=tensors["preprocess.scale"], offset=tensors["preprocess.offset"]
-    )
+        **settings.model_dump(exclude={"background"}), scale=tensors["preprocess.scale"], offset=tensors["preprocess.offset"],
+        background=(red, green, blue),
+    )  # fmt: skip
     finite = all(np.isfinite(values).all() for values in (params, preprocess.scale, preprocess.offset))
     notes = () if finite else (f"{place} has weights that are not finite; its predictions mean nothing",)
     bundle = Bundle(

@@ -21,6 +21,11 @@ Optimizer = Literal["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw"]
 Reduction = Literal["mean", "sum"]
 Schedule = Literal["constant", "step", "cosine", "one-cycle", "linear"]
 Scaling = Literal["unit", "symmetric", "standardize", "mean-image", "none"]
+Resize = Literal["squash", "crop", "pad"]
+Channels = Literal["auto", "grey", "rgb"]
+Sampling = Literal["natural", "balanced"]
+Fill = Literal["edge", "reflect"]
+Preset = Literal["none", "light", "photo", "digits", "counting"]
 DEFAULT_LR = {"sgd": 0.1, "momentum": 0.05, "nesterov": 0.05, "rmsprop": 0.001, "adam": 0.001, "adamw": 0.001}
 
 
@@ -28,12 +33,17 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+Side = Annotated[int, Field(ge=1, le=4096)]
+
+
 class DataConfig(_Section):
     """Where pictures come from and how they are split."""
 
-    source: str = Field("digits", description="Name (digits, mnist, fashion-mnist) or path (IDX folder, NPZ, CSV).")
+    source: str = Field("digits", description="Name (digits, mnist, ...) or path (folder, zip, tar, NPZ, CSV).")
     task: Literal["classification", "regression"] = Field("classification", description="Predict classes or numbers.")
-    label_column: str = Field("auto", description="Of a CSV: first, last, a header name, or auto.")
+    label_column: str = Field("auto", description="Of a CSV or metadata.csv: first, last, a header name, or auto.")
+    skip_bad: bool = Field(False, description="Go on without bad files, copies across splits and conflicting labels.")
+    check: bool = Field(True, description="Check the data before training.")
     valid_fraction: float = Field(0.1, ge=0, lt=1, description="Share of the training rows held out for validation.")
     test_fraction: float = Field(
         0.2, ge=0, lt=1, description="Share held out for test where the data has no test split."
@@ -47,11 +57,48 @@ class DataConfig(_Section):
 
 
 class PreprocessConfig(_Section):
-    """From stored pixels to inputs."""
+    """From files to stored pixels, and from those to inputs."""
 
+    image_size: int | tuple[Side, Side] | None = Field(
+        None,
+        description="Side, or [height, width], that pictures are brought to; by default as they are if small and equal.",
+    )
+    resize: Resize = Field("squash", description="Stretch, crop evenly, or pad with the background.")
+    channels: Channels = Field("auto", description="Of picture files; auto is grey where all are.")
+    background: str = Field("white", description="Under transparent pixels: white, black, grey or #rrggbb.")
     scale: Scaling = Field(
         "unit", description="0..1, -1..1, mean 0 and deviation 1, minus the mean picture, or as stored."
     )
+
+
+class AugmentConfig(_Section):
+    """How training pictures are varied, anew in each epoch; strengths given here go over those of the preset."""
+
+    preset: Preset = Field("none", description="Strengths that fit a kind of pictures, as far as the data allows.")
+    hflip: float | None = Field(None, ge=0, le=1, description="Probability of a mirror image.")
+    vflip: float | None = Field(None, ge=0, le=1, description="Probability of a picture upside down.")
+    rot90: float | None = Field(None, ge=0, le=1, description="Probability of a turn by 90, 180 or 270 degrees.")
+    rotate: float | None = Field(None, ge=0, le=180, description="Largest angle in degrees.")
+    shear: float | None = Field(None, ge=0, le=60, description="Largest angle in degrees.")
+    zoom: float | None = Field(None, ge=0, le=0.9, description="Largest growth or shrinkage, as a share.")
+    shift: float | None = Field(None, ge=0, le=0.9, description="Largest move, as a share of the side.")
+    crop: float | None = Field(None, ge=0, le=0.9, description="Padding before a random crop, as a share of the side.")
+    brightness: float | None = Field(None, ge=0, le=0.9, description="Largest change, as a share of the range.")
+    contrast: float | None = Field(None, ge=0, le=0.9, description="Largest change, as a share.")
+    color: float | None = Field(None, ge=0, le=0.9, description="Largest change of saturation, as a share.")
+    blur: float | None = Field(None, ge=0, le=10, description="Strongest blur, standard deviation in pixels.")
+    noise: float | None = Field(None, ge=0, le=0.9, description="Strongest noise, deviation as a share of the range.")
+    cutout: float | None = Field(None, ge=0, le=0.9, description="Side of a blank square, as a share of the side.")
+    mixup: float | None = Field(None, ge=0, le=100, description="Alpha of blending two pictures and their labels.")
+    cutmix: float | None = Field(None, ge=0, le=100, description="Alpha of pasting in a part of another picture.")
+    fill: Fill | None = Field(None, description="Beyond the edge: repeat it, or mirror.")
+    unsafe: Literal["refuse", "warn", "ignore"] = Field(
+        "refuse", description="What to do about a transform that changes labels on this data; ignore does not measure."
+    )
+
+    def overrides(self) -> dict[str, Any]:
+        """The strengths given by themselves."""
+        return self.model_dump(exclude={"preset", "unsafe"}, exclude_none=True)
 
 
 class ModelConfig(_Section):
@@ -79,6 +126,7 @@ class TrainConfig(_Section):
     epochs: int = Field(20, ge=1, le=10**9, description="Passes over the training rows.")
     batch_size: int = Field(32, ge=1, le=2**31, description="Rows a step; the last batch of an epoch may be short.")
     shuffle: bool = Field(True, description="A new order each epoch.")
+    sampling: Sampling = Field("natural", description="balanced draws every class equally often in an epoch.")
     optimizer: Optimizer = Field("adam", description="How a gradient moves the weights.")
     lr: float | None = Field(None, ge=0, description=f"Largest learning rate; by default {DEFAULT_LR}.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Of momentum and nesterov.")
@@ -123,6 +171,7 @@ class RunConfig(_Section):
 
     data: DataConfig = DataConfig()
     preprocess: PreprocessConfig = PreprocessConfig()
+    augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
@@ -219,6 +268,7 @@ def check_used(config: RunConfig) -> None:
         (model, "init_std", "init or bias_init normal, or init uniform", normal or config.init == "uniform"),
         (config.data, "valid_fraction", "no train_per_class", config.data.train_per_class is None),
         (config.data, "test_fraction", "no train_per_class", config.data.train_per_class is None),
+        (train, "shuffle", "sampling natural", train.sampling == "natural"),
     ]  # fmt: skip
     for section, key, partner, used in needs:
         if not used and getattr(section, key) != type(section).model_fields[key].default:

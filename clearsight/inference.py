@@ -11,11 +11,13 @@ from clearsight.bundle import Bundle, load
 from clearsight.config import RunConfig
 from clearsight.data.arrays import read_array
 from clearsight.data.dataset import SPLITS, Dataset, check_images
+from clearsight.data.folder import PictureRequest
 from clearsight.data.load import load_data
-from clearsight.data.pictures import check_file
+from clearsight.data.pictures import PictureFormat, check_file
 from clearsight.errors import ClearsightError, DataError, UsageError
 from clearsight.evaluation.metrics import Evaluation
-from clearsight.pipeline import build_split, evaluate_bundle
+from clearsight.meter import MeterBuilder, SilentMeter
+from clearsight.pipeline import build_split, evaluate_bundle, load_dataset
 
 
 def align_classes(dataset: Dataset, class_names: tuple[str, ...]) -> NDArray[Any]:
@@ -44,6 +46,7 @@ def evaluate(
     *,
     split: str | None = None,
     label_column: str = "auto",
+    meter: MeterBuilder = SilentMeter,
 ) -> Evaluation:
     """Evaluate a model.
 
@@ -54,7 +57,10 @@ def evaluate(
         split: `train`, `valid`, `test` or `all`. On the data that the model was trained on, these are the splits of its run,
             and the default is `test`, else `valid`, else `train`. On other data they are what it brings, and the default is
             `test` if it brings one, else `all`.
-        label_column: of a CSV.
+        label_column: of a CSV or a `metadata.csv`.
+        meter: shows progress while pictures are read.
+
+    Picture files are read exactly as for training: same size, channels, resizing and background.
 
     Returns:
         The metrics; `split` says which rows were judged.
@@ -72,7 +78,13 @@ def evaluate(
                 "DATA must be given for a model without a run directory or trained on arrays, got none. Name it."
             )
         data, label_column = config.data.source, config.data.label_column
-    dataset = load_data(data, labels, label_column=label_column, task=task)
+    if config is not None and labels is None and _is_source(data, config.data.source):
+        dataset = load_dataset(config, meter=meter)
+    else:
+        p = bundle.preprocess
+        wanted = p.picture_format if p.height > 1 and p.channels in (1, 3) else PictureFormat(channels=0)
+        request = PictureRequest(wanted, resize_arrays=config is not None and config.preprocess.image_size is not None)
+        dataset = load_data(data, labels, label_column=label_column, task=task, request=request, meter=meter)
     if dataset.fingerprint != bundle.data.get("fingerprint"):
         parts = {name: np.flatnonzero(dataset.given == k) for k, name in enumerate(SPLITS)}
         parts = {name: rows for name, rows in parts.items() if len(rows)}
@@ -96,6 +108,15 @@ def evaluate(
         )
     truth = align_classes(dataset, bundle.class_names)
     return evaluate_bundle(bundle, dataset.images, truth, rows=parts[chosen], split=chosen)[0]
+
+
+def _is_source(data: Any, source: str) -> bool:
+    """Whether `data` names what a run was trained on."""
+    if not isinstance(data, str | Path):
+        return False
+    return str(data) == source or (
+        Path(data).expanduser().exists() and str(Path(data).expanduser().resolve()) == source
+    )
 
 
 def _own_config(bundle: Bundle) -> RunConfig | None:

@@ -16,15 +16,28 @@ from numpy.typing import NDArray
 
 from clearsight import __version__, store
 from clearsight.config import RunConfig, find_differences, render_toml
+from clearsight.data.check import Finding
 from clearsight.data.dataset import Dataset
-from clearsight.data.load import load_data
 from clearsight.data.split import Rows
 from clearsight.errors import DataError, DivergedError, Interrupted, RunError, UsageError
 from clearsight.evaluation.metrics import worst_mistakes
-from clearsight.pipeline import Note, Prepared, Run, fit_prepared, judge, prepare, resolve_config
+from clearsight.meter import build_meter
+from clearsight.pipeline import (
+    Note,
+    Prepared,
+    Run,
+    find_flaws,
+    fit_prepared,
+    judge,
+    load_dataset,
+    prepare,
+    resolve_config,
+)
 from clearsight.training.checkpoint import write_durably
 from clearsight.training.fit import FitResult
 from clearsight.training.progress import build_progress
+
+_SHOWN_FILES = 3
 
 
 def train(
@@ -69,13 +82,17 @@ def train(
         path = store.find_run(str(resume), Path(root))
         with store.lock_run(path):
             return _train_in(
-                path, _prepare_again(path, data, labels, config, settings), quiet=quiet, note=tell, resume=True
+                path, _prepare_again(path, data, labels, config, settings, quiet), quiet=quiet, note=tell, resume=True
             )
     resolved = resolve_config(config, settings)
-    dataset = _load(resolved, data, labels)
+    dataset = _load(resolved, data, labels, quiet=quiet)
     resolved = resolve_config(resolved, {"source": dataset.origin})
-    prepared = prepare(resolved, dataset)
     for text in dataset.notes:
+        tell(text)
+    if resolved.data.check:
+        _stop_at_errors(find_flaws(resolved, dataset), dataset.name, tell)
+    prepared = prepare(resolved, dataset)
+    for text in prepared.notes:
         tell(text)
     path = store.create_run(Path(root), data=dataset.name, model=resolved.model.family, out=Path(out) if out else None)
     with store.lock_run(path):
@@ -84,12 +101,26 @@ def train(
         return _train_in(path, prepared, quiet=quiet, note=tell, resume=False)
 
 
-def _load(config: RunConfig, data: Any, labels: Any) -> Dataset:
-    source = config.data.source if data is None or isinstance(data, str | Path) else data
-    return load_data(source, labels, label_column=config.data.label_column, task=config.data.task)
+def _stop_at_errors(findings: list[Finding], name: str, tell: Note) -> None:
+    """Tell the warnings, and refuse data with errors."""
+    for finding in findings:
+        if finding.level == "warning":
+            shown = f" For example {finding.files[0]}." if finding.files else ""
+            tell(finding.message + shown)
+    errors = [f for f in findings if f.level == "error"]
+    if errors:
+        lines = [f"{f.message}{' (' + '; '.join(f.files[:_SHOWN_FILES]) + ')' if f.files else ''}" for f in errors]
+        raise DataError(
+            f"{' '.join(lines)} See `clearsight data check` for all of {name}; --set data.check=false trains regardless."
+        )
 
 
-def _prepare_again(path: Path, data: Any, labels: Any, config: Any, settings: dict[str, Any]) -> Prepared:
+def _load(config: RunConfig, data: Any, labels: Any, *, quiet: bool) -> Dataset:
+    given = None if isinstance(data, str | Path) else data
+    return load_dataset(config, given, labels, meter=build_meter(quiet=quiet))
+
+
+def _prepare_again(path: Path, data: Any, labels: Any, config: Any, settings: dict[str, Any], quiet: bool) -> Prepared:
     """The parts of a run that has not ended, once it is sure that nothing has changed since."""
     record = store.read_json(path / store.RECORD)
     saved = store.read_run_config(path)
@@ -104,7 +135,7 @@ def _prepare_again(path: Path, data: Any, labels: Any, config: Any, settings: di
         raise UsageError(
             f"--resume must name a run that has not ended, got {path}, {record['status']}. Start a new run."
         )
-    dataset = _load(saved, data, labels)
+    dataset = _load(saved, data, labels, quiet=quiet)
     for key, now in (("fingerprint", dataset.fingerprint), ("class_names", list(dataset.class_names))):
         if record.get(key) != now:
             raise DataError(

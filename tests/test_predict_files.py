@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import clearsight
-from clearsight.data.pictures import read_picture
+from clearsight.bundle import read_picture
 from clearsight.errors import DataError
 from clearsight.inference import predict_files
 

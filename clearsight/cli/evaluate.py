@@ -15,17 +15,23 @@ def evaluate(
         typer.Argument(help="Name or path of labelled data; by default that of the run.", show_default=False),
     ] = None,
     split: Annotated[str | None, typer.Option(help="train, valid, test or all.", show_default=False)] = None,
-    label_column: Annotated[str, typer.Option(help="Of a CSV: first, last, a header name or auto.")] = "auto",
+    label_column: Annotated[
+        str, typer.Option(help="Of a CSV or metadata.csv: first, last, a header name or auto.")
+    ] = "auto",
+    target: Annotated[str | None, typer.Option(help="Column of the numbers to predict.", show_default=False)] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No notes.")] = False,
 ) -> None:
     """Evaluate a model: accuracy with its interval, loss, confusion matrix, and per-class metrics."""
     from clearsight.bundle import load
     from clearsight.inference import evaluate as evaluate_model
+    from clearsight.meter import build_meter
 
     bundle = load(model)
     print_notes(bundle.notes, quiet=quiet)
-    evaluation = evaluate_model(bundle, data, split=split, label_column=label_column)
+    evaluation = evaluate_model(
+        bundle, data, split=split, label_column=target or label_column, meter=build_meter(quiet=quiet)
+    )
     if json_:
         print_json({"model": model, "data": data, "split": evaluation.split, **evaluation.as_dict()})
         return

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -24,6 +25,11 @@ def print_notes(notes: tuple[str, ...] | list[str], *, quiet: bool = False) -> N
     """Notes on standard error."""
     for text in () if quiet else notes:
         typer.echo(f"note: {plain(text)}", err=True)
+
+
+def tell(*, quiet: bool) -> Callable[[str], None]:
+    """What writes a note to standard error, unless quiet."""
+    return lambda text: print_notes([text], quiet=quiet)
 
 
 def use_color() -> bool:

@@ -16,7 +16,8 @@ def train(
     data: Annotated[
         str | None,
         typer.Argument(
-            help="digits, mnist, fashion-mnist, or the path of an IDX folder, NPZ or CSV.", show_default=False
+            help="digits, mnist, ..., or the path of a folder, zip or tar of pictures, an IDX folder, NPZ or CSV.",
+            show_default=False,
         ),
     ] = None,
     config: Annotated[Path | None, _option("TOML or JSON file of settings.", "--config")] = None,
@@ -50,11 +51,33 @@ def train(
         str | None, _option("none, balanced, or one number a class, as 1,2,1.", "--class-weights")
     ] = None,
     clip_norm: Annotated[float | None, _option("Largest norm of the gradient.", "--clip-norm")] = None,
+    sampling: Annotated[
+        str | None, _option("natural, or balanced: every class equally often in an epoch.", "--sampling")
+    ] = None,
+    image_size: Annotated[
+        str | None, _option("Side, or HEIGHTxWIDTH, that pictures are brought to, as 64 or 48x64.", "--image-size")
+    ] = None,
+    resize: Annotated[str | None, _option("squash, crop or pad.", "--resize")] = None,
+    channels: Annotated[str | None, _option("auto, grey or rgb.", "--channels")] = None,
+    background: Annotated[
+        str | None, _option("Under transparent pixels: white, black, grey or #rrggbb.", "--background")
+    ] = None,
+    augment: Annotated[
+        str | None,
+        _option(
+            "none, light, photo, digits or counting; single strengths after it, as photo,hflip=0,rotate=20.",
+            "--augment",
+        ),
+    ] = None,
     scale: Annotated[str | None, _option("unit, symmetric, standardize, mean-image or none.", "--scale")] = None,
     task: Annotated[str | None, _option("classification or regression.", "--task")] = None,
+    target: Annotated[str | None, _option("Predict the numbers of this column (regression).", "--target")] = None,
     label_column: Annotated[
-        str | None, _option("Of a CSV: first, last, a header name or auto.", "--label-column")
+        str | None, _option("Of a CSV or metadata.csv: first, last, a header name or auto.", "--label-column")
     ] = None,
+    skip_bad: Annotated[
+        bool, _option("Go on without bad files, copies of pictures and conflicting labels.", "--skip-bad")
+    ] = False,
     valid_fraction: Annotated[
         float | None, _option("Share of the training rows for validation.", "--valid-fraction")
     ] = None,
@@ -87,10 +110,16 @@ def train(
     model is kept), 130 Ctrl-C and 143 SIGTERM (saved, go on with --resume).
     """
     from clearsight import run as runs
-    from clearsight.config import merge, nest, parse_setting, read_config_file
+    from clearsight.config import merge
+    from clearsight.errors import UsageError
 
+    if target and (label_column or task):
+        raise UsageError("--target must stand alone, got --label-column or --task beside it. Leave those out.")
     flags = {
-        "data.task": task, "data.label_column": label_column, "data.valid_fraction": valid_fraction,
+        "data.task": task, "data.label_column": label_column,
+        "data.skip_bad": skip_bad or None, "preprocess.resize": resize,
+        "preprocess.channels": channels, "preprocess.background": background, "train.sampling": sampling,
+        "data.valid_fraction": valid_fraction,
         "data.test_fraction": test_fraction, "preprocess.scale": scale, "model.family": model,
         "model.hidden": _numbers(hidden, "--hidden", int), "model.activation": _words(activation), "model.bias": bias,
         "model.init": init, "model.init_std": init_std, "train.engine": engine, "train.epochs": epochs,
@@ -101,9 +130,7 @@ def train(
         "train.monitor": monitor, "train.seed": seed,
         "train.checkpoint_steps": checkpoint_steps, "train.weight_history": weight_history or None,
     }  # fmt: skip
-    layers = [read_config_file(config)] if config else []
-    layers += [nest(key, value) for key, value in flags.items() if value is not None]
-    layers += [parse_setting(text) for text in set_ or []]
+    layers = build_layers(flags, config=config, image_size=image_size, target=target, augment=augment, set_=set_)
     run = runs.train(
         data, config=merge(*layers), out=out, root=root, quiet=quiet,
         resume=resume,
@@ -112,6 +139,44 @@ def train(
         print_json(run.summary())
     elif not quiet:
         typer.echo(_render(run))
+
+
+def build_layers(
+    flags: dict[str, Any],
+    *,
+    config: Path | None = None,
+    image_size: str | None = None,
+    target: str | None = None,
+    augment: str | None = None,
+    set_: list[str] | None = None,
+) -> list[dict[str, Any]]:
+    """Nested settings of a file, flags and `--set`, later ones over earlier ones."""
+    from clearsight.config import nest, parse_setting, read_config_file
+
+    flags = flags | {"preprocess.image_size": parse_size(image_size), **_parse_augment(augment)}
+    if target:
+        flags |= {"data.task": "regression", "data.label_column": target}
+    layers = [read_config_file(config)] if config else []
+    layers += [nest(key, value) for key, value in flags.items() if value is not None]
+    return layers + [parse_setting(text) for text in set_ or []]
+
+
+def _parse_augment(text: str | None) -> dict[str, Any]:
+    """`photo,hflip=0` as {"augment.preset": "photo", "augment.hflip": 0.0}."""
+    from clearsight.errors import UsageError
+
+    found: dict[str, Any] = {}
+    for word in text.split(",") if text else ():
+        name, equals, value = (part.strip() for part in word.partition("="))
+        if not equals:
+            name, value = "preset", name
+        try:
+            found[f"augment.{name}"] = value if name in ("preset", "fill", "unsafe") else float(value)
+        except ValueError:
+            raise UsageError(
+                f"--augment must be a preset and NAME=NUMBER with commas between, got {word!r}. For example photo,hflip=0."
+            ) from None
+    return found
 
 
 def _render(run: Any) -> str:
@@ -149,6 +214,18 @@ def _numbers(text: str | None, flag: str, kind: type) -> list[Any] | None:
         raise UsageError(
             f"{flag} must be numbers with commas between, got {text!r}. For example {flag} 128,64."
         ) from None
+
+
+def parse_size(text: str | None) -> int | list[int] | None:
+    """`64` as 64, `48x64` (height x width) as [48, 64]."""
+    from clearsight.errors import UsageError
+
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.strip().isdigit() for side in sides):
+        raise UsageError(f"--image-size must be a side or HEIGHTxWIDTH, got {text!r}. For example --image-size 64.")
+    return int(sides[0]) if len(sides) == 1 else [int(side) for side in sides]
 
 
 def _class_weights(text: str | None) -> str | list[Any] | None:

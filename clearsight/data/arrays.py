@@ -1,7 +1,6 @@
 """Data sets from NPZ files, and single .npy arrays. Object arrays and archives that swell are refused; nothing is unpickled."""
 
 import math
-import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.data.dataset import Dataset, build_dataset
+from clearsight.data.files import read_zip_end
 from clearsight.errors import DataError
 
 _MAX_BYTES = 16 * 2**30
@@ -19,7 +19,6 @@ _MAX_RATIO = 1000  # deflate cannot pack zeros tighter than about 1030 : 1
 _MAX_MEMBERS = 1000
 _MAX_DIRECTORY_BYTES = 2**20
 _MAX_HEADER_BYTES = 2**16
-_END_OF_ZIP, _END_OF_ZIP64 = b"PK\x05\x06", b"PK\x06\x06"
 _IMAGES = ("images", "image", "x", "data", "pictures")
 _LABELS = ("labels", "label", "y", "target", "targets")
 _SPLITS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
@@ -33,26 +32,6 @@ def _classify(key: str) -> tuple[str, str] | None:
     if len(rest) != 1:
         return None
     return (split, "images") if rest[0] in _IMAGES else (split, "labels") if rest[0] in _LABELS else None
-
-
-def read_zip_end(path: Path) -> tuple[int, int]:
-    """How many entries a zip says it has, and the bytes of their directory: to be judged before the directory is read.
-
-    The larger of the two records counts, as `zipfile` believes the 64-bit one. (0, 0) where there is no end record.
-    """
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 65557 - 76))
-        tail = file.read()
-    at = tail.rfind(_END_OF_ZIP)
-    if at < 0 or len(tail) < at + 22:
-        return 0, 0
-    entries, directory = struct.unpack_from("<HI", tail, at + 10)
-    if at >= 76 and tail[at - 76 : at - 72] == _END_OF_ZIP64:
-        many, large = struct.unpack_from("<QQ", tail, at - 76 + 32)
-        unknown = entries == 0xFFFF, directory == 0xFFFFFFFF
-        entries = many if unknown[0] else max(entries, many)
-        directory = large if unknown[1] else max(directory, large)
-    return entries, directory
 
 
 def read_array(file: IO[bytes], size: int, what: str) -> NDArray[Any]:
@@ -95,6 +74,17 @@ def _check_archive(path: Path) -> None:
         raise DataError(
             f"{path} must unpack to a sensible size, got {packed:,} bytes that claim to be {size:,}. Check the file."
         )
+
+
+def holds_arrays(path: Path) -> bool:
+    """Whether a zip holds arrays and no pictures; damaged ones do not."""
+    try:
+        if read_zip_end(path)[0] > _MAX_MEMBERS:
+            return False
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith(".npy") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError):
+        return False
 
 
 def read_npz(path: Path, *, name: str, task: str = "classification") -> Dataset:

@@ -5,13 +5,15 @@ It must not know files, models or training. Floats exist only in a batch; pictur
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from clearsight.data.files import BadFile
+from clearsight.data.pictures import PictureFacts
 from clearsight.errors import DataError
 
 TRAIN, VALID, TEST = 0, 1, 2
@@ -32,6 +34,10 @@ class Dataset:
         sources: for each given split that exists, the file it came from.
         origin: the name or absolute path from which `load_data` brings it again; `arrays` where nothing does.
         notes: what was assumed while reading, for the user to see.
+        files: the picture file of each row, as a path below its source; empty where rows are not files.
+        facts: what each of those files' headers says.
+        bad: files that were left out, with reasons.
+        empty: (split, class) of class folders without a file.
     """
 
     name: str
@@ -43,6 +49,10 @@ class Dataset:
     sources: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     origin: str = "arrays"
+    files: tuple[str, ...] = ()
+    facts: tuple[PictureFacts, ...] = ()
+    bad: tuple[BadFile, ...] = ()
+    empty: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -68,8 +78,29 @@ class Dataset:
         digest.update("\0".join(self.class_names).encode())
         return digest.hexdigest()
 
+    @cached_property
+    def copies(self) -> list[NDArray[np.int64]]:
+        """Groups of rows whose pictures are equal byte by byte; none for rows of features, which may well be equal."""
+        from clearsight.data.duplicates import find_copies
+
+        return find_copies(self.images) if self.picture_shape[0] > 1 else []
+
+    def select(self, rows: NDArray[np.int64], *, notes: Sequence[str] = ()) -> "Dataset":
+        """The same data set with some rows alone, and notes added."""
+        return replace(
+            self,
+            images=self.images[rows],
+            labels=self.labels[rows],
+            given=self.given[rows],
+            files=tuple(self.files[row] for row in rows) if self.files else (),
+            facts=tuple(self.facts[row] for row in rows) if self.facts else (),
+            notes=(*self.notes, *notes),
+        )
+
     def row_name(self, row: int) -> str:
-        """Where a row came from, in words: split, number within it, file."""
+        """Where a row came from, in words: its picture file, or split, number within it, file."""
+        if self.files:
+            return self.files[row]
         split = int(self.given[row])
         number = int(np.count_nonzero(self.given[:row] == split))
         source = self.sources.get(SPLITS[split])

@@ -1,24 +1,34 @@
 """From a name or a path to a `Dataset`: the one door through which data comes in."""
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 
-from clearsight.data.arrays import read_npz
+from clearsight.config import Resize
+from clearsight.data.arrays import holds_arrays, read_npz
 from clearsight.data.dataset import Dataset, build_dataset
+from clearsight.data.files import is_tar
+from clearsight.data.folder import PictureRequest, read_picture_files
 from clearsight.data.idx import find_idx, is_idx, read_idx_folder
+from clearsight.data.pictures import PictureFormat, resize_images
 from clearsight.data.table import read_csv
 from clearsight.errors import DataError, UsageError
+from clearsight.meter import MeterBuilder, SilentMeter
 
+_BACKGROUNDS = {"white": (255, 255, 255), "black": (0, 0, 0), "grey": (128, 128, 128)}
+_CHANNELS = {"auto": 0, "grey": 1, "rgb": 3}
 DIGITS = tuple(str(k) for k in range(10))
 NAMED: dict[str, tuple[str, ...]] = {
     "mnist": DIGITS,
     "fashion-mnist": (
         "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
     ),
+    "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
 }  # fmt: skip
 
 
@@ -55,22 +65,27 @@ def _find(source: str) -> Path:
         raise DataError(f"DATA must be a path that can be used, got {source[:80]!r}: {reason}. Check it.") from None
     if source in NAMED:
         for folder in data_folders():
-            if (folder / source).exists():
-                return folder / source
+            for place in (folder / source / f"{source}.npz", folder / source, folder / f"{source}.zip"):
+                if place.exists():
+                    return place
         places = ", ".join(str(folder / source) for folder in data_folders())
-        raise DataError(f"{source} must be on this machine, got nothing at {places}. Put its four IDX files there.")
+        raise DataError(
+            f"{source} must be on this machine, got nothing at {places}. Get it with `clearsight data fetch {source}`."
+        )
     raise DataError(
         f"DATA must be digits, {', '.join(NAMED)} or a path that exists, got {source!r}. Check the spelling."
     )
 
 
-def _read_path(path: Path, source: str, label_column: str, task: str) -> Dataset:
+def _read_path(
+    path: Path, source: str, label_column: str, task: str, request: PictureRequest, meter: MeterBuilder
+) -> Dataset:
     name = (source if source in NAMED else path.resolve().stem) or "data"
     names = NAMED.get(source, ())
     if path.is_dir():
         if find_idx(path):
             return read_idx_folder(path, name=name, class_names=names, task=task)
-        raise DataError(f"{path} must hold IDX files such as train-images-idx3-ubyte, got none. Check the folder.")
+        return read_picture_files(path, name=name, request=request, label_column=label_column, task=task, meter=meter)
     if not path.is_file():
         raise DataError(f"{path} must be a file or a folder, got a pipe or device. Save its content to a file first.")
     try:
@@ -86,11 +101,56 @@ def _read_path(path: Path, source: str, label_column: str, task: str) -> Dataset
                 f"{path} must be named like train-images-idx3-ubyte or train-labels-idx1-ubyte, got {path.name}. Rename it."
             )
         return read_idx_folder(path.parent, name=path.resolve().parent.name, class_names=names, task=task)
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+    zipped = head.startswith((b"PK\x03\x04", b"PK\x05\x06"))
+    if zipped and (path.suffix.lower() == ".npz" or holds_arrays(path)):
         return read_npz(path, name=name, task=task)
+    if zipped or is_tar(path):
+        return read_picture_files(path, name=name, request=request, label_column=label_column, task=task, meter=meter)
     if path.suffix.lower() in (".csv", ".txt") or (b"," in head and b"\0" not in head):
         return read_csv(path, name=name, label_column=label_column, task=task)
-    raise DataError(f"{path} must be an IDX, NPZ or CSV file, got something else ({head[:8]!r}). Convert it.")
+    raise DataError(
+        f"{path} must be a folder, a zip or tar of pictures, an IDX, NPZ or CSV file, got something else ({head[:8]!r}). "
+        "Convert it."
+    )
+
+
+def parse_background(text: str) -> tuple[int, int, int]:
+    """`white`, `black`, `grey` or `#rrggbb` as RGB.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if text in _BACKGROUNDS:
+        return _BACKGROUNDS[text]
+    if re.fullmatch(r"#[0-9a-fA-F]{6}", text):
+        return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
+    raise UsageError(f"background must be {', '.join(_BACKGROUNDS)} or #rrggbb, got {text!r}. For example #ffffff.")
+
+
+def build_request(
+    *,
+    image_size: Any = None,
+    resize: str = "squash",
+    channels: str = "auto",
+    background: str = "white",
+    skip_bad: bool = False,
+) -> PictureRequest:
+    """What picture files shall be brought to, from the words of a configuration (see `PreprocessConfig`).
+
+    Raises:
+        UsageError: a word that is not known, or a size below 1.
+    """
+    sides = (
+        (0, 0) if image_size is None else (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    )
+    if image_size is not None and (len(sides) != 2 or not all(isinstance(s, int) and 1 <= s <= 4096 for s in sides)):
+        raise UsageError(f"image_size must be one or two whole numbers of 1 to 4096, got {image_size}. For example 64.")
+    if resize not in get_args(Resize):
+        raise UsageError(f"resize must be one of {', '.join(get_args(Resize))}, got {resize!r}. Choose one of them.")
+    if channels not in _CHANNELS:
+        raise UsageError(f"channels must be one of {', '.join(_CHANNELS)}, got {channels!r}. Choose one of them.")
+    wanted = PictureFormat(sides[0], sides[1], _CHANNELS[channels], cast(Resize, resize), parse_background(background))
+    return PictureRequest(wanted, skip_bad)
 
 
 def _check_task(dataset: Dataset, task: str) -> Dataset:
@@ -101,17 +161,28 @@ def _check_task(dataset: Dataset, task: str) -> Dataset:
 
 
 def load_data(
-    source: Any, labels: Any = None, *, label_column: str = "auto", task: str = "classification", name: str = "arrays"
+    source: Any,
+    labels: Any = None,
+    *,
+    label_column: str = "auto",
+    task: str = "classification",
+    name: str = "arrays",
+    request: PictureRequest | None = None,
+    meter: MeterBuilder = SilentMeter,
 ) -> Dataset:
     """Labelled pictures from a name, a path or arrays.
 
     Args:
-        source: `digits` (always there), `mnist`, `fashion-mnist` (see `data_folders`); the path of an IDX folder, an NPZ
-            or a CSV; an array of pictures (n, h, w), (n, h, w, c) or features (n, f); or a `Dataset`, returned as it is.
+        source: `digits` (always there), `mnist` and the like (see `data_folders`); the path of a folder, zip or tar of
+            pictures, of an IDX folder, an NPZ or a CSV; an array of pictures (n, h, w), (n, h, w, c) or features (n, f);
+            or a `Dataset`, returned as it is.
         labels: with an array: (n,) numbers or names, or (n, classes) one-hot.
-        label_column: of a CSV: `first`, `last`, a header name or `auto`.
+        label_column: of a CSV or a `metadata.csv`: `first`, `last`, a header name or `auto`.
         task: `classification` or `regression`.
         name: of a data set made from arrays.
+        request: the size, channels, resizing and background that pictures are brought to (see `build_request`); of
+            stored arrays the size alone. `skip_bad` leaves out picture files that cannot be read.
+        meter: shows progress.
 
     Raises:
         DataError: nothing there, not readable, or not sound; the message names file and row.
@@ -119,16 +190,29 @@ def load_data(
     """
     if task not in ("classification", "regression"):
         raise UsageError(f"task must be classification or regression, got {task!r}. Choose one of them.")
+    request = request or PictureRequest()
     if isinstance(source, Dataset):
-        return _check_task(source, task)
+        return _check_task(_resize(source, request), task)
     if isinstance(source, str | Path):
         if labels is not None:
             raise UsageError("labels must be given with arrays only, got them beside a path. Leave them out.")
         if str(source) == "digits" and not Path(source).exists():
-            return _check_task(replace(_load_digits(), origin="digits"), task)
+            return _check_task(_resize(replace(_load_digits(), origin="digits"), request), task)
         path = _find(str(source))
-        dataset = _read_path(path, str(source), label_column, task)
-        return replace(dataset, origin=str(source) if not Path(source).expanduser().exists() else str(path.resolve()))
+        dataset = _read_path(path, str(source), label_column, task, request, meter)
+        origin = str(source) if not Path(source).expanduser().exists() else str(path.resolve())
+        return _resize(replace(dataset, origin=origin), request)
     if labels is None:
         raise UsageError("labels must be given with an array of pictures, got none. Pass labels=.")
-    return build_dataset({"train": (source, labels)}, name=name, task=task)
+    return _resize(build_dataset({"train": (source, labels)}, name=name, task=task), request)
+
+
+def _resize(dataset: Dataset, request: PictureRequest) -> Dataset:
+    """Stored arrays in the wanted size; picture files have it already."""
+    wanted = request.format
+    if not wanted.height or not request.resize_arrays or dataset.picture_shape[:2] == (wanted.height, wanted.width):
+        return dataset
+    if dataset.picture_shape[0] == 1:
+        raise UsageError("image_size must go with pictures, got rows of features. Leave it out.")
+    images = resize_images(dataset.images, wanted, dataset.value_range or (0.0, float(dataset.images.max())))
+    return replace(dataset, images=images)

@@ -1,23 +1,84 @@
-"""One picture file as the array that a model stores: decoded, turned upright, in the right channels, size and range.
+"""One picture file as stored pixels: decoded, turned upright, on a background, in the wanted channels and size.
 
-Only raster formats that Pillow decodes in-process are opened, so no file can start another program.
+The one way in which picture files become arrays, in training, evaluation and prediction alike. Only raster formats that
+Pillow decodes in-process are opened, so no file can start another program. It must not know folders or data sets.
 """
 
+import io
 import stat
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.data.preprocess import Preprocess
+from clearsight.config import Resize
 from clearsight.errors import DataError
 
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
-_MAX_PIXELS = 50_000_000
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+_SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"), "PNG": (".png", ".apng"), "GIF": (".gif",), "BMP": (".bmp", ".dib"),
+    "WEBP": (".webp",), "TIFF": (".tif", ".tiff"), "PPM": (".ppm", ".pgm", ".pbm", ".pnm"), "MPO": (".jpg", ".jpeg", ".mpo"),
+}  # fmt: skip
+MAX_PIXELS = 50_000_000
+_GREY_MODES = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I", "F")
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")
+_ORIENTATION = 0x0112
+_DAMAGE = (
+    OSError, ValueError, SyntaxError, IndexError, EOFError, KeyError, TypeError, AttributeError, OverflowError,
+    MemoryError, ZeroDivisionError, AssertionError, RuntimeError, struct.error,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PictureFormat:
+    """What every picture file is brought to.
+
+    Args:
+        height, width: in pixels; (0, 0) leaves pictures as large as they are.
+        channels: 1 grey or 3 RGB.
+        resize: `squash` stretches both sides; `crop` fills the frame and cuts off what is over, evenly on both sides;
+            `pad` fits the whole picture in and fills the rest with the background.
+        background: RGB, 0..255, laid under transparent pixels.
+    """
+
+    height: int = 0
+    width: int = 0
+    channels: int = 3
+    resize: Resize = "squash"
+    background: tuple[int, int, int] = (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class PictureFacts:
+    """What a file's header says: upright size, format, mode, and what a user should know about it."""
+
+    height: int
+    width: int
+    format: str
+    mode: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether no pixel can have a colour."""
+        return self.mode in _GREY_MODES
+
+
+@contextmanager
+def calm_decoder() -> Iterator[None]:
+    """Silence Pillow's warnings: what cannot be decoded raises, a flaw in the EXIF data is no matter.
+
+    Warning filters belong to the process and not to a thread, so this is entered once around all threads.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def check_file(path: Path) -> None:
@@ -37,69 +98,169 @@ def check_file(path: Path) -> None:
     raise DataError(f"{path} must be a file, got a pipe or device. Save its content to a file first.")
 
 
-def read_picture(path: Path, preprocess: Preprocess) -> NDArray[Any]:
-    """A picture file as (H, W, C) in the model's size and value range; uint8 where that range is 0..255.
+@contextmanager
+def _opened(content: bytes | Path, what: str) -> Iterator[Any]:
+    """The file as an open Pillow picture of at most `MAX_PIXELS`; whatever goes wrong inside becomes a DataError."""
+    from PIL import Image, UnidentifiedImageError
 
-    EXIF orientation is applied, transparency is laid on black, 16-bit greys are scaled to 8, the first frame of several
-    is taken, and the picture is squashed to size with an antialiasing bilinear filter.
-
-    Raises:
-        DataError: the file is missing, damaged, too large or no picture; or the model takes rows of features.
-    """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    if preprocess.height == 1:
-        raise DataError(f"{path} must be a row of numbers for this model, got a picture. Pass a .npy array.")
-    check_file(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what cannot be decoded raises; a flaw in the EXIF data is no matter
-            with Image.open(path, formats=_FORMATS) as opened:
-                if opened.width * opened.height > _MAX_PIXELS:
-                    raise DataError(
-                        f"{path} must have at most {_MAX_PIXELS:,} pixels, got {opened.width}x{opened.height}. Shrink it."
-                    )
-                picture = ImageOps.exif_transpose(opened)
-                picture.load()
-                picture = _flatten(picture, path).convert("L" if preprocess.channels == 1 else "RGB")
+        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise DataError(
+                    f"{what} must have at most {MAX_PIXELS:,} pixels, got {picture.width}x{picture.height}. Shrink it."
+                )
+            yield picture
     except UnidentifiedImageError:
-        raise DataError(
-            f"{path} must be a picture ({', '.join(_FORMATS)}), got something else. Convert it first."
-        ) from None
+        raise DataError(f"{what} must be a picture ({', '.join(FORMATS)}), got {_describe(content)}.") from None
     except Image.DecompressionBombError:
-        raise DataError(f"{path} must have at most {_MAX_PIXELS:,} pixels, got far more. Shrink it.") from None
+        raise DataError(f"{what} must have at most {MAX_PIXELS:,} pixels, got far more. Shrink it.") from None
     except DataError:
         raise
-    except (OSError, ValueError, SyntaxError, IndexError, EOFError, KeyError, TypeError, struct.error) as error:
-        raise DataError(f"{path} must be a whole picture, got damage ({error}). Save it again.") from None
-    if picture.size != (preprocess.width, preprocess.height):
-        picture = picture.resize((preprocess.width, preprocess.height), Image.Resampling.BILINEAR)
-    array = np.asarray(picture).reshape(preprocess.height, preprocess.width, -1)
-    if array.shape[2] != preprocess.channels:
-        raise DataError(f"{path} must give {preprocess.channels} channels, got {array.shape[2]}. Pass a .npy array.")
-    if (preprocess.low, preprocess.high) == (0.0, 255.0):
-        return array
-    return (preprocess.low + array * ((preprocess.high - preprocess.low) / 255)).astype(np.float32)
+    except _DAMAGE as error:
+        raise DataError(f"{what} must be a whole picture, got damage ({error}). Save it again.") from None
 
 
-def _flatten(picture: Any, path: Path) -> Any:
-    """16-bit greys to 8 bits, and transparency onto black."""
+def _describe(content: bytes | Path) -> str:
+    """What a file that is no picture seems to be, and what to do."""
+    if isinstance(content, Path):
+        with content.open("rb") as file:
+            content = file.read(512)
+    head = content[:512].lstrip().lower()
+    for kind, marks in {"a PDF": (b"%pdf",), "an EPS": (b"%!ps",), "an SVG": (b"<svg", b"<?xml")}.items():
+        if head.startswith(marks):
+            return f"{kind}. Export it as PNG"
+    if not content:
+        return "an empty file. Save it again"
+    if len(content) > 11 and content[4:8] == b"ftyp":
+        return "an HEIC, AVIF or video file. Export it as JPEG"
+    return "text. Remove it" if head.isascii() and b"\0" not in head else "something else. Convert it"
+
+
+def read_facts(content: bytes | Path, what: str, *, suffix: str = "") -> PictureFacts:
+    """A picture file's header, without decoding its pixels. Within `calm_decoder`.
+
+    Args:
+        content: the file's bytes, or its path.
+        what: how errors call it.
+        suffix: of its name, to note where it says another format.
+
+    Raises:
+        DataError: no picture, too large, or a damaged header.
+    """
+    with _opened(content, what) as picture:
+        height, width = picture.height, picture.width
+        if (picture.format != "PNG" or "exif" in picture.info) and _find_orientation(picture) >= 5:
+            height, width = width, height
+        notes = []
+        if suffix and suffix.lower() not in _SUFFIXES.get(picture.format, ()):
+            notes.append(f"is a {picture.format} file named {suffix}")
+        if getattr(picture, "is_animated", False):
+            notes.append("has several frames, of which the first is taken")
+        return PictureFacts(height, width, picture.format, picture.mode, tuple(notes))
+
+
+def decode_picture(content: bytes | Path, what: str, wanted: PictureFormat) -> NDArray[np.uint8]:
+    """A picture file as uint8 (H, W, C). Within `calm_decoder`.
+
+    EXIF orientation is applied; transparency is laid on the background; 16-bit greys are scaled to 8; CMYK and the like
+    become RGB; the first of several frames is taken. Resizing is Pillow's antialiased bilinear filter; a JPEG of more than
+    twice the wanted size is decoded at a half, a quarter or an eighth first, as the format allows.
+
+    Raises:
+        DataError: the file is missing, damaged, too large or no picture.
+    """
+    with _opened(content, what) as picture:
+        orientation = _find_orientation(picture)
+        if wanted.height and picture.format == "JPEG":
+            sides = (2 * wanted.width, 2 * wanted.height)
+            picture.draft(picture.mode, sides if orientation < 5 else sides[::-1])
+        picture.load()
+        upright = _turn(_flatten(picture, what, wanted.background), orientation)
+        fitted = fit_picture(upright.convert("L" if wanted.channels == 1 else "RGB"), wanted)
+        return np.asarray(fitted).reshape(fitted.height, fitted.width, wanted.channels)
+
+
+def _find_orientation(picture: Any) -> int:
+    """EXIF orientation, 1 to 8; 1 where there is none or the EXIF data is damaged."""
+    try:
+        found = picture.getexif().get(_ORIENTATION, 1)
+    except _DAMAGE:
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _turn(picture: Any, orientation: int) -> Any:
+    from PIL.Image import Transpose
+
+    turns = (
+        Transpose.FLIP_LEFT_RIGHT, Transpose.ROTATE_180, Transpose.FLIP_TOP_BOTTOM,
+        Transpose.TRANSPOSE, Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90,
+    )  # fmt: skip
+    return picture.transpose(turns[orientation - 2]) if orientation > 1 else picture
+
+
+def _flatten(picture: Any, what: str, background: tuple[int, int, int]) -> Any:
+    """16-bit greys as 8 bits, rounded, and transparency laid on the background."""
     from PIL import Image
 
     if picture.mode in _SIXTEEN_BIT:
-        return Image.fromarray((_check_greys(np.asarray(picture), 65535, path) >> 8).astype(np.uint8))
+        greys = _check_greys(np.asarray(picture), 65535, what).astype(np.uint32)
+        return Image.fromarray(((greys * 255 + 32767) // 65535).astype(np.uint8))
     if picture.mode == "F":
-        return Image.fromarray(_check_greys(np.asarray(picture), 255, path).astype(np.uint8))
+        return Image.fromarray(np.rint(_check_greys(np.asarray(picture), 255, what)).astype(np.uint8))
     if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
         coloured = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", coloured.size, (0, 0, 0, 255)), coloured)
+        return Image.alpha_composite(Image.new("RGBA", coloured.size, (*background, 255)), coloured)
     return picture
 
 
-def _check_greys(greys: NDArray[Any], top: int, path: Path) -> NDArray[Any]:
+def _check_greys(greys: NDArray[Any], top: int, what: str) -> NDArray[Any]:
     right = (greys >= 0) & (greys <= top)
     if not right.all():
         raise DataError(
-            f"{path} must have greys of 0 to {top}, got {greys[~right][0]}. Scale it, or pass a .npy array."
+            f"{what} must have greys of 0 to {top}, got {greys[~right][0]}. Scale it, or pass a .npy array."
         )
+    if greys.dtype.kind == "f" and 0 < greys.max() <= 1:
+        raise DataError(f"{what} must have greys of 0 to {top}, got 0 to {greys.max():g}. Multiply them by {top}.")
     return greys
+
+
+def fit_picture(picture: Any, wanted: PictureFormat) -> Any:
+    """A Pillow picture brought to the wanted size by the wanted policy (see `PictureFormat`)."""
+    from PIL import Image
+
+    size, filter_ = (wanted.width, wanted.height), Image.Resampling.BILINEAR
+    if not wanted.height or picture.size == size:
+        return picture
+    if wanted.resize == "squash":
+        return picture.resize(size, filter_)
+    ratios = wanted.width / picture.width, wanted.height / picture.height
+    if wanted.resize == "crop":
+        shown = wanted.width / max(ratios), wanted.height / max(ratios)
+        left, top = (picture.width - shown[0]) / 2, (picture.height - shown[1]) / 2
+        return picture.resize(size, filter_, box=(left, top, left + shown[0], top + shown[1]))
+    inner = tuple(max(1, round(side * min(ratios))) for side in picture.size)
+    colour = Image.new("RGB", (1, 1), wanted.background).convert(picture.mode if picture.mode != "F" else "L")
+    framed = Image.new(picture.mode, size, colour.getpixel((0, 0)))
+    framed.paste(picture.resize(inner, filter_), ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
+    return framed
+
+
+def resize_images(
+    images: NDArray[Any], wanted: PictureFormat, value_range: tuple[float, float] = (0.0, 255.0)
+) -> NDArray[Any]:
+    """Stored pictures (N, H, W, C), uint8 or float32, brought to the wanted size as picture files are; C is kept.
+
+    A `pad` border is the background at the place of 0..255 that it has in `value_range`.
+    """
+    from PIL import Image
+
+    n, _, _, channels = images.shape
+    fitted = np.empty((n, wanted.height, wanted.width, channels), images.dtype)
+    low, high = value_range
+    for c in range(channels):
+        level = low + wanted.background[min(c, 2)] / 255 * (high - low)
+        border = PictureFormat(wanted.height, wanted.width, 1, wanted.resize, (round(level),) * 3)
+        for i in range(n):
+            fitted[i, :, :, c] = np.asarray(fit_picture(Image.fromarray(images[i, :, :, c]), border))
+    return fitted

@@ -10,8 +10,9 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.config import Scaling
+from clearsight.config import Resize, Scaling
 from clearsight.data.dataset import Dataset
+from clearsight.data.pictures import PictureFormat
 from clearsight.errors import DataError, UsageError
 
 SCALINGS: tuple[str, ...] = get_args(Scaling)
@@ -28,6 +29,7 @@ class Preprocess:
         low, high: the pixel values that mean black and white; a picture file (0..255) is brought to this range.
         scale, offset: float32, (height * width * channels,).
         target_mean, target_std: of a regression's training targets; 0 and 1 for classes.
+        resize, background: how a picture file is brought to this size (see `PictureFormat`).
     """
 
     height: int
@@ -40,6 +42,13 @@ class Preprocess:
     offset: NDArray[np.float32]
     target_mean: float = 0.0
     target_std: float = 1.0
+    resize: Resize = "squash"
+    background: tuple[int, int, int] = (255, 255, 255)
+
+    @property
+    def picture_format(self) -> PictureFormat:
+        """What picture files are brought to for this model."""
+        return PictureFormat(self.height, self.width, self.channels, self.resize, self.background)
 
     @property
     def num_inputs(self) -> int:
@@ -86,6 +95,7 @@ class Preprocess:
         return {
             "height": self.height, "width": self.width, "channels": self.channels, "scaling": self.scaling,
             "low": self.low, "high": self.high, "target_mean": self.target_mean, "target_std": self.target_std,
+            "resize": self.resize, "background": list(self.background),
         }  # fmt: skip
 
 
@@ -99,7 +109,14 @@ def _moments(flat: NDArray[Any], rows: NDArray[np.int64]) -> tuple[NDArray[np.fl
     return total / len(rows), square / len(rows)
 
 
-def fit_preprocess(dataset: Dataset, rows: NDArray[np.int64], *, scaling: str = "unit") -> Preprocess:
+def fit_preprocess(
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    *,
+    scaling: str = "unit",
+    resize: Resize = "squash",
+    background: tuple[int, int, int] = (255, 255, 255),
+) -> Preprocess:
     """Fit a scaling on training rows alone.
 
     Args:
@@ -108,6 +125,7 @@ def fit_preprocess(dataset: Dataset, rows: NDArray[np.int64], *, scaling: str = 
         scaling: `unit` maps low..high to 0..1; `symmetric` to -1..1; `standardize` gives mean 0 and standard deviation 1
             over the training set, per channel (per feature for rows of features); `mean-image` subtracts the mean
             training picture from `unit`; `none` feeds stored values.
+        resize, background: how the pictures were brought to their size, to be kept with the model.
 
     Raises:
         UsageError: an unknown scaling. DataError: values so small or large that the scaling is not finite.
@@ -143,7 +161,7 @@ def fit_preprocess(dataset: Dataset, rows: NDArray[np.int64], *, scaling: str = 
         target_mean, target_std = float(targets.mean()), float(targets.std()) or 1.0
     return Preprocess(
         height, width, channels, scaling, float(low), float(high),
-        scale.astype(np.float32), offset.astype(np.float32), target_mean, target_std,
+        scale.astype(np.float32), offset.astype(np.float32), target_mean, target_std, resize, background,
     )  # fmt: skip
 
 

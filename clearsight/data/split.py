@@ -52,6 +52,22 @@ def _draw(
     return np.setdiff1d(rows, drawn, assume_unique=True), drawn
 
 
+def _set_copies_aside(dataset: Dataset, rows: Rows) -> tuple[Rows, dict[int, Rows]]:
+    """`rows` with one row of each group of copies, and by that row the others, which must go where it goes."""
+    among = np.zeros(len(dataset), bool)
+    among[rows] = True
+    groups = [group[among[group]] for group in dataset.copies]
+    followers = {int(group[0]): group[1:] for group in groups if len(group) > 1}
+    if not followers:
+        return rows, {}
+    return np.setdiff1d(rows, np.concatenate(list(followers.values())), assume_unique=True), followers
+
+
+def _add_copies(rows: Rows, followers: dict[int, Rows]) -> Rows:
+    found = [followers[row] for row in rows.tolist() if row in followers] if followers else []
+    return np.sort(np.concatenate([rows, *found])) if found else rows
+
+
 def _by_count(
     labels: NDArray[np.generic], rows: Rows, counts: tuple[int, int, int], shuffle: bool, rng: np.random.Generator
 ) -> tuple[Rows, Rows, Rows]:
@@ -97,6 +113,7 @@ def split_data(
 
     Returns:
         Disjoint, complete row numbers. Classes keep their proportions to within one row; regression is not stratified.
+        Where fractions are drawn, exact copies of a picture count as one and go where the first of them goes.
 
     Raises:
         UsageError: a fraction outside [0, 1) or a negative count. DataError: no training row is left, or a class is too
@@ -120,10 +137,14 @@ def split_data(
             raise UsageError("train_per_class must go with pool=true where the data brings splits. Set data.pool=true.")
         train, valid, test = _by_count(labels, train, counts, shuffle, rng)
     else:
+        train, followers = _set_copies_aside(dataset, train)
         if len(test) == 0:
             train, test = _draw(labels, train, test_fraction, shuffle, rng)
+            test = _add_copies(test, followers)
         if len(valid) == 0:
             train, valid = _draw(labels, train, valid_fraction, shuffle, rng)
+            valid = _add_copies(valid, followers)
+        train = _add_copies(train, followers)
     if len(train) == 0:
         raise DataError(f"training must keep at least one row, got {len(dataset)} rows in all. Lower the fractions.")
     used = np.zeros(len(dataset), bool)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from clearsight.dense.primitives import exp, mix, transpose
 from clearsight.dense.product import LANES, multiply
 from clearsight.dense.recipe import OPTIMIZERS, Recipe
-from clearsight.dense.reference import LEAK
+from clearsight.dense.reference import LEAK, Mixed
 from clearsight.models.mlp import ACTIVATIONS, BIASES, MLP
 
 RELU, LEAKY_RELU, SIGMOID, TANH, GELU, IDENTITY = range(len(ACTIVATIONS))
@@ -118,7 +118,7 @@ def _activate(z, b, bias, activation, slope, dropout, seed, step, layer):  # typ
 
 
 @njit(nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy")
-def _loss_and_delta(z, b, bias, labels, targets, rows, class_weights, rule):  # type: ignore[no-untyped-def]
+def _loss_and_delta(z, b, bias, labels, targets, rows, others, shares, class_weights, rule):  # type: ignore[no-untyped-def]
     """D_L in place of the logits; returns the mean loss and how many rows are right."""
     real = z.dtype.type
     count, classes = z.shape
@@ -134,15 +134,20 @@ def _loss_and_delta(z, b, bias, labels, targets, rows, class_weights, rule):  # 
                 loss += 0.5 * z[i, k] * z[i, k]
         else:
             label = labels[rows[i]]
+            other, share = label, real(1)
+            if len(shares):
+                other, share = others[rows[i]], real(shares[rows[i]])
             if len(class_weights):
-                weight = class_weights[label]
+                first = share * class_weights[label]
+                weight = first + (real(1) - share) * class_weights[other]
+                share = first / weight if weight > 0 else share
             best = 0
             for k in range(1, classes):
                 if z[i, k] > z[i, best]:
                     best = k
             hits += best == label
             top, sum_z, total_exp = z[i, best], 0.0, real(0)
-            right = np.float64(z[i, label] - top)
+            right = np.float64(share * (z[i, label] - top) + (real(1) - share) * (z[i, other] - top))
             for k in range(classes):
                 shifted = z[i, k] - top
                 sum_z += shifted
@@ -153,7 +158,8 @@ def _loss_and_delta(z, b, bias, labels, targets, rows, class_weights, rule):  # 
             loss += weight * (log_total - (1 - rule.smoothing) * right - smooth * sum_z)
             for k in range(classes):
                 z[i, k] = z[i, k] / total_exp - real(smooth)
-            z[i, label] -= real(1 - rule.smoothing)
+            z[i, label] -= real(1 - rule.smoothing) * share
+            z[i, other] -= real(1 - rule.smoothing) * (real(1) - share)
         total += weight
         for k in range(classes):
             z[i, k] *= weight
@@ -242,7 +248,7 @@ def _build_train(sources: int) -> Any:
 
     @njit(cache=True, nogil=True, error_model="numpy")
     def train(
-        net, rule, inputs, labels, targets, order, batch_size, scale, offset, class_weights,
+        net, rule, inputs, labels, targets, others, shares, order, batch_size, scale, offset, class_weights,
         weights, slots, lrs, first_batch, first_step, seed, losses,
     ):  # type: ignore[no-untyped-def]  # fmt: skip
         if sources < 0:  # never: it is here so that the cache's key holds it
@@ -285,7 +291,9 @@ def _build_train(sources: int) -> Any:
                     slope = slopes[room_at[layer + 1] : room_at[layer + 1] + count * units].reshape((count, units))
                     _activate(z, b, net.bias, net.activations[layer], slope, rule.dropout, seed, step, layer)
                 else:
-                    losses[i], right = _loss_and_delta(z, b, net.bias, labels, targets, rows, class_weights, rule)
+                    losses[i], right = _loss_and_delta(
+                        z, b, net.bias, labels, targets, rows, others, shares, class_weights, rule
+                    )
             if not np.isfinite(losses[i]):
                 done = i + 1
                 break
@@ -378,11 +386,14 @@ def train_steps(
     first_batch: int,
     first_step: int,
     seed: int,
+    mixed: Mixed | None = None,
 ) -> tuple[NDArray[np.float64], int]:
     """The same as `reference.train_steps`: same arguments, same meaning, same results to float tolerance."""
     losses = np.zeros(len(lrs))
+    others, shares = mixed or (np.zeros(0, np.int64), np.zeros(0))
     done, hits = _train(
-        _compile_net(net), _compile_rule(recipe), _lock(inputs), _lock(labels), _lock(targets), _lock(order), batch_size,
+        _compile_net(net), _compile_rule(recipe), _lock(inputs), _lock(labels), _lock(targets), _lock(others), _lock(shares),
+        _lock(order), batch_size,
         _lock(scale), _lock(offset), np.array(recipe.class_weights, params.dtype), params, slots, _lock(lrs), first_batch,
         first_step, seed, losses,
     )  # fmt: skip

@@ -153,11 +153,18 @@ def forward(
     return outputs, slopes
 
 
-def loss_and_delta(z: Array, labels: NDArray[np.int64], targets: Array, recipe: Recipe) -> tuple[float, Array]:
+Mixed = tuple[NDArray[np.int64], NDArray[np.float64]]
+"""(others, shares): second classes (n,) and the share of the first class (n,), for rows that were mixed of two."""
+
+
+def loss_and_delta(
+    z: Array, labels: NDArray[np.int64], targets: Array, recipe: Recipe, mixed: Mixed | None = None
+) -> tuple[float, Array]:
     """Mean loss of a batch and D_L, equation (2).
 
     Args:
         z: logits (B, K). labels: (B,), used by cross-entropy. targets: (B, K), used by squared error.
+        mixed: the loss is then share * C(label) + (1 - share) * C(other), each with its class's weight (Zhang et al. 2018).
     """
     rows, classes = z.shape
     weights = np.ones(rows, z.dtype)
@@ -165,10 +172,14 @@ def loss_and_delta(z: Array, labels: NDArray[np.int64], targets: Array, recipe: 
         delta = z - targets
         losses = 0.5 * (delta * delta).sum(axis=1)
     else:
-        if recipe.class_weights:
-            weights = np.asarray(recipe.class_weights, z.dtype)[labels]
+        by_class = np.asarray(recipe.class_weights or np.ones(classes), z.dtype)
+        others, shares = mixed if mixed is not None else (labels, np.ones(rows))
+        first = shares.astype(z.dtype) * by_class[labels]
+        weights = first + (1 - shares).astype(z.dtype) * by_class[others]
+        share = np.where(weights > 0, first / np.where(weights > 0, weights, 1), shares).astype(z.dtype)
         q = np.full_like(z, recipe.label_smoothing / classes)
-        q[np.arange(rows), labels] += 1 - recipe.label_smoothing
+        np.add.at(q, (np.arange(rows), labels), (1 - recipe.label_smoothing) * share)
+        np.add.at(q, (np.arange(rows), others), (1 - recipe.label_smoothing) * (1 - share))
         delta = softmax(z) - q
         losses = -(q * log_softmax(z)).sum(axis=1)
     total = max(float(weights.sum()), 1e-30)
@@ -202,12 +213,13 @@ def gradient(
     targets: Array,
     recipe: Recipe,
     *,
+    mixed: Mixed | None = None,
     seed: int = 0,
     step: int = 0,
 ) -> tuple[float, Array, Array]:
     """Loss of one batch (without penalties), gradient with penalties and clipping, and the logits."""
     outputs, slopes = forward(net, params, x, dropout=recipe.dropout, seed=seed, step=step)
-    loss, delta = loss_and_delta(outputs[-1], labels, targets, recipe)
+    loss, delta = loss_and_delta(outputs[-1], labels, targets, recipe, mixed)
     grad = backward(net, params, outputs, slopes, delta)
     for (w, _), (grad_w, _) in zip(net.layers(params), net.layers(grad), strict=True):
         grad_w += recipe.l1 * np.sign(w) + recipe.l2 * w
@@ -259,6 +271,7 @@ def train_steps(
     first_batch: int,
     first_step: int,
     seed: int,
+    mixed: Mixed | None = None,
 ) -> tuple[NDArray[np.float64], int]:
     """Train on batches `first_batch ..` of one epoch, one for each learning rate; `params` and `slots` change in place.
 
@@ -270,6 +283,7 @@ def train_steps(
         lrs: one learning rate for each batch to train.
         first_step: number of steps taken before, since the start of the run.
         seed: of the dropout masks.
+        mixed: second classes and shares, (N,) each, of rows that were mixed of two pictures.
 
     Returns:
         Mean loss of each batch, before its update, and how many rows were classified rightly. Stops after the first
@@ -280,7 +294,10 @@ def train_steps(
         rows = order[(first_batch + i) * batch_size : (first_batch + i + 1) * batch_size]
         x = inputs[rows].astype(params.dtype) * scale + offset
         t = targets[rows] if len(targets) else targets
-        losses[i], grad, z = gradient(net, params, x, labels[rows], t, recipe, seed=seed, step=first_step + i)
+        pair = None if mixed is None else (mixed[0][rows], mixed[1][rows])
+        losses[i], grad, z = gradient(
+            net, params, x, labels[rows], t, recipe, mixed=pair, seed=seed, step=first_step + i
+        )
         if not np.isfinite(losses[i]):
             return losses[: i + 1], hits
         hits += int((z.argmax(axis=1) == labels[rows]).sum())

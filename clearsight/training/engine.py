@@ -8,6 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.augment.presets import Augmentation
+from clearsight.augment.randomness import count_uses
+from clearsight.augment.transforms import augment_rows
 from clearsight.data.preprocess import Preprocess
 from clearsight.dense import reference
 from clearsight.dense.recipe import Recipe
@@ -17,6 +20,7 @@ from clearsight.models.mlp import MLP
 Rows = NDArray[np.int64]
 State = dict[str, NDArray[Any]]
 _CHUNK = 2048
+_AUGMENTED_BYTES = 2**24  # of varied pictures at a time
 ENGINES = ("dense", "reference")
 
 
@@ -26,9 +30,9 @@ class Engine(Protocol):
     name: str
 
     def train_steps(
-        self, order: Rows, *, first_batch: int, first_step: int, lrs: NDArray[np.float64]
+        self, order: Rows, *, epoch: int, first_batch: int, first_step: int, lrs: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], int]:
-        """Train `len(lrs)` batches of the epoch whose rows are `order`, from batch `first_batch` on.
+        """Train `len(lrs)` batches of epoch `epoch` (from 0), whose rows are `order`, from batch `first_batch` on.
 
         Returns:
             Mean loss of each batch before its update, and how many rows were classified rightly. A loss that is not
@@ -58,8 +62,10 @@ class DenseEngine:
         preprocess: pixels to inputs.
         params: first parameters, (net.num_parameters,); taken over and changed in place.
         batch_size: rows of a step.
-        seed: of dropout.
+        seed: of dropout and augmentation.
         name: `dense` or `reference`.
+        augmentation: how training pictures are varied; None for as they are.
+        pool: rows from which pictures to mix in are drawn, where `augmentation` mixes.
 
     Raises:
         UsageError: the network's ends do not fit the data.
@@ -77,6 +83,8 @@ class DenseEngine:
         batch_size: int,
         seed: int,
         name: str = "dense",
+        augmentation: Augmentation | None = None,
+        pool: Rows | None = None,
     ) -> None:
         if name not in ENGINES:
             raise UsageError(f"engine must be auto, {' or '.join(ENGINES)}, got {name!r}. Choose one of them.")
@@ -97,6 +105,9 @@ class DenseEngine:
         self.name = name
         self._net, self._recipe, self._preprocess = net, recipe, preprocess
         self._images, self._batch_size, self._seed = images, batch_size, seed
+        self._augmentation = augmentation if augmentation and augmentation.active() else None
+        self._pool = np.arange(len(images)) if pool is None else pool
+        self._uses: tuple[Rows, Rows] | None = None
         self._params = params
         self._slots = np.zeros((recipe.num_slots, params.size), params.dtype)
         if recipe.loss == "squared_error":
@@ -106,9 +117,74 @@ class DenseEngine:
             self._labels, self._targets = labels, np.zeros((0, net.sizes[-1]), params.dtype)
 
     def train_steps(
-        self, order: Rows, *, first_batch: int, first_step: int, lrs: NDArray[np.float64]
+        self, order: Rows, *, epoch: int, first_batch: int, first_step: int, lrs: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], int]:
         """See `Engine`."""
+        if self._augmentation is None:
+            return self._train(
+                self._images,
+                self._labels,
+                self._targets,
+                order,
+                None,
+                first_batch=first_batch,
+                first_step=first_step,
+                lrs=lrs,
+            )
+        block = max(1, _AUGMENTED_BYTES // (self._images[0].nbytes * self._batch_size))
+        losses, hits = [], 0
+        for start in range(0, len(lrs), block):
+            part = lrs[start : start + block]
+            at = first_batch + start
+            found, right = self._train_varied(
+                order, epoch=epoch, first_batch=at, first_step=first_step + start, lrs=part
+            )
+            losses.append(found)
+            hits += right
+            if len(found) < len(part) or not np.isfinite(found[-1]):
+                break
+        return np.concatenate(losses), hits
+
+    def _train_varied(
+        self, order: Rows, *, epoch: int, first_batch: int, first_step: int, lrs: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], int]:
+        """Some batches on pictures that are varied now, held in memory no longer than they are needed."""
+        assert self._augmentation is not None
+        chosen = slice(first_batch * self._batch_size, (first_batch + len(lrs)) * self._batch_size)
+        rows = order[chosen]
+        batch = augment_rows(
+            self._images, rows, augmentation=self._augmentation, seed=self._seed, epoch=epoch, pool=self._pool,
+            uses=self._count_uses(order)[chosen], low=self._preprocess.low, high=self._preprocess.high,
+        )  # fmt: skip
+        labels, targets, mixed = self._labels[rows], self._targets, None
+        if len(targets):
+            targets = targets[rows]
+        if batch.partners is not None and batch.shares is not None:
+            mixed = self._labels[batch.partners], batch.shares
+            if len(targets):
+                share = batch.shares[:, None].astype(targets.dtype)
+                targets = share * targets + (1 - share) * self._targets[batch.partners]
+        own = np.arange(len(rows))
+        return self._train(batch.images, labels, targets, own, mixed, first_batch=0, first_step=first_step, lrs=lrs)
+
+    def _count_uses(self, order: Rows) -> Rows:
+        """`count_uses` of the epoch under way, worked out once an epoch."""
+        if self._uses is None or self._uses[0] is not order:
+            self._uses = order, count_uses(order)
+        return self._uses[1]
+
+    def _train(
+        self,
+        images: NDArray[Any],
+        labels: NDArray[np.int64],
+        targets: NDArray[np.floating],
+        order: Rows,
+        mixed: reference.Mixed | None,
+        *,
+        first_batch: int,
+        first_step: int,
+        lrs: NDArray[np.float64],
+    ) -> tuple[NDArray[np.float64], int]:
         if self.name == "dense":
             from clearsight.dense import kernel
 
@@ -118,9 +194,9 @@ class DenseEngine:
         return train(
             self._net,
             self._recipe,
-            inputs=self._images.reshape(len(self._images), -1),
-            labels=self._labels,
-            targets=self._targets,
+            inputs=images.reshape(len(images), -1),
+            labels=labels,
+            targets=targets,
             order=order,
             batch_size=self._batch_size,
             scale=self._preprocess.scale.astype(self._params.dtype, copy=False),
@@ -131,6 +207,7 @@ class DenseEngine:
             first_batch=first_batch,
             first_step=first_step,
             seed=self._seed,
+            mixed=mixed,
         )
 
     def logits(self, rows: Rows) -> NDArray[np.float32]:

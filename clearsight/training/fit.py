@@ -25,9 +25,27 @@ _CHUNK_SECONDS = 0.2
 MONITORS = {"valid_loss": -1, "valid_accuracy": 1, "train_loss": -1}
 
 
-def epoch_order(rows: Rows, *, seed: int, epoch: int, shuffle: bool) -> Rows:
-    """The rows of epoch `epoch` (from 0) in the order of their use: a function of (seed, epoch) alone."""
-    return np.random.default_rng([seed, epoch, 0x0DE5]).permutation(rows) if shuffle else rows
+def epoch_order(
+    rows: Rows, *, seed: int, epoch: int, shuffle: bool = True, classes: NDArray[np.int64] | None = None
+) -> Rows:
+    """The rows of epoch `epoch` (from 0) in the order of their use: a function of (seed, epoch) alone.
+
+    Args:
+        classes: (len(rows),) of the rows, to draw every class equally often (to within one): rows of small classes then
+            come several times, each as often as the others of its class to within one, and some of large ones not at all.
+    """
+    rng = np.random.default_rng([seed, epoch, 0x0DE5])
+    if classes is None:
+        return rng.permutation(rows) if shuffle else rows
+    present = np.unique(classes)
+    wanted = np.full(len(present), len(rows) // len(present))
+    wanted[rng.permutation(len(present))[: len(rows) % len(present)]] += 1
+    chosen = []
+    for k, count in zip(present, wanted, strict=True):
+        own = rows[classes == k]
+        rounds = [rng.permutation(own) for _ in range(-(-int(count) // len(own)))]
+        chosen.append(np.concatenate(rounds)[:count] if rounds else own[:0])
+    return np.asarray(rng.permutation(np.concatenate(chosen)))
 
 
 def mean_loss(logits: NDArray[np.floating], labels: NDArray[Any], *, mean: float = 0.0, std: float = 1.0) -> float:
@@ -87,6 +105,7 @@ def fit(
     seed: int,
     progress: Progress,
     shuffle: bool = True,
+    balanced: bool = False,
     patience: int | None = None,
     monitor: str = "valid_loss",
     target_mean: float = 0.0,
@@ -104,6 +123,7 @@ def fit(
         labels: (N,) of the whole data set; rows index it.
         train_rows, valid_rows: row numbers; validation may be empty.
         lrs: (epochs * steps,), from `learning_rates`.
+        balanced: every class equally often in an epoch.
         patience: stop after this many epochs without a better `monitor`; the best epoch's weights are then in force at
             the end, whether or not it stopped early. None trains to the end and keeps the last.
         monitor: `valid_loss`, `valid_accuracy` or `train_loss`.
@@ -120,6 +140,7 @@ def fit(
         UsageError: options that do not go together.
     """
     check_stopping(patience=patience, monitor=monitor, num_valid=len(valid_rows), regression=labels.dtype.kind == "f")
+    classes = labels[train_rows] if balanced else None
     steps = -(-len(train_rows) // batch_size)
     place, history = _Place(), History(steps)
     if resume and checkpoints and (found := load_checkpoint(checkpoints)):
@@ -150,7 +171,7 @@ def fit(
         progress.start(epochs=epochs, steps=epochs * steps, done=place.epoch * steps + place.batch)
         try:
             while place.epoch < epochs and not _exhausted(place, patience):
-                order = epoch_order(train_rows, seed=seed, epoch=place.epoch, shuffle=shuffle)
+                order = epoch_order(train_rows, seed=seed, epoch=place.epoch, shuffle=shuffle, classes=classes)
                 while place.batch < steps:
                     size = min(chunk, steps - place.batch)
                     at = place.epoch * steps + place.batch
@@ -158,7 +179,9 @@ def fit(
                         size = min(size, checkpoint_steps - at % checkpoint_steps)
                     began = time.perf_counter()
                     rates = lrs[at : at + size]
-                    losses, hits = engine.train_steps(order, first_batch=place.batch, first_step=at, lrs=rates)
+                    losses, hits = engine.train_steps(
+                        order, epoch=place.epoch, first_batch=place.batch, first_step=at, lrs=rates
+                    )
                     spent = time.perf_counter() - began
                     chunk = max(1, min(steps, int(size * _CHUNK_SECONDS / max(spent, 1e-6))))
                     history.losses.append(losses)

@@ -1,0 +1,247 @@
+"""`clearsight data check|show|fetch|make|cache`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clearsight.cli.output import plain, print_json, print_notes, tell
+from clearsight.cli.train import build_layers
+
+app = typer.Typer(help="Check, show, fetch, make and cache data.", no_args_is_help=True, rich_markup_mode=None)
+Data = Annotated[str, typer.Argument(help="Name or path of labelled data.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="One setting of train, as data.pool=true; may be repeated.", show_default=False),
+]
+ImageSize = Annotated[
+    str | None, typer.Option("--image-size", help="Side or HEIGHTxWIDTH, as for train.", show_default=False)
+]
+Resize = Annotated[str | None, typer.Option("--resize", help="squash, crop or pad.", show_default=False)]
+Target = Annotated[str | None, typer.Option("--target", help="Column of the numbers to predict.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No notes, no progress.")]
+_LISTED = 10
+
+
+def _configure(
+    data: str,
+    *,
+    set_: list[str] | None,
+    image_size: str | None,
+    resize: str | None,
+    target: str | None,
+    augment: str | None = None,
+) -> Any:
+    from clearsight.config import build_config, merge
+
+    flags = {"data.source": data, "preprocess.resize": resize}
+    return build_config(merge(*build_layers(flags, image_size=image_size, target=target, augment=augment, set_=set_)))
+
+
+@app.command()
+def check(
+    data: Data,
+    sheet: Annotated[
+        Path | None, typer.Option("--sheet", help="Draw the pictures concerned, as out.png.", show_default=False)
+    ] = None,
+    image_size: ImageSize = None,
+    resize: Resize = None,
+    target: Target = None,
+    set_: Set = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find what is wrong with data before training on it.
+
+    Unreadable files, copies, conflicting labels, leakage between splits, odd classes, sizes and pixels, and splits that
+    differ. Errors end with exit code 3, as they would stop `train`; warnings do not.
+    """
+    from clearsight.meter import build_meter
+    from clearsight.pipeline import check_source
+
+    config = _configure(data, set_=set_, image_size=image_size, resize=resize, target=target)
+    dataset, findings = check_source(config, meter=build_meter(quiet=quiet or json_))
+    print_notes(dataset.notes, quiet=quiet or json_)
+    if sheet:
+        from clearsight.report.findings import draw_findings
+        from clearsight.report.sheet import save_sheet
+
+        save_sheet(draw_findings(dataset, findings), sheet)
+    errors = sum(finding.level == "error" for finding in findings)
+    if json_:
+        print_json({
+            "data": data, "rows": len(dataset), "classes": list(dataset.class_names), "notes": list(dataset.notes),
+            "errors": errors, "findings": [finding.as_dict() for finding in findings],
+            "sheet": str(sheet) if sheet else None,
+        })  # fmt: skip
+    else:
+        typer.echo(_render_findings(dataset, findings))
+        if sheet:
+            typer.echo(f"sheet   {sheet}")
+    if errors:
+        raise typer.Exit(3)
+
+
+def _render_findings(dataset: Any, findings: list[Any]) -> str:
+    height, width, channels = dataset.picture_shape
+    kind = "numbers" if dataset.is_regression else f"{len(dataset.class_names)} classes"
+    lines = [f"{plain(dataset.name)}: {len(dataset):,} pictures of {width}x{height}x{channels}, {kind}"]
+    for finding in findings:
+        lines.append(f"{finding.level:<8}{plain(finding.message)}")
+        lines += [f"          {plain(name)}" for name in finding.files[:_LISTED]]
+        if len(finding.files) > _LISTED:
+            lines.append(f"          and {len(finding.files) - _LISTED:,} more (--json lists all)")
+    counts = [f"{sum(f.level == level for f in findings)} {level}s" for level in ("error", "warning", "note")]
+    lines.append(", ".join(counts).replace(" 1 errors", " 1 error") if findings else "nothing found")
+    return "\n".join(lines)
+
+
+@app.command()
+def show(
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="The picture to write: .png, .jpg or .webp.")] = Path(
+        "contact-sheet.png"
+    ),
+    per_class: Annotated[
+        int | None,
+        typer.Option(
+            "--per-class", min=1, max=200, help="Pictures a class; 10, or 2 with --augment.", show_default=False
+        ),
+    ] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option("--augment", help="Show each beside varied versions, as train --augment.", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Which pictures, and how they are augmented.")] = 0,
+    image_size: ImageSize = None,
+    resize: Resize = None,
+    target: Target = None,
+    set_: Set = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw a contact sheet: some training pictures of every class, as the network will see them."""
+    from clearsight.meter import build_meter
+    from clearsight.pipeline import build_split, load_dataset, settle_augmentation
+    from clearsight.report.contact import draw_augmented, draw_classes
+    from clearsight.report.sheet import save_sheet
+
+    config = _configure(data, set_=set_, image_size=image_size, resize=resize, target=target, augment=augment)
+    dataset = load_dataset(config, meter=build_meter(quiet=quiet or json_))
+    print_notes(dataset.notes, quiet=quiet or json_)
+    rows = build_split(config, dataset).train
+    if augment:
+        augmentation, left_out = settle_augmentation(config, dataset)
+        print_notes(left_out, quiet=quiet or json_)
+        sheet = draw_augmented(dataset, rows, augmentation, per_class=per_class or 2, seed=seed)
+    else:
+        sheet = draw_classes(dataset, rows, per_class=per_class or 10, seed=seed)
+    save_sheet(sheet, out)
+    if json_:
+        print_json({"data": data, "sheet": str(out), "rows": len(dataset), "classes": list(dataset.class_names)})
+    else:
+        typer.echo(str(out))
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="mnist, fashion-mnist, kmnist or cifar10.")],
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", help="Where to; by default the user's data directory.", show_default=False),
+    ] = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Download a published data set with checksums; goes on where it stopped. CLEARSIGHT_MIRROR names a mirror to try first."""
+    from clearsight.data.fetch import fetch_data
+    from clearsight.data.load import data_folders
+    from clearsight.meter import build_meter
+
+    path = fetch_data(name, folder=folder or data_folders()[-1], meter=build_meter(quiet=quiet), note=tell(quiet=quiet))
+    if json_:
+        print_json({"name": name, "path": str(path)})
+    else:
+        typer.echo(str(path))
+
+
+@app.command()
+def make(
+    kind: Annotated[str, typer.Argument(help="counting.")],
+    out: Annotated[Path, typer.Option("--out", help="A folder, a .zip or an .npz.")] = Path("counting"),
+    counts: Annotated[str, typer.Option("--counts", help="How many discs, as 1-5 or 1,3,7.")] = "1-5",
+    per_class: Annotated[int, typer.Option("--per-class", min=1, help="Pictures of each count.")] = 1000,
+    test_per_class: Annotated[
+        int, typer.Option("--test-per-class", min=0, help="More of each count as a test split.")
+    ] = 0,
+    size: Annotated[str, typer.Option("--size", help="WIDTHxHEIGHT of a picture.")] = "432x288",
+    sizes: Annotated[str, typer.Option("--sizes", help="Discs of fixed or various sizes.")] = "fixed",
+    target: Annotated[
+        str, typer.Option("--target", help="Labels: class (a folder each) or number (metadata.csv).")
+    ] = "class",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything drawn.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a synthetic data set: `counting`, pictures of discs to be counted, which never touch and are all inside."""
+    from clearsight.data.counting import make_counting, parse_counts
+    from clearsight.errors import UsageError
+    from clearsight.meter import build_meter
+
+    if kind != "counting":
+        raise UsageError(f"KIND must be counting, got {kind!r}. Use `clearsight data make counting`.")
+    width, height = _parse_sides(size)
+    summary = make_counting(
+        out, counts=parse_counts(counts), per_class=per_class, width=width, height=height,
+        sizes=_choose(sizes, "--sizes", "fixed", "various"), seed=seed, target=_choose(target, "--target", "class", "number"),
+        test_per_class=test_per_class, meter=build_meter(quiet=quiet), overwrite=overwrite,
+    )  # fmt: skip
+    if json_:
+        print_json(summary)
+    else:
+        typer.echo(f"{summary['train'] + summary['test']:,} pictures of {width}x{height} in {summary['path']}")
+
+
+def _choose(value: str, flag: str, *known: str) -> Any:
+    from clearsight.errors import UsageError
+
+    if value not in known:
+        raise UsageError(f"{flag} must be {' or '.join(known)}, got {value!r}. Choose one of them.")
+    return value
+
+
+def _parse_sides(text: str) -> tuple[int, int]:
+    from clearsight.errors import UsageError
+
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isdigit() for side in sides):
+        raise UsageError(f"--size must be WIDTHxHEIGHT, got {text!r}. For example --size 432x288.")
+    return int(sides[0]), int(sides[1])
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove everything.")] = False,
+    json_: Json = False,
+) -> None:
+    """List or clear the pictures that are kept decoded. CLEARSIGHT_CACHE_BYTES bounds them, 0 turns them off."""
+    from clearsight.data.cache import cache_folder, cache_limit, clear_cache, list_entries
+
+    if clear:
+        count, size = clear_cache()
+        if json_:
+            print_json({"removed": count, "bytes": size})
+        else:
+            typer.echo(f"removed {count} entries, {size / 1e6:,.1f} MB")
+        return
+    entries = list_entries()
+    if json_:
+        listed = [{"path": str(e.path), "bytes": e.size_bytes, "source": e.source} for e in entries]
+        print_json({"folder": str(cache_folder()), "limit_bytes": cache_limit(), "entries": listed})
+        return
+    for entry in entries:
+        typer.echo(f"{entry.size_bytes / 1e6:>10,.1f} MB  {plain(entry.source)}")
+    total = sum(e.size_bytes for e in entries)
+    typer.echo(f"{total / 1e6:>10,.1f} MB of {cache_limit() / 1e6:,.0f} MB in {cache_folder()}")

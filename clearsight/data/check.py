@@ -1,0 +1,276 @@
+"""What is wrong with a data set, found before training: files, copies, leakage, classes, pixels, shift between splits.
+
+Every finding has a level: an `error` makes training on the data meaningless and stops it, a `warning` is worth a look,
+a `note` is worth knowing. It must not know how anything is trained or drawn.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clearsight.data.dataset import SPLITS, Dataset
+from clearsight.data.duplicates import find_blank, find_near_copies
+from clearsight.data.shift import find_shift
+
+LEVELS = ("error", "warning", "note")
+NEAR_ROWS_BEFORE_TRAINING = 10_000
+_TINY_CLASS = 10
+_IMBALANCE = 5.0
+_SQUASH = 2.0
+_CONSTANT_SHARE = 0.05
+_RARE = 0.5
+Parts = Mapping[str, NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found.
+
+    Args:
+        level: `error`, `warning` or `note`.
+        kind: a fixed word for programs, such as `leakage`.
+        message: a sentence with the count and the next action.
+        files: the files or rows concerned, as the user knows them; groups of belonging ones are joined by ` = `.
+        rows: the same as row numbers, for pictures of them; empty where they are no rows.
+    """
+
+    level: str
+    kind: str
+    message: str
+    files: tuple[str, ...] = ()
+    rows: tuple[int, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"level": self.level, "kind": self.kind, "message": self.message, "files": list(self.files)}
+
+
+def check_dataset(dataset: Dataset, parts: Parts, *, near: bool = True) -> list[Finding]:
+    """Everything that is found, errors first.
+
+    Args:
+        dataset: read with `skip_bad`, so that bad files are listed in it and not raised.
+        parts: row numbers of train, valid and test as they will be used.
+        near: look for near copies too (some 3 seconds for 70,000 pictures).
+    """
+    found = [*_check_files(dataset), *_check_classes(dataset, parts)]
+    if dataset.picture_shape[0] > 1:
+        found += [*_check_copies(dataset, parts), *_check_sizes(dataset), *_check_pixels(dataset, parts)]
+        if near:
+            found += _check_near_copies(dataset, parts)
+        found += [Finding("warning", "shift", text) for text in find_shift(dataset.images, parts)]
+    return sorted(found, key=lambda finding: LEVELS.index(finding.level))
+
+
+def _plural(count: int, noun: str) -> str:
+    ending = "" if count == 1 else "es" if noun.endswith("ss") else "s"
+    return f"{count:,} {noun}{ending}"
+
+
+def _check_files(dataset: Dataset) -> list[Finding]:
+    found = []
+    if dataset.bad:
+        files = tuple(f"{b.path}: {b.reason.removeprefix(b.path + ' ')}" for b in dataset.bad)
+        found.append(Finding(
+            "error", "unreadable",
+            f"files must be pictures that can be read, got {_plural(len(dataset.bad), 'bad file')}. Mend or remove them, or use "
+            "--skip-bad.", files,
+        ))  # fmt: skip
+    by_note: dict[str, list[int]] = defaultdict(list)
+    for row, facts in enumerate(dataset.facts):
+        for note in facts.notes:
+            by_note[note.split(",")[0] if "frames" in note else "has a name that says another format"].append(row)
+    for note, rows in by_note.items():
+        what = "has several frames; the first is taken" if "frames" in note else note
+        names = tuple(f"{dataset.files[row]}: {'; '.join(dataset.facts[row].notes)}" for row in rows)
+        found.append(Finding("warning", "odd-file", f"{_plural(len(rows), 'file')}: {what}.", names, tuple(rows)))
+    return found
+
+
+def _check_classes(dataset: Dataset, parts: Parts) -> list[Finding]:
+    if dataset.is_regression:
+        targets = dataset.labels[parts["train"]]
+        if len(targets) > 1 and (targets == targets[0]).all():
+            return [
+                Finding(
+                    "error",
+                    "constant-target",
+                    f"targets must differ, got {targets[0]:g} in every training row. Check them.",
+                )
+            ]
+        return []
+    names = dataset.class_names
+    found = []
+    lower: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        if len(name) > 1:  # the letters a and A are two classes
+            lower[name.casefold()].append(name)
+    for twins in lower.values():
+        if len(twins) > 1:
+            found.append(Finding(
+                "error", "class-names", f"classes must differ by more than case, got {' and '.join(map(repr, twins))}. "
+                "Put their pictures together or rename one."
+            ))  # fmt: skip
+    for split, name in dataset.empty:
+        found.append(Finding(
+            "error", "empty-class", f"class {name!r} of {split} must hold pictures, got none. Add some or remove its folder.",
+        ))  # fmt: skip
+    counts = {split: np.bincount(dataset.labels[rows], minlength=len(names)) for split, rows in parts.items()}
+    train = counts["train"]
+    for split, own in counts.items():
+        unknown = [names[k] for k in np.flatnonzero((train == 0) & (own > 0))]
+        if split != "train" and unknown:
+            found.append(Finding(
+                "error", "unknown-class", f"classes of {split} must have training pictures, got none of "
+                f"{', '.join(map(repr, unknown))}. Add training pictures, or take the class out.",
+            ))  # fmt: skip
+        missing = [names[k] for k in np.flatnonzero((train > 0) & (own == 0))]
+        if split != "train" and missing:
+            found.append(Finding(
+                "warning", "missing-class", f"{split} has no pictures of {', '.join(map(repr, missing))}, so nothing will be "
+                "known about " + ("it." if len(missing) == 1 else "them."),
+            ))  # fmt: skip
+    total = np.bincount(dataset.labels, minlength=len(names))
+    tiny = [f"{names[k]} ({total[k]})" for k in np.flatnonzero((total > 0) & (total < _TINY_CLASS))]
+    if tiny:
+        found.append(Finding(
+            "warning", "tiny-class", f"{_plural(len(tiny), 'class')} of fewer than {_TINY_CLASS} pictures: {', '.join(tiny)}. "
+            "A class of one picture can be trained or tested, not both.",
+        ))  # fmt: skip
+    present = train[train > 0]
+    if len(present) > 1 and present.max() >= _IMBALANCE * present.min():
+        most, least = names[int(train.argmax())], names[int(np.argmin(np.where(train > 0, train, train.max() + 1)))]
+        found.append(Finding(
+            "warning", "imbalance",
+            f"classes are uneven: {most!r} has {train.max():,} training pictures, {least!r} {present.min():,}. Consider "
+            " --class-weights balanced or --sampling balanced, and read the per-class figures.",
+        ))  # fmt: skip
+    return found
+
+
+def _split_of(dataset: Dataset, parts: Parts) -> NDArray[np.int8]:
+    split = np.full(len(dataset), -1, np.int8)
+    for name, rows in parts.items():
+        split[rows] = SPLITS.index(name)
+    return split
+
+
+def _join(dataset: Dataset, groups: Sequence[Any]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Files and rows of groups of rows, a group to a line."""
+    return (
+        tuple(" = ".join(dataset.row_name(int(row)) for row in group) for group in groups),
+        tuple(int(row) for group in groups for row in group),
+    )
+
+
+def _check_copies(dataset: Dataset, parts: Parts) -> list[Finding]:
+    split = _split_of(dataset, parts)
+    conflicts, leaks, copies = [], [], []
+    for rows in dataset.copies:
+        if len(set(dataset.labels[rows].tolist())) > 1:
+            conflicts.append(rows)
+        elif len(set(split[rows].tolist()) - {-1}) > 1:
+            leaks.append(rows)
+        else:
+            copies.append(rows)
+    found = []
+    if conflicts:
+        verb = "agree in the number" if dataset.is_regression else "be of one class"
+        found.append(Finding(
+            "error", "label-conflict",
+            f"equal pictures must {verb}, got {_plural(len(conflicts), 'picture')} with different labels. "
+            "Correct them, or leave them out with --skip-bad.", *_join(dataset, conflicts),
+        ))  # fmt: skip
+    if leaks:
+        found.append(Finding(
+            "error", "leakage", f"splits must not share pictures, got {_plural(len(leaks), 'picture')} in more than one of "
+            f"{', '.join(parts)}. Remove the copies, or leave them out with --skip-bad.", *_join(dataset, leaks),
+        ))  # fmt: skip
+    if copies:
+        there = (
+            "are there more than once within a split; each counts"
+            if len(copies) > 1
+            else "is there more than once; it counts"
+        )
+        found.append(Finding(
+            "warning", "copies", f"{_plural(len(copies), 'picture')} {there} several times. --skip-bad keeps one.",
+            *_join(dataset, copies),
+        ))  # fmt: skip
+    return found
+
+
+def _check_near_copies(dataset: Dataset, parts: Parts) -> list[Finding]:
+    pairs = find_near_copies(dataset.images)
+    if len(pairs) == 0:
+        return []
+    split = _split_of(dataset, parts)
+    across = split[pairs[:, 0]] != split[pairs[:, 1]]
+    other = dataset.labels[pairs[:, 0]] != dataset.labels[pairs[:, 1]]
+    found = []
+    for kind, chosen, words in (
+        ("near-conflict", other, "look the same and have different labels; one label may be wrong"),
+        ("near-leakage", across & ~other, "look the same and lie in different splits; the test may flatter"),
+        ("near-copies", ~across & ~other, "look the same within a split"),
+    ):
+        if chosen.any():
+            noun = _plural(int(chosen.sum()), "pair") + " of pictures"
+            found.append(Finding("warning", kind, f"{noun} {words}.", *_join(dataset, pairs[chosen].tolist())))
+    return found
+
+
+def _check_sizes(dataset: Dataset) -> list[Finding]:
+    if not dataset.facts:
+        return []
+    height, width, _ = dataset.picture_shape
+    sizes = np.array([(f.height, f.width) for f in dataset.facts], float)
+    distortion = np.abs(np.log((sizes[:, 1] / sizes[:, 0]) / (width / height)))
+    small = np.flatnonzero((sizes[:, 0] < _RARE * height) & (sizes[:, 1] < _RARE * width))
+    long = np.flatnonzero(distortion > np.log(_SQUASH))
+    found = []
+    if len(long):
+        found.append(Finding(
+            "warning", "aspect",
+            f"{_plural(len(long), 'picture')} of {len(sizes):,} differ in proportions from {width}x{height} by more than "
+            f"{_SQUASH:g} times. Choose --resize crop or pad, or another --image-size.", *_name_sizes(dataset, long),
+        ))  # fmt: skip
+    if len(small):
+        found.append(Finding(
+            "warning", "small",
+            f"{_plural(len(small), 'picture')} of {len(sizes):,}: less than half of {width}x{height}, so enlarged.",
+            *_name_sizes(dataset, small),
+        ))  # fmt: skip
+    return found
+
+
+def _name_sizes(dataset: Dataset, rows: NDArray[np.int64]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    facts = dataset.facts
+    return tuple(f"{dataset.files[r]}: {facts[r].width}x{facts[r].height}" for r in rows), tuple(int(r) for r in rows)
+
+
+def _check_pixels(dataset: Dataset, parts: Parts) -> list[Finding]:
+    found = []
+    blank = np.flatnonzero(find_blank(dataset.images))
+    if len(blank):
+        names = tuple(dataset.row_name(int(row)) for row in blank)
+        found.append(Finding(
+            "warning", "blank", f"{_plural(len(blank), 'picture')} of one colour. Look whether something went wrong.", names,
+            tuple(int(row) for row in blank),
+        ))  # fmt: skip
+    flat = dataset.images[parts["train"]].reshape(len(parts["train"]), -1)
+    constant = int((flat == flat[0]).all(axis=0).sum())
+    if len(flat) > 1 and constant > _CONSTANT_SHARE * flat.shape[1]:
+        found.append(Finding(
+            "note", "constant-pixels", f"{constant:,} of {flat.shape[1]:,} pixel values are the same in every training picture.",
+        ))  # fmt: skip
+    if dataset.value_range and dataset.images.dtype != np.uint8:
+        low, high = dataset.value_range
+        top = float(dataset.images.max())
+        if top < low + (high - low) / 16:
+            found.append(Finding(
+                "warning", "dark", f"pictures use {top:g} of {low:g}..{high:g} at most, so they are nearly black. Rescale them.",
+            ))  # fmt: skip
+    return found

@@ -1,0 +1,123 @@
+"""Pictures that are there twice: exact copies by their bytes, near ones by a perceptual signature.
+
+It must not know splits' meaning for training, nor print anything: `check` judges what is found here.
+"""
+
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIGNATURE_SIDE = 16
+NEAR_CORRELATION = 0.99
+_SIGNATURE_CORRELATION = 0.997
+_COMPONENTS = 12
+_CHUNK = 4096
+_MIN_VALUES = 16
+_MAX_PAIRS = 200_000
+
+Pairs = NDArray[np.int64]
+
+
+def find_blank(images: NDArray[np.generic]) -> NDArray[np.bool_]:
+    """Which pictures (N, H, W, C) are of one colour: every channel constant."""
+    return np.asarray((images == images[:, :1, :1]).all(axis=(1, 2, 3)))
+
+
+def find_copies(images: NDArray[np.generic]) -> list[NDArray[np.int64]]:
+    """Groups of two or more rows whose pictures (N, H, W, C) are equal byte by byte, by first row.
+
+    Blank pictures and ones of fewer than 16 values are left out: they are equal without being copies.
+    """
+    if images[0].size < _MIN_VALUES:
+        return []
+    hashes = _hash_rows(images)
+    _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+    candidates = np.flatnonzero(counts[inverse] > 1)
+    candidates = candidates[~find_blank(images[candidates])]
+    groups: dict[bytes, list[int]] = {}
+    for row in candidates:
+        groups.setdefault(hashlib.sha256(images[row].tobytes()).digest(), []).append(int(row))
+    return [np.array(rows) for rows in groups.values() if len(rows) > 1]
+
+
+def _hash_rows(images: NDArray[np.generic]) -> NDArray[np.uint64]:
+    """A 64-bit hash a row; unequal rows rarely share one."""
+    n, size = len(images), images[0].nbytes
+    words = -(-size // 8)
+    factors = np.random.default_rng(0).integers(0, 2**64, words, np.uint64) | np.uint64(1)
+    found = np.empty(n, np.uint64)
+    for start in range(0, n, _CHUNK):
+        rows = np.ascontiguousarray(images[start : start + _CHUNK]).reshape(-1).view(np.uint8).reshape(-1, size)
+        padded = np.zeros((len(rows), words * 8), np.uint8)
+        padded[:, :size] = rows
+        mixed = padded.view(np.uint64) * factors
+        mixed ^= mixed >> np.uint64(29)
+        found[start : start + _CHUNK] = mixed.sum(axis=1, dtype=np.uint64)
+    return found
+
+
+def _average_rows(length: int, parts: int) -> NDArray[np.float32]:
+    """(parts, length): how much of each of `length` cells lies in each of `parts` equal pieces; rows sum to 1."""
+    edges = np.arange(parts + 1) * length / parts
+    cells = np.arange(length)
+    cover = np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells)
+    return np.asarray(np.clip(cover, 0, None) * parts / length, np.float32)
+
+
+def build_signatures(images: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Perceptual signatures (N, 256) of pictures (N, H, W, C): grey, averaged to 16x16, mean 0 and length 1.
+
+    The dot product of two is their correlation: it does not change with brightness, contrast, size or JPEG quality.
+    Blank pictures get zeros.
+    """
+    n, height, width, _ = images.shape
+    down, across = _average_rows(height, SIGNATURE_SIDE), _average_rows(width, SIGNATURE_SIDE)
+    found = np.empty((n, SIGNATURE_SIDE**2), np.float32)
+    for start in range(0, n, _CHUNK):
+        grey = images[start : start + _CHUNK].mean(axis=3, dtype=np.float32)
+        found[start : start + _CHUNK] = (down @ grey @ across.T).reshape(len(grey), -1)
+    found -= found.mean(axis=1, keepdims=True)
+    length = np.sqrt((found * found).sum(axis=1, keepdims=True))
+    blank = length <= 1e-3 * max(1.0, float(np.abs(images).max()))
+    return np.asarray(found / np.where(blank, np.inf, length), np.float32)
+
+
+def _correlations(images: NDArray[np.generic], pairs: Pairs) -> Iterator[NDArray[np.float64]]:
+    for start in range(0, len(pairs), 1024):
+        left, right = (
+            images[pairs[start : start + 1024, k]].reshape(-1, images[0].size).astype(np.float64) for k in (0, 1)
+        )
+        left, right = left - left.mean(axis=1, keepdims=True), right - right.mean(axis=1, keepdims=True)
+        norm = np.sqrt((left * left).sum(axis=1) * (right * right).sum(axis=1))
+        yield (left * right).sum(axis=1) / np.maximum(norm, 1e-12)
+
+
+def find_near_copies(images: NDArray[np.generic]) -> Pairs:
+    """Pairs of rows (P, 2), ascending, whose pictures look the same without being equal byte by byte.
+
+    A k-d tree over the first principal components of the signatures gives the candidates; those whose signatures
+    correlate by 0.997 and whose pixels by 0.99 are taken. At most 200,000 candidates are looked at.
+    """
+    from scipy.spatial import cKDTree
+
+    if images[0].size < _MIN_VALUES or min(images.shape[1:3]) < 4:
+        return np.zeros((0, 2), np.int64)
+    signatures = build_signatures(images)
+    rows = np.flatnonzero(np.abs(signatures).sum(axis=1) > 0)
+    if len(rows) < 2:
+        return np.zeros((0, 2), np.int64)
+    some = signatures[rows[:: max(1, len(rows) // 5000)]]
+    _, axes = np.linalg.eigh(some.T @ some)
+    tree = cKDTree(signatures[rows] @ axes[:, -_COMPONENTS:])
+    radius = float(np.sqrt(2 * (1 - _SIGNATURE_CORRELATION)))
+    pairs = rows[tree.query_pairs(radius, output_type="ndarray")].reshape(-1, 2)
+    close = (signatures[pairs[:, 0]] * signatures[pairs[:, 1]]).sum(axis=1) >= _SIGNATURE_CORRELATION
+    pairs = pairs[close][:_MAX_PAIRS]
+    if len(pairs) == 0:
+        return np.zeros((0, 2), np.int64)
+    alike = np.concatenate(list(_correlations(images, pairs))) >= NEAR_CORRELATION
+    equal = np.array([np.array_equal(images[a], images[b]) for a, b in pairs[alike]], bool)
+    found = np.sort(pairs[alike][~equal], axis=1) if len(equal) else pairs[:0]
+    return found[np.lexsort((found[:, 1], found[:, 0]))]

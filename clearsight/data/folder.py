@@ -1,0 +1,306 @@
+"""Pictures in a folder, zip or tar as one `Dataset`: listed, decoded in parallel or taken from the cache.
+
+It must not know training, nor judge the pictures: that is `check`'s affair.
+"""
+
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clearsight.data.cache import build_key, load_entry, save_entry
+from clearsight.data.dataset import SPLITS, Dataset, check_targets
+from clearsight.data.files import BadFile, Member, Source, open_source
+from clearsight.data.layout import Layout, arrange_files
+from clearsight.data.pictures import (
+    MAX_PIXELS,
+    PictureFacts,
+    PictureFormat,
+    calm_decoder,
+    decode_picture,
+    read_facts,
+)
+from clearsight.errors import DataError
+from clearsight.meter import MeterBuilder, SilentMeter
+
+DECODER_VERSION = 1  # of everything that decides a stored pixel; a new one makes cached pictures old
+LARGEST_AUTO_SIDE = 128
+_AUTO_SIZE = (64, 64)
+_BATCH = 32
+_SMALL_BYTES = 8192  # below it threads spend more time on Python's lock than on decoding
+_LISTED = 20
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class PictureRequest:
+    """How picture files shall be stored: a format, of which the size (0, 0) and channels 0 are found from the data.
+
+    The size is then that of all pictures if they agree and it is at most 128x128, else 64x64; the channels are 1 if
+    every picture is grey, else 3. `skip_bad` leaves out files that cannot be used; `resize_arrays` brings pictures that
+    are not files to the size, too.
+    """
+
+    format: PictureFormat = field(default_factory=lambda: PictureFormat(channels=0))
+    skip_bad: bool = False
+    resize_arrays: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class _Decoded:
+    images: NDArray[np.uint8]
+    rows: NDArray[np.int64]  # which members the images are of
+    facts: list[PictureFacts]  # of those rows
+    bad: list[BadFile]
+    notes: list[str]
+
+
+def read_picture_files(
+    path: Path,
+    *,
+    name: str,
+    request: PictureRequest,
+    label_column: str = "auto",
+    task: str = "classification",
+    meter: MeterBuilder = SilentMeter,
+) -> Dataset:
+    """Labelled pictures of a folder, zip or tar.
+
+    Args:
+        path: the place. name: of the data set.
+        request: size, channels, policy and background; whether bad files are left out.
+        label_column: of a `metadata.csv` or `labels.csv`.
+        task: with `regression`, labels (of the table, or the class folders' names) are numbers.
+        meter: shows progress.
+
+    Returns:
+        Classes in order of their names. `bad` holds the files left out, `sizes` the sizes of the pictures as stored in files.
+
+    Raises:
+        DataError: no layout fits; a file is bad (all are listed) unless `skip_bad`; a class of another split has no
+            training picture.
+    """
+    source = open_source(path)
+    members, bad, empty = source.members()
+    layout = arrange_files(
+        members, empty, root=str(path), read=source.read, label_column=label_column, as_numbers=task == "regression"
+    )
+    layout.bad += [b for b in bad if b.path not in {known.path for known in layout.bad}]
+    decoded = _load_decoded(source, layout, request.format, meter)
+    layout.bad += decoded.bad
+    if layout.bad and not request.skip_bad:
+        raise DataError(render_bad(layout.bad, str(path)))
+    if len(decoded.rows) == 0:
+        raise DataError(
+            f"{path} must hold pictures that can be read, got none of {len(layout.members)}. Check the files."
+        )
+    return _assemble(path, name, layout, decoded, task)
+
+
+def render_bad(bad: list[BadFile], root: str) -> str:
+    """All bad files in one message: the first twenty with their reasons."""
+    lines = [f"{b.path}: {b.reason.removeprefix(b.path + ' ')}" for b in bad[:_LISTED]]
+    more = f"; and {len(bad) - _LISTED} more (`clearsight data check` lists all)" if len(bad) > _LISTED else ""
+    noun = "file" if len(bad) == 1 else "files"
+    return (
+        f"{root} must hold pictures that can be read, got {len(bad)} bad {noun}: {'; '.join(lines)}{more}. "
+        "Mend or remove them, or go on without them with --skip-bad."
+    )
+
+
+def _assemble(path: Path, name: str, layout: Layout, decoded: _Decoded, task: str) -> Dataset:
+    chosen = [layout.labels[row] for row in decoded.rows]
+    given = np.array([SPLITS.index(layout.splits[row]) for row in decoded.rows], np.int8)
+    if task == "regression":
+        class_names: tuple[str, ...] = ()
+        labels: NDArray[Any] = check_targets(_as_numbers(chosen, path), rows=len(chosen), what=f"labels of {path}")
+    else:
+        class_names = tuple(sorted(set(chosen) | {label for _, label in layout.empty}))
+        if len(class_names) < 2:
+            raise DataError(
+                f"a classifier must have two or more classes, got {list(class_names)} in {path}. Add pictures of another class."
+            )
+        position = {label: k for k, label in enumerate(class_names)}
+        labels = np.array([position[label] for label in chosen], np.int64)
+    notes = [*layout.notes, *decoded.notes]
+    if layout.bad:
+        notes.append(f"{len(layout.bad)} bad files were left out (`clearsight data check` lists them)")
+    return Dataset(
+        name=name,
+        images=decoded.images,
+        labels=labels,
+        class_names=class_names,
+        given=given,
+        value_range=(0.0, 255.0),
+        sources={SPLITS[k]: str(path) for k in np.unique(given)},
+        notes=tuple(notes),
+        files=tuple(layout.members[row].path for row in decoded.rows),
+        facts=tuple(decoded.facts),
+        bad=tuple(layout.bad),
+        empty=tuple(layout.empty),
+    )
+
+
+def _as_numbers(labels: list[str], path: Path) -> list[float]:
+    numbers = []
+    for label in labels:
+        try:
+            numbers.append(float(label))
+        except ValueError:
+            raise DataError(
+                f"labels must be numbers for regression, got {label!r} in {path}. Name the folders by numbers or give a table."
+            ) from None
+    return numbers
+
+
+def _load_decoded(source: Source, layout: Layout, wanted: PictureFormat, meter: MeterBuilder) -> _Decoded:
+    """Headers, then pixels, each from the cache or read now and kept there."""
+    import PIL
+
+    members = layout.members
+    files = build_key([
+        f"{DECODER_VERSION} {PIL.__version__} {MAX_PIXELS}", *(f"{m.path}\n{m.size}\n{m.stamp}" for m in members),
+    ])  # fmt: skip
+    facts, bad, problem = _load_facts(source, members, files, meter)
+    if not facts:
+        return _Decoded(np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0, np.int64), [], bad, [])
+    settled, notes = settle_format(wanted, list(facts.values()))
+    key = build_key([files, str(settled)])
+    if found := load_entry(key):
+        images, kept = found
+        assert images is not None
+    else:
+        images, kept = _decode(source, members, list(facts), settled, meter)
+        problem = save_entry(key, kept, images, source=str(source.root.resolve())) or problem
+        saved = load_entry(key)
+        images = saved[0] if saved and saved[0] is not None else images  # mapped: the pages can leave the memory
+    bad = bad + [BadFile(*b) for b in kept["bad"]]
+    rows = np.array(kept["rows"], np.int64)
+    return _Decoded(images, rows, [facts[row] for row in kept["rows"]], bad, [*notes, *([problem] if problem else [])])
+
+
+def _load_facts(
+    source: Source, members: list[Member], key: str, meter: MeterBuilder
+) -> tuple[dict[int, PictureFacts], list[BadFile], str]:
+    """Headers of the files that have one, by their place in `members`; the others; and why they could not be kept."""
+    if found := load_entry(key):
+        kept = found[1]
+        distinct = [PictureFacts(f[0], f[1], f[2], f[3], tuple(f[4])) for f in kept["facts"]]
+        return {i: distinct[f] for i, f in enumerate(kept["of"]) if f >= 0}, [BadFile(*b) for b in kept["bad"]], ""
+
+    def scan(member: Member, content: bytes) -> PictureFacts | BadFile:
+        try:
+            return read_facts(content, member.path, suffix=Path(member.path).suffix)
+        except DataError as error:
+            return BadFile(member.path, str(error))
+
+    with meter("reading headers", len(members)) as advance:
+        scanned = list(_map_files(source, members, scan, advance))
+    sound = {i: facts for i, facts in enumerate(scanned) if isinstance(facts, PictureFacts)}
+    bad = [facts for facts in scanned if isinstance(facts, BadFile)]
+    position = {facts: at for at, facts in enumerate(dict.fromkeys(sound.values()))}
+    kept = {
+        "facts": [[f.height, f.width, f.format, f.mode, list(f.notes)] for f in position],
+        "of": [position[sound[i]] if i in sound else -1 for i in range(len(members))],
+        "bad": [[b.path, b.reason] for b in bad],
+    }
+    return sound, bad, save_entry(key, kept, source=str(source.root.resolve()))
+
+
+def _decode(
+    source: Source, members: list[Member], chosen: list[int], settled: PictureFormat, meter: MeterBuilder
+) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+    """Pixels of the chosen members that can be decoded, and which those are: `rows`, and the `bad` ones."""
+    images = np.empty((len(chosen), settled.height, settled.width, settled.channels), np.uint8)
+    place = {members[i].path: at for at, i in enumerate(chosen)}
+
+    def decode(member: Member, content: bytes) -> BadFile | None:
+        try:
+            images[place[member.path]] = decode_picture(content, member.path, settled)
+        except DataError as error:
+            return BadFile(member.path, str(error))
+        return None
+
+    with meter("decoding pictures", len(chosen)) as advance:
+        problems = list(_map_files(source, [members[i] for i in chosen], decode, advance))
+    good = [at for at, problem in enumerate(problems) if problem is None]
+    bad = [[problem.path, problem.reason] for problem in problems if problem is not None]
+    return images[good] if bad else images, {"rows": [chosen[at] for at in good], "bad": bad}
+
+
+def settle_format(wanted: PictureFormat, facts: list[PictureFacts]) -> tuple[PictureFormat, list[str]]:
+    """The format with size and channels found where they were left open, and notes about what was assumed."""
+    notes = []
+    height, width = wanted.height, wanted.width
+    if not height:
+        sizes = Counter((f.height, f.width) for f in facts)
+        height, width = next(iter(sizes))
+        if len(sizes) > 1 or max(height, width) > LARGEST_AUTO_SIDE:
+            small, large = min(sizes, key=lambda s: s[0] * s[1]), max(sizes, key=lambda s: s[0] * s[1])
+            have = f"have {len(sizes)} sizes from {small[1]}x{small[0]} to {large[1]}x{large[0]}"
+            if len(sizes) == 1:
+                have = f"are {width}x{height}"
+            height, width = _AUTO_SIZE
+            verb = {"squash": "squashed", "crop": "cropped", "pad": "padded"}[wanted.resize]
+            notes.append(f"pictures {have} and are {verb} to {width}x{height} (choose with --image-size and --resize)")
+    channels = wanted.channels or (1 if all(f.is_grey for f in facts) else 3)
+    grey = sum(f.is_grey for f in facts)
+    if not wanted.channels and channels == 3 and grey:
+        notes.append(f"{grey} of {len(facts)} pictures are grey and became RGB like the others")
+    return PictureFormat(height, width, channels, wanted.resize, wanted.background), notes
+
+
+def _map_files(
+    source: Source, members: list[Member], work: Callable[[Member, bytes], _T], advance: Callable[[int], None]
+) -> Iterator[_T]:
+    """`work(member, content)` of every file, in order, in threads; Pillow decodes outside Python's lock.
+
+    At most a few batches are read ahead. A file that cannot be read counts as a bad one of `work`'s kind.
+    """
+
+    def run(batch: list[Member], contents: list[bytes | DataError] | None) -> list[Any]:
+        results: list[Any] = []
+        for i, member in enumerate(batch):
+            content = _try_read(source, member) if contents is None else contents[i]
+            if isinstance(content, DataError):
+                results.append(BadFile(member.path, str(content)))
+            else:
+                results.append(work(member, content))
+        return results
+
+    mean_bytes = sum(m.size for m in members) / max(len(members), 1)
+    workers = 1 if mean_bytes < _SMALL_BYTES else os.cpu_count() or 1
+    waiting: deque[tuple[int, Future[list[Any]]]] = deque()
+    with calm_decoder(), ThreadPoolExecutor(workers) as pool:
+        try:
+            for batch in _batches(members):
+                contents = [_try_read(source, member) for member in batch] if source.sequential else None
+                waiting.append((len(batch), pool.submit(run, batch, contents)))
+                if len(waiting) > 2 * workers:
+                    count, future = waiting.popleft()
+                    yield from future.result()
+                    advance(count)
+            while waiting:
+                count, future = waiting.popleft()
+                yield from future.result()
+                advance(count)
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def _try_read(source: Source, member: Member) -> bytes | DataError:
+    try:
+        return source.read(member)
+    except DataError as error:
+        return error
+
+
+def _batches(members: list[Member]) -> Iterable[list[Member]]:
+    return (members[start : start + _BATCH] for start in range(0, len(members), _BATCH))

@@ -1,0 +1,125 @@
+"""What a person sees while counted work is done: a bar with rate and time left, lines in a log, or nothing.
+
+It must not know what is counted. (The training loop, whose steps come in epochs, has its own in `training.progress`.)
+"""
+
+import contextlib
+import sys
+import time
+from types import TracebackType
+from typing import Any, Protocol
+
+_FIRST_LINE_SECONDS = 2.0
+_LINE_SECONDS = 10.0
+
+
+class Meter(Protocol):
+    """Counts work as a context manager: `with build_meter(...)("reading pictures", 60000) as advance: advance(1)`."""
+
+    def __enter__(self) -> "Meter":
+        """Begin."""
+
+    def __call__(self, count: int = 1) -> None:
+        """`count` more are done."""
+
+    def __exit__(self, *details: Any) -> None:
+        """End, for whatever reason."""
+
+
+class MeterBuilder(Protocol):
+    """Makes a meter for a piece of work."""
+
+    def __call__(self, label: str, total: int, *, unit: str = "pictures") -> Meter:
+        """`label` says what is done, `total` how much there is (0 where that is unknown), `unit` what is counted."""
+
+
+class SilentMeter:
+    """Says nothing."""
+
+    def __init__(self, label: str = "", total: int = 0, *, unit: str = "pictures") -> None:
+        pass
+
+    def __enter__(self) -> "SilentMeter":
+        return self
+
+    def __call__(self, count: int = 1) -> None:
+        """See `Meter`."""
+
+    def __exit__(self, *details: Any) -> None:
+        pass
+
+
+class LineMeter:
+    """A line after two seconds and then every ten, so that short work leaves a log clean."""
+
+    def __init__(self, label: str, total: int, *, unit: str = "pictures") -> None:
+        self._label, self._total, self._unit = label, total, unit
+        self._done, self._said = 0, False
+        self._began = self._last = time.monotonic()
+
+    def __enter__(self) -> "LineMeter":
+        return self
+
+    def __call__(self, count: int = 1) -> None:
+        """See `Meter`."""
+        self._done += count
+        now = time.monotonic()
+        if now - self._last >= (_LINE_SECONDS if self._said else _FIRST_LINE_SECONDS):
+            self._say(now)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._said and kind is None:
+            self._say(time.monotonic())
+
+    def _say(self, now: float) -> None:
+        rate = self._done / max(now - self._began, 1e-9)
+        left = f", {max(self._total - self._done, 0) / max(rate, 1e-9):.0f} s left" if self._total else ""
+        of = f" of {render_count(self._total, self._unit)}" if self._total else f" {self._unit}"
+        text = f"{self._label}: {render_count(self._done, '')}{of}, {render_count(rate, self._unit)}/s{left}"
+        with contextlib.suppress(OSError):  # the reader may have gone
+            print(text, file=sys.stderr, flush=True)
+        self._said, self._last = True, now
+
+
+class BarMeter:
+    """A bar that goes away when the work is done."""
+
+    def __init__(self, label: str, total: int, *, unit: str = "pictures") -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._unit, self._began, self._done = unit, time.monotonic(), 0
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
+            console=Console(stderr=True), refresh_per_second=8, transient=True,
+        )  # fmt: skip
+        self._task = self._bar.add_task(label, total=total or None, rate="")
+
+    def __enter__(self) -> "BarMeter":
+        self._began = time.monotonic()
+        self._bar.start()
+        return self
+
+    def __call__(self, count: int = 1) -> None:
+        """See `Meter`."""
+        self._done += count
+        rate = self._done / max(time.monotonic() - self._began, 1e-9)
+        self._bar.update(self._task, advance=count, rate=f"{render_count(rate, self._unit)}/s")
+
+    def __exit__(self, *details: Any) -> None:
+        self._bar.stop()
+
+
+def render_count(count: float, unit: str) -> str:
+    """A number with its unit; bytes in MB."""
+    return f"{count / 1e6:,.1f} MB" if unit == "bytes" else f"{count:,.0f} {unit}".strip()
+
+
+def build_meter(*, quiet: bool) -> MeterBuilder:
+    """A bar where standard error is a terminal, lines where it is not, nothing when quiet."""
+    if quiet or sys.stderr is None:
+        return SilentMeter
+    return BarMeter if sys.stderr.isatty() else LineMeter
