@@ -33,7 +33,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-Side = Annotated[int, Field(ge=1, le=4096)]
+Side = Annotated[int, Field(ge=2, le=4096)]
 
 
 class DataConfig(_Section):
@@ -59,7 +59,7 @@ class DataConfig(_Section):
 class PreprocessConfig(_Section):
     """From files to stored pixels, and from those to inputs."""
 
-    image_size: int | tuple[Side, Side] | None = Field(
+    image_size: Side | tuple[Side, Side] | None = Field(
         None,
         description="Side, or [height, width], that pictures are brought to; by default as they are if small and equal.",
     )

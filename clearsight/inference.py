@@ -16,8 +16,9 @@ from clearsight.data.load import load_data
 from clearsight.data.pictures import PictureFormat, check_file
 from clearsight.errors import ClearsightError, DataError, UsageError
 from clearsight.evaluation.metrics import Evaluation
+from clearsight.intake import build_split, load_dataset
 from clearsight.meter import MeterBuilder, SilentMeter
-from clearsight.pipeline import build_split, evaluate_bundle, load_dataset
+from clearsight.pipeline import evaluate_bundle
 
 
 def align_classes(dataset: Dataset, class_names: tuple[str, ...]) -> NDArray[Any]:

@@ -14,19 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight import store
-from clearsight.augment.presets import Augmentation, build_augmentation
+from clearsight.augment.presets import Augmentation
 from clearsight.bundle import Bundle
 from clearsight.config import RunConfig, build_config, check_used, known_keys, merge, nest, read_config_file
-from clearsight.data.check import NEAR_ROWS_BEFORE_TRAINING, Finding, check_dataset
-from clearsight.data.clean import drop_flawed
 from clearsight.data.dataset import Dataset
-from clearsight.data.load import build_request, load_data, parse_background
+from clearsight.data.load import parse_background
 from clearsight.data.preprocess import Preprocess, fit_preprocess
-from clearsight.data.split import Rows, Split, split_data
+from clearsight.data.split import Rows, Split
 from clearsight.dense.recipe import Recipe
-from clearsight.errors import DivergedError, RunError, UsageError
+from clearsight.errors import DataError, DivergedError, RunError, UsageError
 from clearsight.evaluation.metrics import Evaluation, evaluate_logits, evaluate_numbers
-from clearsight.meter import MeterBuilder, SilentMeter
+from clearsight.intake import build_split, settle_augmentation
 from clearsight.models.initialize import initialize
 from clearsight.models.mlp import MLP
 from clearsight.training.engine import DenseEngine, Engine, one_blas_thread
@@ -104,73 +102,6 @@ class Run:
         }
 
 
-def load_dataset(
-    config: RunConfig, data: Any = None, labels: Any = None, *, meter: MeterBuilder = SilentMeter
-) -> Dataset:
-    """The data set that a configuration means: read as it says and, with `skip_bad`, without flawed rows.
-
-    Args:
-        data: a name, path, array or `Dataset` in place of `config.data.source`. labels: of an array.
-        meter: shows progress.
-
-    Raises:
-        UsageError, DataError: see `load_data`.
-    """
-    dataset = _read_source(config, data, labels, skip_bad=config.data.skip_bad, meter=meter)
-    return drop_flawed(dataset) if config.data.skip_bad else dataset
-
-
-def _read_source(config: RunConfig, data: Any, labels: Any, *, skip_bad: bool, meter: MeterBuilder) -> Dataset:
-    wanted = config.preprocess
-    request = build_request(
-        image_size=wanted.image_size, resize=wanted.resize, channels=wanted.channels, background=wanted.background,
-        skip_bad=skip_bad,
-    )  # fmt: skip
-    return load_data(
-        config.data.source if data is None else data, labels, label_column=config.data.label_column, task=config.data.task,
-        request=request, meter=meter,
-    )  # fmt: skip
-
-
-def build_split(config: RunConfig, dataset: Dataset) -> Split:
-    """The split that a configuration means for a data set.
-
-    Raises:
-        UsageError, DataError: see `split_data`.
-    """
-    return split_data(
-        dataset,
-        valid_fraction=config.data.valid_fraction,
-        test_fraction=config.data.test_fraction,
-        train_per_class=config.data.train_per_class,
-        valid_per_class=config.data.valid_per_class,
-        test_per_class=config.data.test_per_class,
-        shuffle=config.data.shuffle_split,
-        pool=config.data.pool,
-        seed=config.data.split_seed,
-    )
-
-
-def find_flaws(config: RunConfig, dataset: Dataset, *, near: bool | None = None) -> list[Finding]:
-    """What is wrong with a data set under the split that a configuration means; see `check_dataset`.
-
-    Args:
-        near: look for near copies; by default where there are at most 10,000 pictures.
-    """
-    wanted = len(dataset) <= NEAR_ROWS_BEFORE_TRAINING if near is None else near
-    return check_dataset(dataset, build_split(config, dataset).parts(), near=wanted)
-
-
-def check_source(config: RunConfig, *, meter: MeterBuilder = SilentMeter) -> tuple[Dataset, list[Finding]]:
-    """Read what a configuration names, bad files left out and listed, and find all that is wrong with it.
-
-    Raises:
-        UsageError, DataError: it cannot be read at all.
-    """
-    dataset = _read_source(config, None, None, skip_bad=True, meter=meter)
-    return dataset, find_flaws(config, dataset, near=True)
-
-
 def prepare(config: RunConfig, dataset: Dataset) -> Prepared:
     """Split, fit the preprocessing, build network, recipe, schedule and engine.
 
@@ -188,6 +119,11 @@ def prepare(config: RunConfig, dataset: Dataset) -> Prepared:
     ):
         raise UsageError(
             "class_weights, label_smoothing and sampling must go with classes, got numbers to predict. Leave them out."
+        )
+    if not dataset.is_regression and len(dataset.class_names) < 2:
+        raise DataError(
+            f"a classifier must have two or more classes, got {list(dataset.class_names)} in {dataset.name}. "
+            "Add pictures of another class."
         )
     preprocess = fit_preprocess(
         dataset, split.train, scaling=config.preprocess.scale, resize=config.preprocess.resize,
@@ -228,22 +164,6 @@ def prepare(config: RunConfig, dataset: Dataset) -> Prepared:
         name="dense" if train.engine == "auto" else train.engine, augmentation=augmentation, pool=split.train,
     )  # fmt: skip
     return Prepared(config, dataset, split, preprocess, net, params, engine, lrs, augmentation, tuple(notes))
-
-
-def settle_augmentation(config: RunConfig, dataset: Dataset) -> tuple[Augmentation, list[str]]:
-    """How training pictures are varied, as far as the data allows the preset, and what was left out.
-
-    Raises:
-        UsageError: strengths for rows of features, or out of range.
-    """
-    wanted = config.augment
-    whole = dataset.is_regression and bool((dataset.labels == np.rint(dataset.labels)).all())
-    augmentation, notes = build_augmentation(
-        wanted.preset, wanted.overrides(), class_names=dataset.class_names, whole_targets=whole
-    )
-    if augmentation.active() and dataset.picture_shape[0] == 1:
-        raise UsageError("augment must go with pictures, got rows of features. Leave it out.")
-    return augmentation, notes
 
 
 def build_recipe(config: RunConfig, dataset: Dataset, rows: Rows) -> Recipe:

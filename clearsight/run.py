@@ -15,24 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight import __version__, store
+from clearsight.augment.safety import Verdict
 from clearsight.config import RunConfig, find_differences, render_toml
 from clearsight.data.check import Finding
 from clearsight.data.dataset import Dataset
 from clearsight.data.split import Rows
 from clearsight.errors import DataError, DivergedError, Interrupted, RunError, UsageError
 from clearsight.evaluation.metrics import worst_mistakes
+from clearsight.intake import find_flaws, load_dataset, measure_safety, render_unsafe
 from clearsight.meter import build_meter
-from clearsight.pipeline import (
-    Note,
-    Prepared,
-    Run,
-    find_flaws,
-    fit_prepared,
-    judge,
-    load_dataset,
-    prepare,
-    resolve_config,
-)
+from clearsight.pipeline import Note, Prepared, Run, fit_prepared, judge, prepare, resolve_config
 from clearsight.training.checkpoint import write_durably
 from clearsight.training.fit import FitResult
 from clearsight.training.progress import build_progress
@@ -94,10 +86,13 @@ def train(
     prepared = prepare(resolved, dataset)
     for text in prepared.notes:
         tell(text)
+    verdicts = _check_safety(resolved, dataset, prepared, quiet, tell)
     path = store.create_run(Path(root), data=dataset.name, model=resolved.model.family, out=Path(out) if out else None)
     with store.lock_run(path):
         store.write_text(path / store.CONFIG, render_toml(resolved))
         store.write_json(path / "environment.json", describe_environment())
+        if verdicts:
+            store.write_json(path / store.SAFETY, {"verdicts": [verdict.as_dict() for verdict in verdicts]})
         return _train_in(path, prepared, quiet=quiet, note=tell, resume=False)
 
 
@@ -113,6 +108,25 @@ def _stop_at_errors(findings: list[Finding], name: str, tell: Note) -> None:
         raise DataError(
             f"{' '.join(lines)} See `clearsight data check` for all of {name}; --set data.check=false trains regardless."
         )
+
+
+def _check_safety(config: RunConfig, dataset: Dataset, prepared: Prepared, quiet: bool, tell: Note) -> list[Verdict]:
+    """Measure whether the augmentation keeps labels; refuse or warn as the configuration says."""
+    if not prepared.augmentation.active() or config.augment.unsafe == "ignore":
+        return []
+    _, verdicts = measure_safety(config, dataset, meter=build_meter(quiet=quiet))
+    unsafe = render_unsafe(verdicts)
+    if unsafe and config.augment.unsafe == "refuse":
+        raise UsageError(
+            f"augment must keep labels, got transforms that change them on {dataset.name}: {'; '.join(unsafe)}. Set them to 0, "
+            "choose another preset, or --set augment.unsafe=warn; `clearsight data safety` shows pictures."
+        )
+    for level in ("unsafe", "doubtful"):
+        for text in render_unsafe(verdicts, level):
+            tell(f"augmentation is {level}, {text}")
+    if any(verdict.level == "unknown" for verdict in verdicts):
+        tell("whether the augmentation keeps labels is unknown: quick probes cannot tell these classes")
+    return verdicts
 
 
 def _load(config: RunConfig, data: Any, labels: Any, *, quiet: bool) -> Dataset:
@@ -160,6 +174,7 @@ def _train_in(path: Path, prepared: Prepared, *, quiet: bool, note: Note, resume
         "model": "-".join(map(str, prepared.net.sizes)),
         "fingerprint": prepared.dataset.fingerprint,
         "class_names": list(prepared.dataset.class_names),
+        "bad": len(prepared.dataset.bad),
         "seed": prepared.config.train.seed,
         "clearsight": __version__,
         "config": prepared.config.model_dump(mode="json"),

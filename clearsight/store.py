@@ -20,6 +20,7 @@ from clearsight.training.checkpoint import write_durably
 RECORD, CONFIG, METRICS = "run.json", "config.toml", "metrics.json"
 EPOCHS, STEPS, SHOWN = "history.csv", "steps.csv", "shown.safetensors"
 MODEL, REPORT, CHECKPOINTS = "model.clearsight", "report.html", "checkpoints"
+SAFETY = "safety.json"
 
 
 @dataclass(frozen=True)

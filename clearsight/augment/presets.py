@@ -6,6 +6,9 @@ It must not know pixels.
 from dataclasses import dataclass, fields
 from typing import Any, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from clearsight.config import Fill
 from clearsight.errors import UsageError
 
@@ -103,14 +106,26 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+def are_digits(class_names: tuple[str, ...]) -> bool:
+    """Whether the classes are the digits 0 to 9."""
+    return sorted(class_names) == [str(k) for k in range(10)]
+
+
+def are_counts(labels: NDArray[Any], class_names: tuple[str, ...]) -> bool:
+    """Whether labels are whole numbers other than the digits 0 to 9, as classes or as targets: numbers of something."""
+    if class_names:
+        return all(name.isdigit() for name in class_names) and not are_digits(class_names)
+    return bool((labels == np.rint(labels)).all() and (labels >= 0).all())
+
+
 def build_augmentation(
-    preset: str, overrides: dict[str, Any], *, class_names: tuple[str, ...], whole_targets: bool
+    preset: str, overrides: dict[str, Any], *, labels: NDArray[Any], class_names: tuple[str, ...]
 ) -> tuple[Augmentation, list[str]]:
     """A preset as far as the data allows it, with single strengths over it, and notes about what was left out.
 
     Args:
         preset: a name of `PRESETS`. overrides: strengths given by themselves, which are taken as they are.
-        class_names: of the data. whole_targets: the targets of a regression are whole numbers, which means counts.
+        labels, class_names: of the data: classes or targets.
 
     Raises:
         UsageError: an unknown preset, or a strength outside its range.
@@ -118,11 +133,10 @@ def build_augmentation(
     if preset not in PRESETS:
         raise UsageError(f"augment.preset must be one of {', '.join(PRESETS)}, got {preset!r}. Choose one of them.")
     values = dict(PRESETS[preset])
-    digits = sorted(class_names) == [str(k) for k in range(10)]
-    counts = whole_targets or (bool(class_names) and not digits and all(name.isdigit() for name in class_names))
-    forbidden = {"hflip", "vflip", "rot90"} if digits else set(_CUTTING) if counts else set()
+    digits = are_digits(class_names)
+    forbidden = {"hflip", "vflip", "rot90"} if digits else set(_CUTTING) if are_counts(labels, class_names) else set()
     why = "the classes are the digits 0 to 9" if digits else "the labels are counts"
-    dropped = [name for name in values if name in forbidden]
+    dropped = [name for name in values if name in forbidden and name not in overrides]
     notes = [f"augment.preset {preset}: {', '.join(dropped)} left out, because {why}"] if dropped else []
     kept = {name: value for name, value in values.items() if name not in forbidden}
     return Augmentation(**kept | overrides), notes

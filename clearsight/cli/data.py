@@ -1,4 +1,4 @@
-"""`clearsight data check|show|fetch|make|cache`."""
+"""`clearsight data check|show|safety|fetch|make|cache`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -57,8 +57,8 @@ def check(
     Unreadable files, copies, conflicting labels, leakage between splits, odd classes, sizes and pixels, and splits that
     differ. Errors end with exit code 3, as they would stop `train`; warnings do not.
     """
+    from clearsight.intake import check_source
     from clearsight.meter import build_meter
-    from clearsight.pipeline import check_source
 
     config = _configure(data, set_=set_, image_size=image_size, resize=resize, target=target)
     dataset, findings = check_source(config, meter=build_meter(quiet=quiet or json_))
@@ -92,8 +92,10 @@ def _render_findings(dataset: Any, findings: list[Any]) -> str:
         lines += [f"          {plain(name)}" for name in finding.files[:_LISTED]]
         if len(finding.files) > _LISTED:
             lines.append(f"          and {len(finding.files) - _LISTED:,} more (--json lists all)")
-    counts = [f"{sum(f.level == level for f in findings)} {level}s" for level in ("error", "warning", "note")]
-    lines.append(", ".join(counts).replace(" 1 errors", " 1 error") if findings else "nothing found")
+    counts = [(sum(f.level == level for f in findings), level) for level in ("error", "warning", "note")]
+    lines.append(
+        ", ".join(f"{n} {level}{'' if n == 1 else 's'}" for n, level in counts) if findings else "nothing found"
+    )
     return "\n".join(lines)
 
 
@@ -122,8 +124,8 @@ def show(
     quiet: Quiet = False,
 ) -> None:
     """Draw a contact sheet: some training pictures of every class, as the network will see them."""
+    from clearsight.intake import build_split, load_dataset, settle_augmentation
     from clearsight.meter import build_meter
-    from clearsight.pipeline import build_split, load_dataset, settle_augmentation
     from clearsight.report.contact import draw_augmented, draw_classes
     from clearsight.report.sheet import save_sheet
 
@@ -142,6 +144,54 @@ def show(
         print_json({"data": data, "sheet": str(out), "rows": len(dataset), "classes": list(dataset.class_names)})
     else:
         typer.echo(str(out))
+
+
+@app.command()
+def safety(
+    data: Data,
+    augment: Annotated[
+        str | None,
+        typer.Option("--augment", help="Judge this, as for train; else all at rising strengths.", show_default=False),
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option("--sheet", help="Draw examples, as out.png.", show_default=False)
+    ] = None,
+    image_size: ImageSize = None,
+    resize: Resize = None,
+    target: Target = None,
+    set_: Set = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure which transforms keep the labels of this data, and which turn one class into another.
+
+    Quick probes learn the clean training pictures; then held-out pictures that they are sure of are transformed. A transform
+    is unsafe where many of them become pictures of another class, as a 6 upside down becomes a 9.
+    """
+    from clearsight.intake import load_dataset, measure_safety, settle_augmentation
+    from clearsight.meter import build_meter
+    from clearsight.report.verdicts import draw_verdicts, render_verdicts
+
+    config = _configure(data, set_=set_, image_size=image_size, resize=resize, target=target, augment=augment)
+    dataset = load_dataset(config, meter=build_meter(quiet=quiet or json_))
+    print_notes(dataset.notes, quiet=quiet or json_)
+    augmentation, left_out = settle_augmentation(config, dataset)
+    print_notes(left_out, quiet=quiet or json_)
+    judge, verdicts = measure_safety(config, dataset, meter=build_meter(quiet=quiet or json_))
+    if sheet:
+        from clearsight.report.sheet import save_sheet
+
+        save_sheet(draw_verdicts(dataset, judge, verdicts, fill=augmentation.fill), sheet)
+    if json_:
+        print_json({
+            "data": data, "probes": [view.kind for view in judge.views], "accuracy": judge.views[0].accuracy,
+            "clear": int(judge.clear.sum()), "judged": len(judge.rows), "counts": judge.strict,
+            "verdicts": [verdict.as_dict() for verdict in verdicts], "sheet": str(sheet) if sheet else None,
+        })  # fmt: skip
+    else:
+        typer.echo("\n".join(plain(line) for line in render_verdicts(judge, verdicts).splitlines()))
+        if sheet:
+            typer.echo(f"\nsheet   {sheet}")
 
 
 @app.command()

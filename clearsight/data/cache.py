@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -27,6 +28,7 @@ from clearsight.errors import UsageError
 _DEFAULT_BYTES = 10 * 10**9
 _IMAGES, _FACTS = "images.npy", "facts.json"
 _PENDING = ".pending-"
+_KEY = re.compile(r"[0-9a-f]{32}")
 _PENDING_SECONDS = 3600.0
 
 
@@ -57,7 +59,7 @@ def cache_limit() -> int:
     text = os.environ.get("CLEARSIGHT_CACHE_BYTES", "")
     if not text:
         return _DEFAULT_BYTES
-    if not text.isdigit():
+    if not (text.isascii() and text.isdecimal()):
         raise UsageError(
             f"CLEARSIGHT_CACHE_BYTES must be a whole number of 0 or more, got {text!r}. Use 0 for no cache."
         )
@@ -79,18 +81,23 @@ def load_entry(key: str) -> tuple[NDArray[np.uint8] | None, dict[str, Any]] | No
     if cache_limit() == 0 or not path.is_dir():
         return None
     try:
-        facts = json.loads((path / _FACTS).read_text(encoding="utf-8"))
+        facts: dict[str, Any] = json.loads((path / _FACTS).read_text(encoding="utf-8"))
         images = None
         if facts["shape"]:
             images = np.asarray(np.load(path / _IMAGES, mmap_mode="r", allow_pickle=False))
             if images.dtype != np.uint8 or list(images.shape) != facts["shape"]:
                 raise ValueError("another shape than was written")
     except (OSError, ValueError, KeyError, TypeError, EOFError):
-        shutil.rmtree(path, ignore_errors=True)
+        drop_entry(key)
         return None
     with contextlib.suppress(OSError):  # a cache that can be read but not written still serves
         os.utime(path)
     return images, facts
+
+
+def drop_entry(key: str) -> None:
+    """Remove an entry that turned out to be of no use."""
+    shutil.rmtree(cache_folder() / key, ignore_errors=True)
 
 
 def save_entry(key: str, facts: dict[str, Any], images: NDArray[np.uint8] | None = None, *, source: str) -> str:
@@ -121,9 +128,10 @@ def save_entry(key: str, facts: dict[str, Any], images: NDArray[np.uint8] | None
                 os.fsync(file.fileno())
         text = json.dumps(facts | {"shape": list(images.shape) if images is not None else None, "source": source})
         (pending / _FACTS).write_text(text, encoding="utf-8")
-        if not (folder / key).exists():
-            pending.rename(folder / key)
+        pending.rename(folder / key)
     except OSError as error:
+        if (folder / key).is_dir():  # another process was faster
+            return ""
         return f"decoded pictures are not kept for the next time: {error.strerror} at {folder}"
     finally:
         if pending is not None:
@@ -144,18 +152,28 @@ def list_entries() -> list[Entry]:
     entries = []
     folder = cache_folder()
     for path in folder.iterdir() if folder.is_dir() else ():
-        with contextlib.suppress(OSError, ValueError):
-            if not path.name.startswith(_PENDING):
-                source = str(json.loads((path / _FACTS).read_text(encoding="utf-8")).get("source", ""))
+        with contextlib.suppress(OSError):
+            if _KEY.fullmatch(path.name):
+                source = _read_source(path)
                 size = sum(file.stat().st_size for file in path.iterdir())
                 entries.append(Entry(path, size, path.stat().st_mtime, source))
     return sorted(entries, key=lambda entry: entry.used)
 
 
+def _read_source(path: Path) -> str:
+    try:
+        return str(json.loads((path / _FACTS).read_text(encoding="utf-8"))["source"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "damaged"
+
+
 def clear_cache() -> tuple[int, int]:
     """Remove everything. Returns how many entries and how many bytes."""
     entries = list_entries()
-    shutil.rmtree(cache_folder(), ignore_errors=True)
+    for path in [entry.path for entry in entries] + list(cache_folder().glob(f"{_PENDING}*")):
+        shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):  # others' files may be there
+        cache_folder().rmdir()
     return len(entries), sum(entry.size_bytes for entry in entries)
 
 

@@ -49,15 +49,16 @@ class Finding:
         return {"level": self.level, "kind": self.kind, "message": self.message, "files": list(self.files)}
 
 
-def check_dataset(dataset: Dataset, parts: Parts, *, near: bool = True) -> list[Finding]:
+def check_dataset(dataset: Dataset, parts: Parts, *, near: bool = True, skip_bad: bool = False) -> list[Finding]:
     """Everything that is found, errors first.
 
     Args:
         dataset: read with `skip_bad`, so that bad files are listed in it and not raised.
         parts: row numbers of train, valid and test as they will be used.
         near: look for near copies too (some 3 seconds for 70,000 pictures).
+        skip_bad: bad files are known and left out, so they are no error.
     """
-    found = [*_check_files(dataset), *_check_classes(dataset, parts)]
+    found = [*_check_files(dataset, skip_bad), *_check_classes(dataset, parts)]
     if dataset.picture_shape[0] > 1:
         found += [*_check_copies(dataset, parts), *_check_sizes(dataset), *_check_pixels(dataset, parts)]
         if near:
@@ -71,12 +72,12 @@ def _plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{ending}"
 
 
-def _check_files(dataset: Dataset) -> list[Finding]:
+def _check_files(dataset: Dataset, skip_bad: bool) -> list[Finding]:
     found = []
     if dataset.bad:
         files = tuple(f"{b.path}: {b.reason.removeprefix(b.path + ' ')}" for b in dataset.bad)
         found.append(Finding(
-            "error", "unreadable",
+            "warning" if skip_bad else "error", "unreadable",
             f"files must be pictures that can be read, got {_plural(len(dataset.bad), 'bad file')}. Mend or remove them, or use "
             "--skip-bad.", files,
         ))  # fmt: skip
@@ -105,6 +106,11 @@ def _check_classes(dataset: Dataset, parts: Parts) -> list[Finding]:
         return []
     names = dataset.class_names
     found = []
+    if len(names) < 2:
+        found.append(Finding(
+            "error", "one-class",
+            f"a classifier must have two or more classes, got {list(names)}. Add pictures of another class.",
+        ))  # fmt: skip
     lower: dict[str, list[str]] = defaultdict(list)
     for name in names:
         if len(name) > 1:  # the letters a and A are two classes
@@ -147,7 +153,7 @@ def _check_classes(dataset: Dataset, parts: Parts) -> list[Finding]:
         found.append(Finding(
             "warning", "imbalance",
             f"classes are uneven: {most!r} has {train.max():,} training pictures, {least!r} {present.min():,}. Consider "
-            " --class-weights balanced or --sampling balanced, and read the per-class figures.",
+            "--class-weights balanced or --sampling balanced, and read the per-class figures.",
         ))  # fmt: skip
     return found
 

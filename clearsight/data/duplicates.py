@@ -4,7 +4,7 @@ It must not know splits' meaning for training, nor print anything: `check` judge
 """
 
 import hashlib
-from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,8 @@ _SIGNATURE_CORRELATION = 0.997
 _COMPONENTS = 12
 _CHUNK = 4096
 _MIN_VALUES = 16
-_MAX_PAIRS = 200_000
+_NEIGHBOURS = 8
+_COMPARED_SIDE = 64
 
 Pairs = NDArray[np.int64]
 
@@ -58,7 +59,7 @@ def _hash_rows(images: NDArray[np.generic]) -> NDArray[np.uint64]:
     return found
 
 
-def _average_rows(length: int, parts: int) -> NDArray[np.float32]:
+def average_rows(length: int, parts: int) -> NDArray[np.float32]:
     """(parts, length): how much of each of `length` cells lies in each of `parts` equal pieces; rows sum to 1."""
     edges = np.arange(parts + 1) * length / parts
     cells = np.arange(length)
@@ -73,7 +74,7 @@ def build_signatures(images: NDArray[np.generic]) -> NDArray[np.float32]:
     Blank pictures get zeros.
     """
     n, height, width, _ = images.shape
-    down, across = _average_rows(height, SIGNATURE_SIDE), _average_rows(width, SIGNATURE_SIDE)
+    down, across = average_rows(height, SIGNATURE_SIDE), average_rows(width, SIGNATURE_SIDE)
     found = np.empty((n, SIGNATURE_SIDE**2), np.float32)
     for start in range(0, n, _CHUNK):
         grey = images[start : start + _CHUNK].mean(axis=3, dtype=np.float32)
@@ -84,40 +85,52 @@ def build_signatures(images: NDArray[np.generic]) -> NDArray[np.float32]:
     return np.asarray(found / np.where(blank, np.inf, length), np.float32)
 
 
-def _correlations(images: NDArray[np.generic], pairs: Pairs) -> Iterator[NDArray[np.float64]]:
-    for start in range(0, len(pairs), 1024):
-        left, right = (
-            images[pairs[start : start + 1024, k]].reshape(-1, images[0].size).astype(np.float64) for k in (0, 1)
-        )
-        left, right = left - left.mean(axis=1, keepdims=True), right - right.mean(axis=1, keepdims=True)
+def _correlations(images: NDArray[np.generic], pairs: Pairs) -> NDArray[np.float64]:
+    """Of the pixels of each pair of pictures, seen at no more than 64x64, (P,)."""
+    height, width = images.shape[1:3]
+    down, across = (average_rows(s, min(s, _COMPARED_SIDE)) for s in (height, width))
+    found = np.empty(len(pairs))
+    for start in range(0, len(pairs), 256):
+        chosen = pairs[start : start + 256]
+        sides = []
+        for k in (0, 1):
+            seen = down @ images[chosen[:, k]].astype(np.float32).transpose(0, 3, 1, 2) @ across.T
+            flat = seen.reshape(len(chosen), -1).astype(np.float64)
+            sides.append(flat - flat.mean(axis=1, keepdims=True))
+        left, right = sides
         norm = np.sqrt((left * left).sum(axis=1) * (right * right).sum(axis=1))
-        yield (left * right).sum(axis=1) / np.maximum(norm, 1e-12)
+        found[start : start + 256] = (left * right).sum(axis=1) / np.maximum(norm, 1e-12)
+    return found
 
 
 def find_near_copies(images: NDArray[np.generic]) -> Pairs:
     """Pairs of rows (P, 2), ascending, whose pictures look the same without being equal byte by byte.
 
-    A k-d tree over the first principal components of the signatures gives the candidates; those whose signatures
-    correlate by 0.997 and whose pixels by 0.99 are taken. At most 200,000 candidates are looked at.
+    A k-d tree over the first principal components of the signatures gives the candidates, at most the eight nearest of
+    each picture; those whose signatures correlate by 0.997 and whose pixels by 0.99 are taken.
     """
     from scipy.spatial import cKDTree
 
+    none = np.zeros((0, 2), np.int64)
     if images[0].size < _MIN_VALUES or min(images.shape[1:3]) < 4:
-        return np.zeros((0, 2), np.int64)
+        return none
     signatures = build_signatures(images)
     rows = np.flatnonzero(np.abs(signatures).sum(axis=1) > 0)
     if len(rows) < 2:
-        return np.zeros((0, 2), np.int64)
+        return none
     some = signatures[rows[:: max(1, len(rows) // 5000)]]
     _, axes = np.linalg.eigh(some.T @ some)
-    tree = cKDTree(signatures[rows] @ axes[:, -_COMPONENTS:])
+    points = signatures[rows] @ axes[:, -_COMPONENTS:]
     radius = float(np.sqrt(2 * (1 - _SIGNATURE_CORRELATION)))
-    pairs = rows[tree.query_pairs(radius, output_type="ndarray")].reshape(-1, 2)
-    close = (signatures[pairs[:, 0]] * signatures[pairs[:, 1]]).sum(axis=1) >= _SIGNATURE_CORRELATION
-    pairs = pairs[close][:_MAX_PAIRS]
+    found: Any = cKDTree(points).query(points, k=min(_NEIGHBOURS + 1, len(rows)), distance_upper_bound=radius)
+    distances, near = found
+    first, at = np.nonzero(np.isfinite(distances))
+    pairs = np.stack([rows[first], rows[near[first, at]]], axis=1)
+    pairs = np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0)
     if len(pairs) == 0:
-        return np.zeros((0, 2), np.int64)
-    alike = np.concatenate(list(_correlations(images, pairs))) >= NEAR_CORRELATION
-    equal = np.array([np.array_equal(images[a], images[b]) for a, b in pairs[alike]], bool)
-    found = np.sort(pairs[alike][~equal], axis=1) if len(equal) else pairs[:0]
-    return found[np.lexsort((found[:, 1], found[:, 0]))]
+        return none
+    close = np.einsum("ij,ij->i", signatures[pairs[:, 0]], signatures[pairs[:, 1]]) >= _SIGNATURE_CORRELATION
+    pairs = pairs[close]
+    pairs = pairs[_correlations(images, pairs) >= NEAR_CORRELATION]
+    unequal = np.array([not np.array_equal(images[a], images[b]) for a, b in pairs], bool)
+    return np.asarray(pairs[unequal])

@@ -3,6 +3,7 @@
 Links that leave the folder, names that leave the archive, and archives that swell are refused. It must not know pictures.
 """
 
+import lzma
 import os
 import stat
 import struct
@@ -19,6 +20,10 @@ from clearsight.errors import DataError
 MAX_FILES = 1_000_000
 MAX_FILE_BYTES = 256 * 2**20
 _END_OF_ZIP, _END_OF_ZIP64 = b"PK\x05\x06", b"PK\x06\x06"
+_DAMAGE = (
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, NotImplementedError,
+    RuntimeError,
+)  # fmt: skip
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
@@ -29,6 +34,7 @@ class Member:
     path: str
     size: int
     stamp: str
+    place: int = 0  # in an archive, so that it can be read from front to back
 
 
 @dataclass(frozen=True)
@@ -37,10 +43,11 @@ class BadFile:
 
     path: str
     reason: str
+    passing: bool = False  # it may be well the next time, as after a failed read
 
 
 class Source(Protocol):
-    """A place that holds files. `sequential`: reads must come in the order of `members`."""
+    """A place that holds files. `sequential`: reads are best in the order of the members' places. Close it in the end."""
 
     root: Path
     sequential: bool
@@ -51,8 +58,8 @@ class Source(Protocol):
     def read(self, member: Member) -> bytes:
         """A file's content. May be called from several threads. Raises a DataError if that fails."""
 
-    def name(self, member: Member) -> str:
-        """How a message calls the file."""
+    def close(self) -> None:
+        """Let go of the file."""
 
 
 def read_zip_end(path: Path) -> tuple[int, int]:
@@ -112,6 +119,11 @@ def _find_flaw(name: str) -> str:
     return "must have a name without null bytes, got one" if "\0" in name else ""
 
 
+def _say(error: BaseException) -> str:
+    """An error's text on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class FolderSource:
     """Files below a folder. Links to files inside it are followed; links to folders, and out of it, are not."""
 
@@ -119,10 +131,6 @@ class FolderSource:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-
-    def name(self, member: Member) -> str:
-        """See `Source`."""
-        return str(self.root / member.path)
 
     def members(self) -> tuple[list[Member], list[BadFile], list[str]]:
         """See `Source`."""
@@ -138,7 +146,7 @@ class FolderSource:
             except OSError as error:
                 bad.append(BadFile(folder or ".", f"must be a folder that can be read, got {error.strerror}"))
                 continue
-            if not entries:
+            if not entries and folder.isprintable():
                 empty.append(folder)
             for entry in entries:
                 path = f"{folder}/{entry.name}" if folder else entry.name
@@ -170,6 +178,9 @@ class FolderSource:
         found.append(Member(path, known.st_size, f"{known.st_mtime_ns}.{known.st_ctime_ns}"))
         return ""
 
+    def close(self) -> None:
+        """See `Source`."""
+
     def read(self, member: Member) -> bytes:
         """See `Source`."""
         _check_size(member.size, member.path)
@@ -190,13 +201,15 @@ class ZipSource:
         _check_count(max(entries, directory // 46), root)
         try:
             self._zip = zipfile.ZipFile(root)
-        except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, EOFError) as error:
-            raise DataError(f"{root} must be a whole zip, got damage ({error}). Get it again.") from None
+        except _DAMAGE as error:
+            raise DataError(f"{root} must be a whole zip, got damage ({_say(error)}). Get it again.") from None
+        listed = len(self._zip.infolist())
+        if listed != entries:
+            self._zip.close()
+            raise DataError(
+                f"{root} must be a whole zip, got {listed} files where its end says {entries}. Get it again."
+            )
         self._infos: dict[str, zipfile.ZipInfo] = {}
-
-    def name(self, member: Member) -> str:
-        """See `Source`."""
-        return f"{self.root}/{member.path}"
 
     def members(self) -> tuple[list[Member], list[BadFile], list[str]]:
         """See `Source`."""
@@ -204,21 +217,26 @@ class ZipSource:
         bad: list[BadFile] = []
         folders: set[str] = set()
         for info in self._zip.infolist():
-            reason = _find_flaw(info.filename)
+            path = info.filename.replace("\\", "/")  # as some archivers on Windows write it
+            reason = _find_flaw(path)
             if stat.S_ISLNK(info.external_attr >> 16):
                 reason = "must be a file, got a link"
             elif info.flag_bits & 1:
                 reason = "must not be encrypted, got a file with a password"
             if reason:
                 bad.append(BadFile(info.filename.encode("utf-8", "backslashreplace").decode(), reason))
-            elif info.is_dir():
-                folders.add(info.filename.rstrip("/"))
-            elif info.filename in self._infos:
-                bad.append(BadFile(info.filename, "must be in the zip once, got it twice"))
+            elif path.endswith("/"):
+                folders.add(path.rstrip("/"))
+            elif path in self._infos:
+                bad.append(BadFile(path, "must be in the zip once, got it twice"))
             else:
-                self._infos[info.filename] = info
-                found.append(Member(info.filename, info.file_size, f"{info.CRC:x}"))
+                self._infos[path] = info
+                found.append(Member(path, info.file_size, f"{info.CRC:x}", info.header_offset))
         return sorted(found, key=lambda m: m.path), bad, _find_empty(folders, found)
+
+    def close(self) -> None:
+        """See `Source`."""
+        self._zip.close()
 
     def read(self, member: Member) -> bytes:
         """See `Source`."""
@@ -226,9 +244,9 @@ class ZipSource:
         try:
             with self._zip.open(self._infos[member.path]) as file:
                 content = file.read(member.size + 1)
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        except _DAMAGE as error:
             raise DataError(
-                f"{member.path} must be whole in {self.root}, got damage ({error}). Get it again."
+                f"{member.path} must be whole in {self.root}, got damage ({_say(error)}). Get it again."
             ) from None
         if len(content) != member.size:
             raise DataError(
@@ -249,15 +267,11 @@ class TarSource:
         self._infos: dict[str, Any] = {}
         try:
             self._tar = tarfile.open(root)  # noqa: SIM115
-        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{root} must be a whole tar, got damage ({error}). Get it again.") from None
-
-    def name(self, member: Member) -> str:
-        """See `Source`."""
-        return f"{self.root}/{member.path}"
+        except _DAMAGE as error:
+            raise DataError(f"{root} must be a whole tar, got damage ({_say(error)}). Get it again.") from None
 
     def members(self) -> tuple[list[Member], list[BadFile], list[str]]:
-        """See `Source`. In the order of the archive, which reading must keep."""
+        """See `Source`."""
         found: list[Member] = []
         bad: list[BadFile] = []
         folders: set[str] = set()
@@ -275,11 +289,25 @@ class TarSource:
                     bad.append(BadFile(name, "must be in the tar once, got it twice"))
                 else:
                     self._infos[name] = info
-                    found.append(Member(name, info.size, f"{self._changed}.{info.offset_data}"))
+                    found.append(Member(name, info.size, f"{self._changed}.{info.offset_data}", info.offset_data))
                 _check_count(len(found) + len(bad), self.root)
-        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{self.root} must be a whole tar, got damage ({error}). Get it again.") from None
-        return found, bad, _find_empty(folders, found)
+            self._check_end()
+        except _DAMAGE as error:
+            raise DataError(f"{self.root} must be a whole tar, got damage ({_say(error)}). Get it again.") from None
+        return sorted(found, key=lambda m: m.path), bad, _find_empty(folders, found)
+
+    def _check_end(self) -> None:
+        """Refuse a tar that ends in anything but zeros, where `tarfile` would quietly stop, and read on for the checksum."""
+        file: Any = self._tar.fileobj
+        file.seek(self._tar.offset)
+        if file.read(tarfile.BLOCKSIZE) != b"\0" * tarfile.BLOCKSIZE:
+            raise tarfile.ReadError(f"no file header at byte {self._tar.offset:,}")
+        while file.read(2**20):
+            pass
+
+    def close(self) -> None:
+        """See `Source`."""
+        self._tar.close()
 
     def read(self, member: Member) -> bytes:
         """See `Source`."""
@@ -288,9 +316,9 @@ class TarSource:
             with self._lock:
                 file = self._tar.extractfile(self._infos[member.path])
                 content = file.read() if file else b""
-        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        except _DAMAGE as error:
             raise DataError(
-                f"{member.path} must be whole in {self.root}, got damage ({error}). Get it again."
+                f"{member.path} must be whole in {self.root}, got damage ({_say(error)}). Get it again."
             ) from None
         if len(content) != member.size:
             raise DataError(

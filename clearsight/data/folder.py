@@ -5,8 +5,9 @@ It must not know training, nor judge the pictures: that is `check`'s affair.
 
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,10 +15,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.data.cache import build_key, load_entry, save_entry
+from clearsight.data.cache import build_key, drop_entry, load_entry, save_entry
 from clearsight.data.dataset import SPLITS, Dataset, check_targets
 from clearsight.data.files import BadFile, Member, Source, open_source
-from clearsight.data.layout import Layout, arrange_files
+from clearsight.data.layout import Layout, arrange_files, is_hidden
 from clearsight.data.pictures import (
     MAX_PIXELS,
     PictureFacts,
@@ -80,19 +81,22 @@ def read_picture_files(
         meter: shows progress.
 
     Returns:
-        Classes in order of their names. `bad` holds the files left out, `sizes` the sizes of the pictures as stored in files.
+        Classes in order of their names. `bad` holds the files left out, `facts` what the headers of the others say.
 
     Raises:
-        DataError: no layout fits; a file is bad (all are listed) unless `skip_bad`; a class of another split has no
-            training picture.
+        DataError: no layout fits, or a file is bad (all are listed) unless `skip_bad`.
     """
-    source = open_source(path)
-    members, bad, empty = source.members()
-    layout = arrange_files(
-        members, empty, root=str(path), read=source.read, label_column=label_column, as_numbers=task == "regression"
-    )
-    layout.bad += [b for b in bad if b.path not in {known.path for known in layout.bad}]
-    decoded = _load_decoded(source, layout, request.format, meter)
+    with closing(open_source(path)) as source:
+        members, bad, empty = source.members()
+        hidden = [b.path for b in bad if is_hidden(b.path)]
+        layout = arrange_files(
+            members, empty, root=str(path), read=source.read, label_column=label_column, as_numbers=task == "regression"
+        )
+        known = {b.path for b in layout.bad}
+        layout.bad += [b for b in bad if b.path not in known and not is_hidden(b.path)]
+        if hidden:
+            layout.notes.append(f"{len(hidden)} hidden links or special files were left out: {hidden[0]!r}")
+        decoded = _load_decoded(source, layout, request.format, meter)
     layout.bad += decoded.bad
     if layout.bad and not request.skip_bad:
         raise DataError(render_bad(layout.bad, str(path)))
@@ -121,11 +125,8 @@ def _assemble(path: Path, name: str, layout: Layout, decoded: _Decoded, task: st
         class_names: tuple[str, ...] = ()
         labels: NDArray[Any] = check_targets(_as_numbers(chosen, path), rows=len(chosen), what=f"labels of {path}")
     else:
+        _note_lost_classes(layout, decoded.rows)
         class_names = tuple(sorted(set(chosen) | {label for _, label in layout.empty}))
-        if len(class_names) < 2:
-            raise DataError(
-                f"a classifier must have two or more classes, got {list(class_names)} in {path}. Add pictures of another class."
-            )
         position = {label: k for k, label in enumerate(class_names)}
         labels = np.array([position[label] for label in chosen], np.int64)
     notes = [*layout.notes, *decoded.notes]
@@ -145,6 +146,13 @@ def _assemble(path: Path, name: str, layout: Layout, decoded: _Decoded, task: st
         bad=tuple(layout.bad),
         empty=tuple(layout.empty),
     )
+
+
+def _note_lost_classes(layout: Layout, rows: NDArray[np.int64]) -> None:
+    """Count classes of which every file is bad as empty ones."""
+    every = set(zip(layout.splits, layout.labels, strict=True))
+    left = {(layout.splits[row], layout.labels[row]) for row in rows}
+    layout.empty += sorted(every - left)
 
 
 def _as_numbers(labels: list[str], path: Path) -> list[float]:
@@ -171,13 +179,15 @@ def _load_decoded(source: Source, layout: Layout, wanted: PictureFormat, meter: 
     if not facts:
         return _Decoded(np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0, np.int64), [], bad, [])
     settled, notes = settle_format(wanted, list(facts.values()))
-    key = build_key([files, str(settled)])
-    if found := load_entry(key):
-        images, kept = found
-        assert images is not None
+    key = build_key([files, str(settled), str(list(facts))])
+    found = load_entry(key)
+    if found and found[0] is not None and _fits(found[1], "rows", len(found[0]), len(members)):
+        images, kept = found[0], found[1]
     else:
+        drop_entry(key)
         images, kept = _decode(source, members, list(facts), settled, meter)
-        problem = save_entry(key, kept, images, source=str(source.root.resolve())) or problem
+        if not kept["passing"]:
+            problem = save_entry(key, kept, images, source=str(source.root.resolve())) or problem
         saved = load_entry(key)
         images = saved[0] if saved and saved[0] is not None else images  # mapped: the pages can leave the memory
     bad = bad + [BadFile(*b) for b in kept["bad"]]
@@ -189,10 +199,13 @@ def _load_facts(
     source: Source, members: list[Member], key: str, meter: MeterBuilder
 ) -> tuple[dict[int, PictureFacts], list[BadFile], str]:
     """Headers of the files that have one, by their place in `members`; the others; and why they could not be kept."""
-    if found := load_entry(key):
+    found = load_entry(key)
+    if found and _fits(found[1], "of", len(members), len(found[1].get("facts", ()))):
         kept = found[1]
         distinct = [PictureFacts(f[0], f[1], f[2], f[3], tuple(f[4])) for f in kept["facts"]]
         return {i: distinct[f] for i, f in enumerate(kept["of"]) if f >= 0}, [BadFile(*b) for b in kept["bad"]], ""
+
+    drop_entry(key)
 
     def scan(member: Member, content: bytes) -> PictureFacts | BadFile:
         try:
@@ -201,7 +214,7 @@ def _load_facts(
             return BadFile(member.path, str(error))
 
     with meter("reading headers", len(members)) as advance:
-        scanned = list(_map_files(source, members, scan, advance))
+        scanned = _map_files(source, members, scan, advance)
     sound = {i: facts for i, facts in enumerate(scanned) if isinstance(facts, PictureFacts)}
     bad = [facts for facts in scanned if isinstance(facts, BadFile)]
     position = {facts: at for at, facts in enumerate(dict.fromkeys(sound.values()))}
@@ -210,7 +223,20 @@ def _load_facts(
         "of": [position[sound[i]] if i in sound else -1 for i in range(len(members))],
         "bad": [[b.path, b.reason] for b in bad],
     }
-    return sound, bad, save_entry(key, kept, source=str(source.root.resolve()))
+    passing = any(b.passing for b in bad)
+    return sound, bad, "" if passing else save_entry(key, kept, source=str(source.root.resolve()))
+
+
+def _fits(kept: dict[str, Any], key: str, count: int, limit: int) -> bool:
+    """Whether cached facts are of the form that was written: a cache may be damaged, or another version's."""
+    rows, bad = kept.get(key), kept.get("bad")
+    return (
+        isinstance(rows, list)
+        and isinstance(bad, list)
+        and len(rows) == count
+        and all(isinstance(row, int) and -1 <= row < limit for row in rows)
+        and all(isinstance(b, list) and len(b) == 2 and all(isinstance(text, str) for text in b) for b in bad)
+    )
 
 
 def _decode(
@@ -228,10 +254,15 @@ def _decode(
         return None
 
     with meter("decoding pictures", len(chosen)) as advance:
-        problems = list(_map_files(source, [members[i] for i in chosen], decode, advance))
+        problems = _map_files(source, [members[i] for i in chosen], decode, advance)
     good = [at for at, problem in enumerate(problems) if problem is None]
-    bad = [[problem.path, problem.reason] for problem in problems if problem is not None]
-    return images[good] if bad else images, {"rows": [chosen[at] for at in good], "bad": bad}
+    failed = [problem for problem in problems if problem is not None]
+    kept = {
+        "rows": [chosen[at] for at in good],
+        "bad": [[b.path, b.reason] for b in failed],
+        "passing": any(b.passing for b in failed),
+    }
+    return images[good] if failed else images, kept
 
 
 def settle_format(wanted: PictureFormat, facts: list[PictureFacts]) -> tuple[PictureFormat, list[str]]:
@@ -241,7 +272,7 @@ def settle_format(wanted: PictureFormat, facts: list[PictureFacts]) -> tuple[Pic
     if not height:
         sizes = Counter((f.height, f.width) for f in facts)
         height, width = next(iter(sizes))
-        if len(sizes) > 1 or max(height, width) > LARGEST_AUTO_SIDE:
+        if len(sizes) > 1 or max(height, width) > LARGEST_AUTO_SIDE or height == 1:
             small, large = min(sizes, key=lambda s: s[0] * s[1]), max(sizes, key=lambda s: s[0] * s[1])
             have = f"have {len(sizes)} sizes from {small[1]}x{small[0]} to {large[1]}x{large[0]}"
             if len(sizes) == 1:
@@ -258,41 +289,40 @@ def settle_format(wanted: PictureFormat, facts: list[PictureFacts]) -> tuple[Pic
 
 def _map_files(
     source: Source, members: list[Member], work: Callable[[Member, bytes], _T], advance: Callable[[int], None]
-) -> Iterator[_T]:
-    """`work(member, content)` of every file, in order, in threads; Pillow decodes outside Python's lock.
+) -> list[_T]:
+    """`work(member, content)` of every file, in threads; Pillow decodes outside Python's lock.
 
     At most a few batches are read ahead. A file that cannot be read counts as a bad one of `work`'s kind.
     """
+    order = sorted(range(len(members)), key=lambda i: members[i].place) if source.sequential else range(len(members))
+    results: list[Any] = [None] * len(members)
 
-    def run(batch: list[Member], contents: list[bytes | DataError] | None) -> list[Any]:
-        results: list[Any] = []
-        for i, member in enumerate(batch):
-            content = _try_read(source, member) if contents is None else contents[i]
+    def run(batch: Sequence[int], contents: list[bytes | DataError] | None) -> int:
+        for i, at in enumerate(batch):
+            content = _try_read(source, members[at]) if contents is None else contents[i]
             if isinstance(content, DataError):
-                results.append(BadFile(member.path, str(content)))
+                results[at] = BadFile(members[at].path, str(content), passing=True)
             else:
-                results.append(work(member, content))
-        return results
+                results[at] = work(members[at], content)
+        return len(batch)
 
     mean_bytes = sum(m.size for m in members) / max(len(members), 1)
     workers = 1 if mean_bytes < _SMALL_BYTES else os.cpu_count() or 1
-    waiting: deque[tuple[int, Future[list[Any]]]] = deque()
+    waiting: deque[Future[int]] = deque()
     with calm_decoder(), ThreadPoolExecutor(workers) as pool:
         try:
-            for batch in _batches(members):
-                contents = [_try_read(source, member) for member in batch] if source.sequential else None
-                waiting.append((len(batch), pool.submit(run, batch, contents)))
+            for start in range(0, len(members), _BATCH):
+                batch = order[start : start + _BATCH]
+                contents = [_try_read(source, members[at]) for at in batch] if source.sequential else None
+                waiting.append(pool.submit(run, batch, contents))
                 if len(waiting) > 2 * workers:
-                    count, future = waiting.popleft()
-                    yield from future.result()
-                    advance(count)
+                    advance(waiting.popleft().result())
             while waiting:
-                count, future = waiting.popleft()
-                yield from future.result()
-                advance(count)
+                advance(waiting.popleft().result())
         finally:
-            for _, future in waiting:
+            for future in waiting:
                 future.cancel()
+    return results
 
 
 def _try_read(source: Source, member: Member) -> bytes | DataError:
@@ -300,7 +330,3 @@ def _try_read(source: Source, member: Member) -> bytes | DataError:
         return source.read(member)
     except DataError as error:
         return error
-
-
-def _batches(members: list[Member]) -> Iterable[list[Member]]:
-    return (members[start : start + _BATCH] for start in range(0, len(members), _BATCH))

@@ -6,9 +6,9 @@ beside them. It must not know how files are read or decoded.
 
 import csv
 import io
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from posixpath import normpath
 
 from clearsight.data.files import BadFile, Member
 from clearsight.errors import DataError, UsageError
@@ -58,7 +58,11 @@ class Layout:
 
 def is_hidden(path: str) -> bool:
     """Whether a system or an editor made this file: its name, or a folder's above it, starts with a dot or is known."""
-    return any(part.startswith(".") or part.lower() in _SYSTEM for part in path.split("/"))
+    return any(
+        part.startswith(".") or part.lower() in _SYSTEM
+        for part in path.replace("\\", "/").split("/")
+        if part not in (".", "..")
+    )
 
 
 def _name_some(paths: Sequence[str]) -> str:
@@ -92,12 +96,14 @@ def arrange_files(
     if hidden:
         layout.notes.append(f"{len(hidden)} hidden or system files were left out: {_name_some(hidden)}")
     shown = [m for m in members if not is_hidden(m.path)]
-    top = _find_wrapper([m.path for m in shown] + [f"{e}/" for e in empty if e and not is_hidden(e)])
-    tables = [m for m in shown if _is_table(m.path.removeprefix(top))]
     others = [m for m in shown if m.path.lower().endswith(_OTHER_SUFFIXES)]
     pictures = [m for m in shown if not m.path.lower().endswith(_OTHER_SUFFIXES)]
+    telling = pictures + [m for m in others if m.path.split("/")[-1].lower() in _TABLES]
+    top = _find_wrapper([m.path for m in telling] + [f"{e}/" for e in empty if e and not is_hidden(e)])
+    tables = [m for m in shown if _is_table(m.path.removeprefix(top))]
     for table in tables:
-        if rows := _read_table(read(table), f"{root}/{table.path}", label_column, as_numbers):
+        rows = _read_table(read(table), f"{root}/{table.path}", label_column, as_numbers)
+        if rows is not None:
             _take_table(layout, table.path, top, rows, pictures, root)
             others.remove(table)
     if others:
@@ -112,7 +118,8 @@ def arrange_files(
             f"label_column must belong to a metadata.csv or labels.csv, got {label_column!r} but no such table in {root}. "
             "Leave it out or add the table."
         )
-    folders = [e for e in empty if e and e.startswith(top) and not is_hidden(e)]
+    without = {*empty, *(m.path.rpartition("/")[0] for m in members if m not in pictures)}
+    folders = sorted(e for e in without if e and e.startswith(top) and not is_hidden(e))
     _take_folders(layout, pictures, folders, top, root)
     return layout
 
@@ -179,8 +186,8 @@ def _is_table(path: str) -> bool:
     return parts[-1].lower() in _TABLES and (len(parts) == 1 or (len(parts) == 2 and parts[0].lower() in SPLIT_FOLDERS))
 
 
-def _read_table(content: bytes, what: str, label_column: str, as_numbers: bool) -> list[tuple[str, str, str]]:
-    """(file name, label, split) of each row of a table of labels; empty where it has no column of file names."""
+def _read_table(content: bytes, what: str, label_column: str, as_numbers: bool) -> list[tuple[str, str, str]] | None:
+    """(file name, label, split) of each row of a table of labels; None where it has no column of file names."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -194,12 +201,13 @@ def _read_table(content: bytes, what: str, label_column: str, as_numbers: bool) 
     if not rows:
         raise DataError(f"{what} must not be empty, got no rows. Fill or remove it.")
     header = [name.strip() for name in rows[0]]
+    lower = [name.lower() for name in header]
     names = [name for name in header if name.lower() in _FILE_COLUMNS]
     if not names:
-        return []
+        return None
     column = _find_label_column(header, names[0], label_column, what)
     at, label_at = header.index(names[0]), header.index(column)
-    split_at = header.index("split") if "split" in header and column != "split" else None
+    split_at = lower.index("split") if "split" in lower and column.lower() != "split" else None
     found = []
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(header):
@@ -232,7 +240,7 @@ def _find_label_column(header: list[str], file_column: str, wanted: str, what: s
                 f"label_column must be one of {', '.join(header)}, got {wanted!r} in {what}. Choose one of them."
             )
         return wanted
-    rest = [name for name in header if name not in (file_column, "split")]
+    rest = [name for name in header if name != file_column and name.lower() != "split"]
     usual = [name for name in rest if name.lower() in ("label", "class", "target")]
     if len(usual) == 1 or (not usual and len(rest) == 1):
         return (usual or rest)[0]
@@ -247,15 +255,13 @@ def _take_table(
     """Take the pictures that a table lists; their paths are relative to its own folder."""
     folder = table.rpartition("/")[0]
     by_path = {m.path: m for m in pictures}
-    counts = Counter(name for name, _, _ in rows)
-    twice = [name for name, count in counts.items() if count > 1]
-    if twice:
-        raise DataError(
-            f"{root}/{table} must list a file once, got {twice[0]!r} {counts[twice[0]]} times. Remove the others."
-        )
+    seen = {m.path for m in layout.members}
     for name, label, split in rows:
-        path = f"{folder}/{name}" if folder else name
-        member = by_path.get(path.replace("/./", "/"))
+        path = normpath(f"{folder}/{name}" if folder else name)
+        if path in seen:
+            raise DataError(f"{root}/{table} must list a file once in all tables, got {path!r} twice. Remove one row.")
+        seen.add(path)
+        member = by_path.get(path)
         if member is None:
             layout.bad.append(BadFile(path, f"must exist, got a name in {table} without a file"))
             continue

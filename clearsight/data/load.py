@@ -143,8 +143,8 @@ def build_request(
     sides = (
         (0, 0) if image_size is None else (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     )
-    if image_size is not None and (len(sides) != 2 or not all(isinstance(s, int) and 1 <= s <= 4096 for s in sides)):
-        raise UsageError(f"image_size must be one or two whole numbers of 1 to 4096, got {image_size}. For example 64.")
+    if image_size is not None and (len(sides) != 2 or not all(isinstance(s, int) and 2 <= s <= 4096 for s in sides)):
+        raise UsageError(f"image_size must be one or two whole numbers of 2 to 4096, got {image_size}. For example 64.")
     if resize not in get_args(Resize):
         raise UsageError(f"resize must be one of {', '.join(get_args(Resize))}, got {resize!r}. Choose one of them.")
     if channels not in _CHANNELS:

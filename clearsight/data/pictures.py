@@ -126,14 +126,20 @@ def _describe(content: bytes | Path) -> str:
         with content.open("rb") as file:
             content = file.read(512)
     head = content[:512].lstrip().lower()
-    for kind, marks in {"a PDF": (b"%pdf",), "an EPS": (b"%!ps",), "an SVG": (b"<svg", b"<?xml")}.items():
+    for kind, marks in {
+        "a PDF": (b"%pdf",),
+        "an EPS": (b"%!ps", b"\xc5\xd0\xd3\xc6"),
+        "an SVG": (b"<svg", b"<?xml"),
+    }.items():
         if head.startswith(marks):
             return f"{kind}. Export it as PNG"
     if not content:
         return "an empty file. Save it again"
     if len(content) > 11 and content[4:8] == b"ftyp":
         return "an HEIC, AVIF or video file. Export it as JPEG"
-    return "text. Remove it" if head.isascii() and b"\0" not in head else "something else. Convert it"
+    letters = head.decode("utf-8", "ignore")  # the cut may split a letter
+    is_text = b"\0" not in head and len(letters.encode()) > len(head) - 4
+    return "text. Remove it" if is_text else "something else. Convert it"
 
 
 def read_facts(content: bytes | Path, what: str, *, suffix: str = "") -> PictureFacts:
@@ -149,7 +155,8 @@ def read_facts(content: bytes | Path, what: str, *, suffix: str = "") -> Picture
     """
     with _opened(content, what) as picture:
         height, width = picture.height, picture.width
-        if (picture.format != "PNG" or "exif" in picture.info) and _find_orientation(picture) >= 5:
+        late = isinstance(content, bytes) and (b"eXIf" in content or b"Orientation" in content)
+        if (picture.format != "PNG" or late) and _find_orientation(picture) >= 5:  # asking a PNG decodes it
             height, width = width, height
         notes = []
         if suffix and suffix.lower() not in _SUFFIXES.get(picture.format, ()):
@@ -181,7 +188,9 @@ def decode_picture(content: bytes | Path, what: str, wanted: PictureFormat) -> N
 
 
 def _find_orientation(picture: Any) -> int:
-    """EXIF orientation, 1 to 8; 1 where there is none or the EXIF data is damaged."""
+    """EXIF orientation, 1 to 8; 1 where there is none, where EXIF is damaged, and in a TIFF, which Pillow turns itself."""
+    if picture.format == "TIFF":
+        return 1
     try:
         found = picture.getexif().get(_ORIENTATION, 1)
     except _DAMAGE:
@@ -203,9 +212,17 @@ def _flatten(picture: Any, what: str, background: tuple[int, int, int]) -> Any:
     """16-bit greys as 8 bits, rounded, and transparency laid on the background."""
     from PIL import Image
 
+    clear = picture.info.get("transparency")
     if picture.mode in _SIXTEEN_BIT:
         greys = _check_greys(np.asarray(picture), 65535, what).astype(np.uint32)
-        return Image.fromarray(((greys * 255 + 32767) // 65535).astype(np.uint8))
+        small = ((greys * 255 + 32767) // 65535).astype(np.uint8)
+        if not isinstance(clear, int):
+            return Image.fromarray(small)
+        return Image.fromarray(np.where((greys == clear)[..., None], np.array(background, np.uint8), small[..., None]))
+    if picture.mode == "RGB" and isinstance(clear, tuple) and max(clear) > 255:
+        picture.info["transparency"] = tuple(
+            value >> 8 for value in clear
+        )  # Pillow keeps the high byte of 16-bit colours
     if picture.mode == "F":
         return Image.fromarray(np.rint(_check_greys(np.asarray(picture), 255, what)).astype(np.uint8))
     if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:

@@ -1,0 +1,168 @@
+"""Quick probes: what a picture looks like in a few hundred numbers, and classifiers on them that train in a moment.
+
+They answer one question: does a picture still look like its class? They are not meant to be good classifiers, and must not
+know transforms.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clearsight.data.duplicates import average_rows
+
+Floats = NDArray[np.float32]
+MEMBERS = 7
+_SHAPE_SIDE, _BLOB_SIDE = 32, 224
+_CELLS, _DIRECTIONS = 5, 8
+_REACH = 1.25  # of a cell's window, in cells: a small shift moves little from one cell to the next
+_CHUNK = 256
+_SHRINKAGE = 0.05  # of the variance of a standardised number
+
+
+def _shrink(images: NDArray[np.generic], side: int) -> Floats:
+    """(n, h, w, C) float32, averaged down until the longer side is at most `side`."""
+    _, height, width, _ = images.shape
+    factor = min(1.0, side / max(height, width))
+    down, across = (
+        average_rows(height, max(1, round(height * factor))),
+        average_rows(width, max(1, round(width * factor))),
+    )
+    moved = images.astype(np.float32).transpose(0, 3, 1, 2)
+    return np.asarray((down @ moved @ across.T).transpose(0, 2, 3, 1))
+
+
+def _windows(length: int) -> Floats:
+    """(cells, length): triangles around the middles of the cells, overlapping."""
+    middles = (np.arange(_CELLS) + 0.5) * length / _CELLS
+    distance = np.abs(np.arange(length) + 0.5 - middles[:, None]) * _CELLS / length
+    return np.asarray(np.clip(1 - distance / _REACH, 0, None), np.float32)
+
+
+def _soften(grey: Floats) -> Floats:
+    """A 1-2-1 filter both ways, so that noise makes no edges."""
+    for axis in (1, 2):
+        size = grey.shape[axis]
+        before, after = np.clip(np.arange(size) - 1, 0, None), np.clip(np.arange(size) + 1, None, size - 1)
+        grey = np.asarray((grey.take(before, axis) + 2 * grey + grey.take(after, axis)) / 4, np.float32)
+    return grey
+
+
+def describe_shape(images: NDArray[np.generic], low: float, high: float) -> Floats:
+    """Histograms of edge directions in 5x5 overlapping cells (Dalal & Triggs 2005), and colour's spread: (n, 211 or so).
+
+    Little changes with small shifts, brightness and contrast; much with mirroring and turning.
+    """
+    small = (_shrink(images, _SHAPE_SIDE) - low) / ((high - low) or 1.0)
+    grey = _soften(small.mean(axis=3))
+    down = np.gradient(grey, axis=1) if grey.shape[1] > 1 else np.zeros_like(grey)
+    across = np.gradient(grey, axis=2) if grey.shape[2] > 1 else np.zeros_like(grey)
+    strength = np.hypot(across, down)
+    angle = np.arctan2(down, across) % np.pi * (_DIRECTIONS / np.pi)
+    first = np.floor(angle).astype(np.int32)
+    late = angle - first
+    rows, columns = _windows(grey.shape[1]), _windows(grey.shape[2])
+    cells = []
+    for k in range(_DIRECTIONS):
+        share = np.where(first % _DIRECTIONS == k, 1 - late, 0) + np.where((first + 1) % _DIRECTIONS == k, late, 0)
+        cells.append(rows @ (strength * share).astype(np.float32) @ columns.T)
+    edges = np.stack(cells, axis=-1).reshape(len(images), -1)
+    edges /= np.sqrt((edges * edges).sum(axis=1, keepdims=True)) + 0.05
+    flat = small.reshape(len(small), -1, small.shape[3])
+    tones = [flat.mean(axis=1), flat.std(axis=1)]
+    if flat.shape[2] == 3:
+        colours = flat / (flat.sum(axis=2, keepdims=True) + 0.1)
+        tones += [
+            colours.mean(axis=1),
+            colours.std(axis=1),
+            (flat.max(axis=2) - flat.min(axis=2)).mean(axis=1)[:, None],
+        ]
+    return np.concatenate([np.sqrt(edges), *tones], axis=1).astype(np.float32)
+
+
+def describe_blobs(images: NDArray[np.generic], low: float, high: float) -> Floats:
+    """What is countable: connected pieces of foreground, of background, and the foreground's share; (n, 3), logarithms.
+
+    Foreground is what lies on the rarer side of the middle between the darkest and the lightest value.
+    """
+    from scipy.ndimage import label
+
+    grey = (_shrink(images, _BLOB_SIDE).mean(axis=3) - low) / ((high - low) or 1.0)
+    found = np.empty((len(grey), 3), np.float32)
+    for i, picture in enumerate(grey):
+        mask = picture > (picture.max() + picture.min()) / 2
+        mask = ~mask if mask.mean() > 0.5 else mask
+        found[i] = label(mask)[1], label(~mask)[1], 100 * mask.mean()
+    return np.asarray(np.log1p(found), np.float32)
+
+
+DESCRIPTIONS = {"blobs": describe_blobs, "shape and colour": describe_shape}
+
+
+def describe(kind: str, images: NDArray[np.generic], *, low: float, high: float) -> Floats:
+    """The numbers of a kind of probe for pictures (n, H, W, C), a few hundred pictures at a time."""
+    parts = [DESCRIPTIONS[kind](images[start : start + _CHUNK], low, high) for start in range(0, len(images), _CHUNK)]
+    return np.concatenate(parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """Seven linear classifiers on resampled rows, and the classes' centres where directions are equally long.
+
+    Args:
+        mean, scale: (F,), to standardise. weights: (members, F + 1, K), the last of them offsets.
+        whiten: (F, F): standardised numbers times this have unit covariance within classes. centres: (K, F), so.
+    """
+
+    mean: Floats
+    scale: Floats
+    weights: Floats
+    whiten: Floats
+    centres: Floats
+
+    def answers(self, features: Floats) -> NDArray[np.int64]:
+        """Each member's class for each row (n, F), as (members, n)."""
+        x = (features - self.mean) * self.scale
+        x = np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1)
+        return np.asarray((x @ self.weights).argmax(axis=2))
+
+    def distances(self, features: Floats, classes: NDArray[np.int64]) -> Floats:
+        """How far each row is from the centre of a class (Mahalanobis 1936), (n,)."""
+        away = (features - self.mean) * self.scale @ self.whiten - self.centres[classes]
+        return np.asarray(np.sqrt((away * away).sum(axis=1)))
+
+
+def fit_probe(features: Floats, classes: NDArray[np.int64], *, num_classes: int, rng: np.random.Generator) -> Probe:
+    """Linear discriminant analysis (Fisher 1936; shrunk covariance) of each member's bootstrap sample (Breiman 1996).
+
+    Args:
+        features: (n, F). classes: (n,) in [0, num_classes).
+    """
+    mean, deviation = features.mean(axis=0), features.std(axis=0)
+    scale = np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 0).astype(np.float32)
+    x = ((features - mean) * scale).astype(np.float64)
+    weights = []
+    for _ in range(MEMBERS):
+        rows = rng.integers(0, len(x), len(x))
+        centres, covariance, counts = _find_centres(x[rows], classes[rows], num_classes)
+        slopes = np.linalg.solve(covariance, centres.T)
+        with np.errstate(divide="ignore"):
+            offsets = np.log(counts / len(x)) - 0.5 * (centres.T * slopes).sum(axis=0)
+        weights.append(np.concatenate([slopes, np.maximum(offsets, -1e9)[None]]))
+    centres, covariance, _ = _find_centres(x, classes, num_classes)
+    whiten = np.linalg.inv(np.linalg.cholesky(covariance)).T
+    return Probe(
+        mean.astype(np.float32), scale, np.array(weights, np.float32), whiten.astype(np.float32),
+        (centres @ whiten).astype(np.float32),
+    )  # fmt: skip
+
+
+def _find_centres(
+    x: NDArray[np.float64], classes: NDArray[np.int64], num_classes: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Class means (K, F), shrunk covariance within classes (F, F), and class counts (K,)."""
+    member = np.eye(num_classes)[classes]
+    counts = member.sum(axis=0)
+    centres = member.T @ x / np.maximum(counts, 1)[:, None]
+    within = x - centres[classes]
+    return centres, within.T @ within / len(x) + _SHRINKAGE * np.eye(x.shape[1]), counts

@@ -1,0 +1,308 @@
+"""Does a transform change labels? Measured: how often pictures that were clear become pictures of another class.
+
+Probes are trained on clean pictures. A held-out picture is *clear* if all seven members of its probe name its class. After
+a transform it has *turned* if all seven agree on one and the same other class, and it lies as near to that class as clean
+pictures of it do: not merely confused, as by something never seen, but sure of something else, and rightly so. A 6 upside
+down is a 9 to everyone; a mirrored boot may be called a bag, but is unlike any bag. The share of clear pictures that turn,
+with its interval, is the verdict. Where labels are counts, being sure is enough: whatever makes another number is wrong.
+
+Two descriptions of pictures are at work, shape with colour, and countable pieces; every one that tells the classes about
+as well as the best has to agree. It must not know training or files.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clearsight.augment.presets import Augmentation, are_counts
+from clearsight.augment.probe import DESCRIPTIONS, Floats, Probe, describe, fit_probe
+from clearsight.augment.transforms import augment_rows
+from clearsight.meter import MeterBuilder, SilentMeter
+
+MOST_ROWS = 2400
+JUDGED_ROWS = (150, 400)  # of large and of small pictures
+UNSAFE_SHARE = 0.08
+UNSAFE_CLASS_SHARE = 0.25
+DOUBTFUL = {"turned": 0.05, "sure": 0.15, "changed": 0.5}
+_JUDGED_PIXELS = 400 * 96 * 96
+_LIKE_QUANTILE = 0.99
+_MERIT = 0.02
+_MIN_CLEAR = 20
+_MIN_CLASS = 8
+_FOLDS = 3
+_BINS = 8
+_Z = 1.96
+
+LADDER: dict[str, tuple[float, ...]] = {
+    "hflip": (1.0,), "vflip": (1.0,), "rot90": (1.0,),
+    "rotate": (5, 10, 15, 30, 45), "shear": (5, 10, 20, 30), "zoom": (0.05, 0.1, 0.2, 0.3, 0.5),
+    "shift": (0.03, 0.06, 0.1, 0.2, 0.3), "crop": (0.06, 0.12, 0.25, 0.4), "brightness": (0.1, 0.2, 0.4),
+    "contrast": (0.2, 0.4, 0.8), "color": (0.2, 0.5, 0.9), "blur": (0.5, 1, 2), "noise": (0.05, 0.1, 0.2),
+    "cutout": (0.2, 0.35, 0.5),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What a transform did to clear pictures.
+
+    Args:
+        name: of the transform, or `all` for all together. strength: as configured; None for `all`.
+        level: `safe`, `doubtful`, `unsafe`, or `unknown` where the probes know too little.
+        clear: how many pictures were clear, the n of all shares.
+        changed: share whose majority answer changed. sure: share of which all members named one other class.
+        turned: share that turned. low, high: its 95 % interval (Wilson 1927).
+        worst: (from class, into class, share of the clear ones of that class) of what turned most, else was sure; or None.
+        examples: (row, majority's answer) of pictures that turned if unsafe, changed if doubtful, did not if safe.
+    """
+
+    name: str
+    strength: float | None
+    level: str
+    clear: int
+    changed: float
+    sure: float
+    turned: float
+    low: float
+    high: float
+    worst: tuple[str, str, float] | None
+    examples: tuple[tuple[int, str], ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        names = ("name", "strength", "level", "clear", "changed", "sure", "turned", "low", "high")
+        return {key: getattr(self, key) for key in names} | {"worst": list(self.worst) if self.worst else None}
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """Probes on one description of pictures, each judging rows it has not seen.
+
+    Args:
+        accuracy: on rows not seen. folds: (probe, positions among the judged rows). clean: (members, n) answers.
+        limit: how far from its class's centre a clear picture may be to be like it.
+    """
+
+    kind: str
+    accuracy: float
+    folds: tuple[tuple[Probe, NDArray[np.int64]], ...]
+    clean: NDArray[np.int64]
+    limit: float
+
+    def look(self, features: Floats) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Answers (members, n), and whether each row is like the class of its first answer (n,)."""
+        answers, like = np.empty_like(self.clean), np.empty(self.clean.shape[1], bool)
+        for probe, places in self.folds:
+            answers[:, places] = probe.answers(features[places])
+            like[places] = probe.distances(features[places], answers[0, places]) <= self.limit
+        return answers, like
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Probes on clean pictures, best first.
+
+    Args:
+        rows: (n,) judged. classes: (n,) of them. names: of the classes. pool: all training rows.
+        chance: share of the largest class. strict: labels are counts, so that being sure is enough.
+    """
+
+    views: tuple[_View, ...]
+    rows: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    names: tuple[str, ...]
+    pool: NDArray[np.int64]
+    chance: float
+    strict: bool
+
+    @property
+    def clear(self) -> NDArray[np.bool_]:
+        """Judged pictures that all members of all probes name rightly, (n,)."""
+        return np.asarray(np.all([(view.clean == self.classes).all(axis=0) for view in self.views], axis=0))
+
+    @property
+    def knows(self) -> bool:
+        """Whether the best probe is surely better than naming the largest class."""
+        best = self.views[0].accuracy
+        return (
+            int(self.clear.sum()) >= _MIN_CLEAR
+            and wilson(round(best * len(self.rows)), len(self.rows))[0] > self.chance
+        )
+
+
+def wilson(hits: int, n: int) -> tuple[float, float]:
+    """95 % interval of a share (Wilson 1927); (0, 1) for n = 0."""
+    if n == 0:
+        return 0.0, 1.0
+    share, spread = hits / n, _Z * _Z / n
+    middle = (share + spread / 2) / (1 + spread)
+    half = _Z * np.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
+    return float(max(0.0, middle - half)), float(min(1.0, middle + half))
+
+
+def _as_classes(labels: NDArray[Any], class_names: tuple[str, ...]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Classes as they are; numbers by themselves if there are few, else in eight ranges of about equal counts."""
+    if class_names:
+        return labels, class_names
+    values = np.unique(labels)
+    if len(values) <= _BINS:
+        return np.searchsorted(values, labels), tuple(f"{v:g}" for v in values)
+    edges = np.unique(np.quantile(labels, np.arange(1, _BINS) / _BINS))
+    ends = zip([values[0], *edges], [*edges, values[-1]], strict=True)
+    return np.searchsorted(edges, labels, side="right"), tuple(f"{a:g}..{b:g}" for a, b in ends)
+
+
+def build_judge(
+    images: NDArray[Any], labels: NDArray[Any], rows: NDArray[np.int64], *, class_names: tuple[str, ...], low: float, high: float,
+    seed: int = 0,
+) -> Judge:  # fmt: skip
+    """Train the probes on clean pictures, three-fold.
+
+    Args:
+        images: (N, H, W, C), the data set. labels: (N,) classes or numbers. rows: training rows, ascending; at most 2,400
+            are used. low, high: values of black and white.
+    """
+    rng = np.random.default_rng([seed, 0x5AFE])
+    chosen = np.sort(rng.permutation(rows)[:MOST_ROWS])
+    classes, names = _as_classes(labels[rows], class_names)
+    classes = classes[np.searchsorted(rows, chosen)]
+    fold = rng.permutation(len(chosen)) % _FOLDS
+    least, most = JUDGED_ROWS
+    count = int(np.clip(_JUDGED_PIXELS // (images.shape[1] * images.shape[2]), least, most))
+    judged = np.sort(rng.permutation(len(chosen))[:count])
+    pictures = images[chosen]
+    views = [
+        _build_view(kind, describe(kind, pictures, low=low, high=high), classes, fold, judged, len(names), rng)
+        for kind in DESCRIPTIONS
+    ]
+    best = max(view.accuracy for view in views)
+    good = sorted((view for view in views if view.accuracy >= best - _MERIT), key=lambda view: -view.accuracy)
+    chance = float(np.bincount(classes).max() / len(classes))
+    return Judge(tuple(good), chosen[judged], classes[judged], names, rows, chance, are_counts(labels, class_names))
+
+
+def _build_view(
+    kind: str, features: Floats, classes: NDArray[np.int64], fold: NDArray[np.int64], judged: NDArray[np.int64], num_classes: int,
+    rng: np.random.Generator,
+) -> _View:  # fmt: skip
+    probes = [
+        fit_probe(features[fold != k], classes[fold != k], num_classes=num_classes, rng=rng) for k in range(_FOLDS)
+    ]
+    answers, distances = np.empty((len(probes[0].weights), len(classes)), np.int64), np.empty(len(classes))
+    for k, probe in enumerate(probes):
+        own = fold == k
+        answers[:, own] = probe.answers(features[own])
+        distances[own] = probe.distances(features[own], classes[own])
+    clear = (answers == classes).all(axis=0)
+    accuracy = float((_majority(answers, num_classes) == classes).mean())
+    limit = float(np.quantile(distances[clear], _LIKE_QUANTILE)) if clear.any() else 0.0
+    folds = tuple((probe, np.flatnonzero(fold[judged] == k)) for k, probe in enumerate(probes))
+    return _View(kind, accuracy, folds, answers[:, judged], limit)
+
+
+def _majority(answers: NDArray[np.int64], num_classes: int) -> NDArray[np.int64]:
+    votes = np.stack([(answers == k).sum(axis=0) for k in range(num_classes)])
+    return np.asarray(votes.argmax(axis=0))
+
+
+def judge_transform(
+    judge: Judge,
+    images: NDArray[Any],
+    augmentation: Augmentation,
+    *,
+    name: str,
+    strength: float | None,
+    low: float,
+    high: float,
+) -> Verdict:
+    """What an augmentation does to the pictures that a judge finds clear."""
+    varied = augment_rows(
+        images, judge.rows, augmentation=augmentation, seed=0, epoch=0, pool=judge.pool, low=low, high=high
+    ).images
+    clear = judge.clear
+    sure, turned, first = clear, clear, None
+    for view in judge.views:
+        answers, like = view.look(describe(view.kind, varied, low=low, high=high))
+        agreed = (answers == answers[0]).all(axis=0) & (answers[0] != judge.classes)
+        sure, turned = sure & agreed, turned & agreed & (like | judge.strict)
+        first = answers if first is None else first
+    assert first is not None
+    n, hits = int(clear.sum()), int(turned.sum())
+    shares = {
+        "turned": hits / max(n, 1),
+        "sure": int(sure.sum()) / max(n, 1),
+        "changed": float((_majority(first, len(judge.names)) != judge.classes)[clear].sum()) / max(n, 1),
+    }
+    interval = wilson(hits, n)
+    worst, certain = _find_worst(judge, clear, turned, first[0])
+    level = "safe"
+    if not judge.knows:
+        level = "unknown"
+    elif interval[0] > UNSAFE_SHARE or certain:
+        level = "unsafe"
+    elif any(shares[key] > DOUBTFUL[key] for key in DOUBTFUL):
+        level = "doubtful"
+        worst = worst or _find_worst(judge, clear, sure, first[0])[0]
+    majority = _majority(first, len(judge.names))
+    shown = {"unsafe": turned, "doubtful": clear & (majority != judge.classes)}.get(
+        level, clear & (majority == judge.classes)
+    )
+    leads = shown & (judge.classes == worst[0]) & (majority == worst[1]) if worst else shown
+    order = [*np.flatnonzero(leads), *np.flatnonzero(shown & ~leads)]
+    return Verdict(
+        name, strength, level, n, shares["changed"], shares["sure"], shares["turned"], *interval,
+        None if worst is None else (judge.names[worst[0]], judge.names[worst[1]], worst[2]),
+        tuple((int(judge.rows[i]), judge.names[majority[i]]) for i in order),
+    )  # fmt: skip
+
+
+def _find_worst(
+    judge: Judge, clear: NDArray[np.bool_], turned: NDArray[np.bool_], into: NDArray[np.int64]
+) -> tuple[tuple[int, int, float] | None, bool]:
+    """The class most often turned into one other, and whether for some class that share is surely above a quarter."""
+    best: tuple[int, int, float] | None = None
+    certain = False
+    for k in np.unique(judge.classes[turned]):
+        n = int((clear & (judge.classes == k)).sum())
+        counts = np.bincount(into[turned & (judge.classes == k)], minlength=len(judge.names))
+        other, hits = int(counts.argmax()), int(counts.max())
+        certain |= n >= _MIN_CLASS and wilson(hits, n)[0] > UNSAFE_CLASS_SHARE
+        if best is None or hits / n > best[2]:
+            best = int(k), other, hits / n
+    return best, certain
+
+
+def judge_augmentation(
+    judge: Judge, images: NDArray[Any], augmentation: Augmentation, *, low: float, high: float
+) -> list[Verdict]:
+    """A verdict on each transform in use at its strength, alone, and on all together. Mixing is left out: it mixes labels too."""
+    active = {name: strength for name, strength in augmentation.active().items() if name in LADDER}
+    found = [
+        judge_transform(judge, images, augmentation.alone(name), name=name, strength=strength, low=low, high=high)
+        for name, strength in active.items()
+    ]
+    if len(active) > 1:
+        together = Augmentation(**active, fill=augmentation.fill)
+        found.append(judge_transform(judge, images, together, name="all", strength=None, low=low, high=high))
+    return found
+
+
+def judge_ladder(
+    judge: Judge, images: NDArray[Any], *, low: float, high: float, fill: str = "edge", names: Sequence[str] = tuple(LADDER),
+    meter: MeterBuilder = SilentMeter,
+) -> list[Verdict]:  # fmt: skip
+    """A verdict on every transform at rising strengths."""
+    useless = ("color",) if images.shape[3] != 3 else ()
+    steps = [(name, strength) for name in names if name not in useless for strength in LADDER[name]]
+    found = []
+    with meter("measuring transforms", len(steps), unit="steps") as advance:
+        for name, strength in steps:
+            values: dict[str, Any] = {name: strength, "fill": fill}
+            found.append(
+                judge_transform(judge, images, Augmentation(**values), name=name, strength=strength, low=low, high=high)
+            )
+            advance(1)
+    return found

@@ -1,0 +1,138 @@
+"""From a configuration to sound data: read, checked, split, and an augmentation that keeps its labels.
+
+It must not know networks or training.
+"""
+
+from typing import Any
+
+from clearsight.augment.presets import Augmentation, build_augmentation
+from clearsight.augment.safety import Judge, Verdict, build_judge, judge_augmentation, judge_ladder
+from clearsight.config import RunConfig
+from clearsight.data.check import NEAR_ROWS_BEFORE_TRAINING, Finding, check_dataset
+from clearsight.data.clean import drop_flawed
+from clearsight.data.dataset import Dataset
+from clearsight.data.load import build_request, load_data
+from clearsight.data.split import Split, split_data
+from clearsight.errors import UsageError
+from clearsight.meter import MeterBuilder, SilentMeter
+
+
+def load_dataset(
+    config: RunConfig, data: Any = None, labels: Any = None, *, meter: MeterBuilder = SilentMeter
+) -> Dataset:
+    """The data set that a configuration means: read as it says and, with `skip_bad`, without flawed rows.
+
+    Args:
+        data: a name, path, array or `Dataset` in place of `config.data.source`. labels: of an array.
+        meter: shows progress.
+
+    Raises:
+        UsageError, DataError: see `load_data`.
+    """
+    dataset = _read_source(config, data, labels, skip_bad=config.data.skip_bad, meter=meter)
+    return drop_flawed(dataset) if config.data.skip_bad else dataset
+
+
+def _read_source(config: RunConfig, data: Any, labels: Any, *, skip_bad: bool, meter: MeterBuilder) -> Dataset:
+    wanted = config.preprocess
+    request = build_request(
+        image_size=wanted.image_size, resize=wanted.resize, channels=wanted.channels, background=wanted.background,
+        skip_bad=skip_bad,
+    )  # fmt: skip
+    return load_data(
+        config.data.source if data is None else data, labels, label_column=config.data.label_column, task=config.data.task,
+        request=request, meter=meter,
+    )  # fmt: skip
+
+
+def build_split(config: RunConfig, dataset: Dataset) -> Split:
+    """The split that a configuration means for a data set.
+
+    Raises:
+        UsageError, DataError: see `split_data`.
+    """
+    return split_data(
+        dataset,
+        valid_fraction=config.data.valid_fraction,
+        test_fraction=config.data.test_fraction,
+        train_per_class=config.data.train_per_class,
+        valid_per_class=config.data.valid_per_class,
+        test_per_class=config.data.test_per_class,
+        shuffle=config.data.shuffle_split,
+        pool=config.data.pool,
+        seed=config.data.split_seed,
+    )
+
+
+def find_flaws(config: RunConfig, dataset: Dataset, *, near: bool | None = None) -> list[Finding]:
+    """What is wrong with a data set under the split that a configuration means; see `check_dataset`.
+
+    Args:
+        near: look for near copies; by default where there are at most 10,000 pictures.
+    """
+    wanted = len(dataset) <= NEAR_ROWS_BEFORE_TRAINING if near is None else near
+    return check_dataset(dataset, build_split(config, dataset).parts(), near=wanted, skip_bad=config.data.skip_bad)
+
+
+def check_source(config: RunConfig, *, meter: MeterBuilder = SilentMeter) -> tuple[Dataset, list[Finding]]:
+    """Read what a configuration names, bad files left out and listed, and find all that is wrong with it.
+
+    Raises:
+        UsageError, DataError: it cannot be read at all.
+    """
+    dataset = _read_source(config, None, None, skip_bad=True, meter=meter)
+    return dataset, find_flaws(config, dataset, near=True)
+
+
+def settle_augmentation(config: RunConfig, dataset: Dataset) -> tuple[Augmentation, list[str]]:
+    """How training pictures are varied, as far as the data allows the preset, and what was left out.
+
+    Raises:
+        UsageError: strengths for rows of features, or out of range.
+    """
+    wanted = config.augment
+    augmentation, notes = build_augmentation(
+        wanted.preset, wanted.overrides(), labels=dataset.labels, class_names=dataset.class_names
+    )
+    if augmentation.active() and dataset.picture_shape[0] == 1:
+        raise UsageError("augment must go with pictures, got rows of features. Leave it out.")
+    return augmentation, notes
+
+
+def measure_safety(
+    config: RunConfig, dataset: Dataset, *, meter: MeterBuilder = SilentMeter
+) -> tuple[Judge, list[Verdict]]:
+    """Whether transforms keep labels, measured on the training rows: those in use, or if there are none, all at rising strengths.
+
+    Raises:
+        UsageError: rows of features. See `settle_augmentation`.
+    """
+    if dataset.picture_shape[0] == 1:
+        raise UsageError("augment must go with pictures, got rows of features. Leave it out.")
+    augmentation, _ = settle_augmentation(config, dataset)
+    low, high = dataset.value_range or (float(dataset.images.min()), float(dataset.images.max()))
+    judge = build_judge(
+        dataset.images,
+        dataset.labels,
+        build_split(config, dataset).train,
+        class_names=dataset.class_names,
+        low=low,
+        high=high,
+    )
+    if augmentation.active():
+        return judge, judge_augmentation(judge, dataset.images, augmentation, low=low, high=high)
+    return judge, judge_ladder(judge, dataset.images, low=low, high=high, meter=meter)
+
+
+def render_unsafe(verdicts: list[Verdict], level: str = "unsafe") -> list[str]:
+    """A sentence for each verdict of a level."""
+    found = []
+    for v in verdicts:
+        if v.level == level:
+            what = "all transforms together" if v.strength is None else f"{v.name} {v.strength:g}"
+            becomes = f", most of all {v.worst[0]} into {v.worst[1]} ({v.worst[2]:.0%})" if v.worst else ""
+            share = f"{v.turned:.0%} of {v.clear} clear pictures turn into another class"
+            if level == "doubtful" and v.turned <= 0.05:
+                share, becomes = f"{v.changed:.0%} of {v.clear} clear pictures are no longer recognised", ""
+            found.append(f"{what}: {share}{becomes}")
+    return found

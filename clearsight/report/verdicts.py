@@ -1,0 +1,83 @@
+"""Verdicts on augmentation as a table and as pictures. It must not know how they were reached."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from clearsight.augment.presets import Augmentation
+from clearsight.augment.safety import Judge, Verdict
+from clearsight.augment.transforms import augment_rows
+from clearsight.data.dataset import Dataset
+from clearsight.report.sheet import Strip, draw_sheet
+
+_COLORS = {"safe": (20, 130, 70), "doubtful": (200, 120, 0), "unsafe": (200, 30, 30), "unknown": (110, 119, 129)}
+_PAIRS = 6
+
+
+def render_verdicts(judge: Judge, verdicts: Sequence[Verdict]) -> str:
+    """A line a transform: up to which strength it is safe, and what happens from where it is not."""
+    clear = int(judge.clear.sum())
+    kinds = " and ".join(view.kind for view in judge.views)
+    lines = [
+        f"probes on {kinds}: accuracy {judge.views[0].accuracy:.3f} on clean pictures not seen (largest class "
+        f"{judge.chance:.3f}); {clear} of {len(judge.rows)} pictures are clear",
+    ]
+    if judge.strict:
+        lines.append("labels are taken for counts: another number is wrong however odd the picture")
+    lines += ["", f"{'transform':<11} {'safe up to':<11} then"]
+    for name, group in groupby(verdicts, key=lambda v: v.name):
+        lines.append(_render_transform(name, list(group)))
+    return "\n".join(lines)
+
+
+def _render_transform(name: str, steps: list[Verdict]) -> str:
+    first = next((i for i, v in enumerate(steps) if v.level != "safe"), len(steps))
+    upto = _strength(steps[first - 1]) if first else "-"
+    told = steps[first : first + 1] + [v for v in steps if v.level == "unsafe"][:1]
+    return f"{name:<11} {upto:<11} {'; '.join(dict.fromkeys(describe_verdict(v) for v in told))}".rstrip()
+
+
+def _strength(verdict: Verdict) -> str:
+    return "as set" if verdict.strength is None else f"{verdict.strength:g}"
+
+
+def describe_verdict(verdict: Verdict) -> str:
+    """A verdict in words with its numbers."""
+    v = verdict
+    if v.level == "unknown":
+        return f"unknown at {_strength(v)}: the probes cannot tell these classes"
+    turned = f"{v.turned:.0%} of {v.clear} turn [{v.low:.0%}, {v.high:.0%}]"
+    becomes = f", {v.worst[0]} into {v.worst[1]} {v.worst[2]:.0%}" if v.worst else ""
+    unlike = f", {v.changed:.0%} no longer recognised" if v.level == "doubtful" and v.turned <= v.changed / 2 else ""
+    return f"{v.level} at {_strength(v)}: {turned}{becomes}{unlike}"
+
+
+def draw_verdicts(dataset: Dataset, judge: Judge, verdicts: Sequence[Verdict], *, fill: str) -> Any:
+    """For each transform, at the weakest strength that is not safe (else the strongest): pictures beside what becomes of them.
+
+    Captions name the class, and after the transform the probes' answer; frames are green, orange or red with the verdict.
+    """
+    low, high = dataset.value_range or (0.0, float(dataset.images.max()))
+    class_of = dict(zip(judge.rows.tolist(), judge.classes.tolist(), strict=True))
+    settings: dict[str, Any] = {"seed": 0, "epoch": 0, "pool": judge.pool, "low": low, "high": high}
+    strips = []
+    for name, group in groupby(verdicts, key=lambda v: v.name):
+        steps = list(group)
+        if name == "all":
+            continue
+        verdict = next((v for level in ("unsafe", "doubtful") for v in steps if v.level == level), steps[-1])
+        values: dict[str, Any] = {name: verdict.strength, "fill": fill}
+        augmentation = Augmentation(**values)
+        pictures, captions, marks = [], [], []
+        for row, answer in verdict.examples[:_PAIRS]:
+            varied = augment_rows(dataset.images, np.array([row]), augmentation=augmentation, **settings).images[0]
+            own = judge.names[class_of[row]]
+            pictures += [dataset.images[row], varied]
+            captions += [own, f"-> {answer}"]
+            marks += [None, _COLORS[verdict.level]]
+        title = f"{name}  {describe_verdict(verdict)}"
+        strips.append(Strip(title, pictures, captions, marks))
+    heading = f"{dataset.name}: which transforms keep the label? n = {int(judge.clear.sum())} clear pictures"
+    return draw_sheet(strips, low=low, high=high, heading=heading, columns=2 * _PAIRS, side=72)

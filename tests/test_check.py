@@ -1,0 +1,616 @@
+"""What is wrong with data is found before training, with its count and its files; what is right is left alone."""
+
+import io
+import os
+import re
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+import clearsight
+from clearsight.data.check import LEVELS, check_dataset
+from clearsight.data.clean import drop_flawed
+from clearsight.data.dataset import build_dataset
+from clearsight.data.duplicates import build_signatures, find_copies, find_near_copies
+from clearsight.data.folder import PictureRequest
+from clearsight.data.load import build_request, load_data
+from clearsight.data.shift import find_shift
+from clearsight.data.split import split_data
+from clearsight.errors import DataError
+from clearsight.intake import find_flaws
+from clearsight.pipeline import resolve_config
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path_factory):
+    monkeypatch.setenv("CLEARSIGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def noise(n, seed=0, shape=(12, 12)):
+    return np.random.default_rng(seed).integers(0, 256, (n, *shape)).astype(np.uint8)
+
+
+def sound(n=60, **parts):
+    """Two classes of noise; `parts` are the rows of given splits by name."""
+    images, labels = noise(n), np.array(["cat", "dog"] * (n // 2))
+    return build_dataset(
+        {k: (images[v], labels[v]) for k, v in parts.items()} or {"train": (images, labels)}, name="sound"
+    )
+
+
+def flaws(dataset, **options):
+    found = find_flaws(resolve_config(None, options), dataset)
+    for finding in found:
+        assert finding.level in LEVELS
+        assert re.fullmatch(r"\S.*[.]", finding.message), finding.message
+        assert "  " not in finding.message, finding.message
+        assert len(finding.rows) == 0 or max(finding.rows) < len(dataset)
+    levels = [LEVELS.index(f.level) for f in found]
+    assert levels == sorted(levels)
+    return found
+
+
+def only(dataset, kind, **options):
+    """The one finding, which must be of this kind."""
+    found = flaws(dataset, **options)
+    assert [f.kind for f in found] == [kind], [f.message for f in found]
+    return found[0]
+
+
+def one_of(dataset, kind, **options):
+    found = [f for f in flaws(dataset, **options) if f.kind == kind]
+    assert len(found) == 1
+    return found[0]
+
+
+def save(path, pixels, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for k, pixels in enumerate(noise(40)):
+        save(tmp_path / "d" / "ab"[k % 2] / f"{k:02}.png", pixels)
+    return tmp_path / "d"
+
+
+# what is right
+
+
+def test_digits_have_no_errors_and_no_warnings():
+    assert [f.kind for f in flaws(load_data("digits")) if f.level != "note"] == []
+
+
+def test_sound_data_has_no_findings(folder):
+    assert flaws(sound()) == []
+    assert flaws(load_data(folder)) == []
+
+
+def test_rows_of_features_are_never_copies():
+    features = np.zeros((40, 5), np.float32)
+    features[:, 0] = np.arange(40) % 4
+    assert flaws(load_data(features, np.arange(40) % 2)) == []
+
+
+# files
+
+
+def test_bad_files_are_an_error_with_all_names(folder):
+    (folder / "a" / "x.png").write_text("text")
+    (folder / "b" / "y.png").write_bytes(b"")
+    found = one_of(load_data(folder, request=PictureRequest(skip_bad=True)), "unreadable")
+    assert (found.level, found.rows) == ("error", ())
+    assert (
+        found.message
+        == "files must be pictures that can be read, got 2 bad files. Mend or remove them, or use --skip-bad."
+    )
+    kinds = "must be a picture (JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM), got "
+    assert found.files == (f"a/x.png: {kinds}text. Remove it.", f"b/y.png: {kinds}an empty file. Save it again.")
+
+
+def test_files_of_another_format_and_of_several_frames_are_warnings(folder):
+    save(folder / "a" / "gif.png", noise(1, 5)[0], format="GIF")
+    save(folder / "b" / "bmp.jpg", noise(1, 6)[0], format="BMP")
+    frames = [Image.fromarray(p) for p in noise(3, 7)]
+    frames[0].save(folder / "b" / "film.gif", save_all=True, append_images=frames[1:])
+    dataset = load_data(folder)
+    found = {f.message: f for f in flaws(dataset) if f.kind == "odd-file"}
+    assert {f.level for f in found.values()} == {"warning"}
+    name = found["2 files: has a name that says another format."]
+    assert name.files == ("a/gif.png: is a GIF file named .png", "b/bmp.jpg: is a BMP file named .jpg")
+    assert [dataset.files[row] for row in name.rows] == ["a/gif.png", "b/bmp.jpg"]
+    film = found["1 file: has several frames; the first is taken."]
+    assert film.files == ("b/film.gif: has several frames, of which the first is taken",)
+
+
+# classes
+
+
+def test_an_empty_class_is_an_error(folder):
+    (folder / "c").mkdir()
+    found = one_of(load_data(folder), "empty-class")
+    assert found.level == "error"
+    assert found.message == "class 'c' of train must hold pictures, got none. Add some or remove its folder."
+
+
+def test_class_names_that_differ_in_case_are_an_error_and_letters_are_not():
+    names = np.array(["Cat", "cat", "CAT", "dog", "x", "X"] * 10)
+    found = one_of(load_data(noise(60), names), "class-names")
+    assert found.level == "error"
+    assert found.message == (
+        "classes must differ by more than case, got 'CAT' and 'Cat' and 'cat'. Put their pictures together or rename one."
+    )
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_a_class_that_training_lacks_is_an_error(split, tmp_path):
+    for k, pixels in enumerate(noise(48)):
+        save(tmp_path / ("train/a", "train/b", f"{split}/a", f"{split}/z")[k % 4] / f"{k}.png", pixels)
+    found = one_of(load_data(tmp_path), "unknown-class")
+    assert found.level == "error"
+    assert found.message == (
+        f"classes of {split} must have training pictures, got none of 'z'. Add training pictures, or take the class out."
+    )
+
+
+def test_a_class_that_a_split_lacks_is_a_warning():
+    dataset = sound(train=np.arange(40), test=np.arange(40, 60, 2))
+    found = only(dataset, "missing-class", valid_fraction=0)
+    assert (found.level, found.message) == (
+        "warning",
+        "test has no pictures of 'dog', so nothing will be known about it.",
+    )
+
+
+def test_tiny_classes_are_a_warning():
+    labels = np.array([0] * 40 + [1] * 40 + [2] * 9)
+    found = one_of(load_data(noise(89), labels), "tiny-class")
+    assert found.level == "warning"
+    assert found.message.startswith("1 class of fewer than 10 pictures: 2 (9). ")
+
+
+def test_uneven_classes_are_a_warning():
+    labels = np.array(["many"] * 100 + ["few"] * 20)
+    found = only(load_data(noise(120), labels), "imbalance")
+    assert found.level == "warning"
+    assert found.message.startswith("classes are uneven: 'many' has 72 training pictures, 'few' 14. ")
+    assert flaws(load_data(noise(120), np.array(["many"] * 90 + ["few"] * 30))) == []
+
+
+def test_targets_that_do_not_differ_are_an_error():
+    found = only(load_data(noise(20), np.full(20, 2.5), task="regression"), "constant-target")
+    assert found.level == "error"
+    assert found.message == "targets must differ, got 2.5 in every training row. Check them."
+
+
+# copies
+
+
+def test_copies_within_a_split_are_a_warning():
+    images = noise(60)
+    images[8] = images[20] = images[2]
+    found = only(load_data(images, np.arange(60) % 2), "copies")
+    assert (found.level, found.rows) == ("warning", (2, 8, 20))
+    assert found.files == ("row 2 of train = row 8 of train = row 20 of train",)
+    assert found.message == "1 picture is there more than once; it counts several times. --skip-bad keeps one."
+
+
+def test_copies_in_two_splits_are_an_error():
+    images, labels = noise(60), np.arange(60) % 2
+    images[[50, 52]] = images[[0, 2]]
+    dataset = build_dataset({"train": (images[:40], labels[:40]), "test": (images[40:], labels[40:])}, name="d")
+    found = only(dataset, "leakage")
+    assert (found.level, found.rows) == ("error", (0, 50, 2, 52))
+    assert found.files == ("row 0 of train = row 10 of test", "row 2 of train = row 12 of test")
+    assert found.message.startswith(
+        "splits must not share pictures, got 2 pictures in more than one of train, valid, test. "
+    )
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_copies_with_different_labels_are_an_error(task):
+    images = noise(60)
+    images[5] = images[2]
+    found = only(load_data(images, np.arange(60) % 2, task=task), "label-conflict")
+    assert (found.level, found.rows, found.files) == ("error", (2, 5), ("row 2 of train = row 5 of train",))
+    rule = "be of one class" if task == "classification" else "agree in the number"
+    assert found.message.startswith(f"equal pictures must {rule}, got 1 picture with different labels. ")
+
+
+def test_the_same_pixels_in_another_format_are_copies(folder):
+    again = Image.open(folder / "a" / "00.png")
+    again.save(folder / "a" / "again.bmp")
+    assert one_of(load_data(folder), "copies").files == ("a/00.png = a/again.bmp",)
+
+
+def test_blank_pictures_are_no_copies_but_a_warning():
+    images = noise(60)
+    images[[3, 4, 9]] = 7
+    found = only(load_data(images, np.arange(60) % 2), "blank")
+    assert (found.level, found.rows) == ("warning", (3, 4, 9))
+    assert found.message == "3 pictures of one colour. Look whether something went wrong."
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2, 60), st.integers(1, 8), st.integers(0, 9))
+def test_copies_are_found_exactly(n, kinds, seed):
+    rng = np.random.default_rng(seed)
+    which = rng.integers(0, kinds, n)
+    for dtype in (np.uint8, np.float32):
+        images = noise(kinds, seed, (5, 5, 3)).astype(dtype)[which]
+        expected = [
+            np.flatnonzero(which == k).tolist() for k in dict.fromkeys(which.tolist()) if (which == k).sum() > 1
+        ]
+        assert [group.tolist() for group in find_copies(images)] == expected
+
+
+def test_one_different_value_makes_no_copy():
+    images = np.repeat(noise(1), 145, axis=0)
+    for k in range(144):
+        images[k].reshape(-1)[k] ^= 1
+    assert find_copies(images[..., None]) == []
+
+
+def scene(seed, side=96):
+    """A picture with shapes and texture, RGB."""
+    rng = np.random.default_rng(seed)
+    picture = Image.new("RGB", (side, side), tuple(rng.integers(60, 190, 3).tolist()))
+    draw = ImageDraw.Draw(picture)
+    for _ in range(12):
+        x, y, w, h = rng.integers(0, side, 4).tolist()
+        (draw.ellipse if rng.random() < 0.5 else draw.rectangle)(
+            (x, y, x + w // 2, y + h // 2), fill=tuple(rng.integers(0, 256, 3).tolist())
+        )
+    pixels = np.asarray(picture).astype(int) + rng.integers(-8, 9, (side, side, 3))
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def jpeg(pixels, quality):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
+    return np.asarray(Image.open(buffer))
+
+
+def shrunk(pixels):
+    picture = Image.fromarray(pixels)
+    return np.asarray(picture.resize((64, 64), Image.Resampling.LANCZOS).resize(picture.size, Image.Resampling.BICUBIC))
+
+
+CHANGES = {
+    "jpeg-60": lambda p: jpeg(p, 60), "smaller": shrunk, "darker": lambda p: (p * 0.7).astype(np.uint8),
+    "brighter": lambda p: np.clip(p * 0.8 + 40, 0, 255).astype(np.uint8),
+}  # fmt: skip
+
+
+def photos(side=142):
+    """Squares of two photographs, none overlapping another and none of sky alone, (n, side, side, 3)."""
+    from sklearn.datasets import load_sample_images
+
+    squares = np.stack([
+        image[y : y + side, x : x + side]
+        for image in load_sample_images().images
+        for y in range(0, image.shape[0] - side + 1, side)
+        for x in range(0, image.shape[1] - side + 1, side)
+    ])  # fmt: skip
+    return squares[squares.std(axis=(1, 2, 3)) > 30]
+
+
+def reduced(images, side):
+    return np.stack([np.asarray(Image.fromarray(p).resize((side, side), Image.Resampling.BILINEAR)) for p in images])
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("side", [32, 64, 128])
+def test_near_copies_are_found_and_nothing_else(side, change):
+    images = photos()
+    n, chosen = len(images), np.arange(0, len(images), 3)
+    altered = np.stack([CHANGES[change](image) for image in images[chosen]])
+    stored = reduced(np.concatenate([images, altered]), side)
+    assert find_near_copies(stored[:n]).tolist() == []
+    assert find_near_copies(stored).tolist() == [[int(row), n + k] for k, row in enumerate(chosen)]
+
+
+def test_near_copies_of_another_size_are_found_in_a_folder(tmp_path):
+    images = photos()
+    for k, pixels in enumerate(images):
+        save(tmp_path / "ab"[k % 2] / f"{k:02}.png", pixels)
+    Image.fromarray(images[4]).resize((99, 99), Image.Resampling.LANCZOS).save(tmp_path / "a" / "small.png")
+    save(tmp_path / "b" / "again.jpg", images[7], quality=60)
+    save(tmp_path / "a" / "other.jpg", images[9], quality=60)
+    dataset = load_data(tmp_path, request=build_request(image_size=64))
+    found = {
+        f.kind: f for f in flaws(dataset, pool=True, valid_fraction=0, test_fraction=0) if f.kind.startswith("near")
+    }
+    assert found["near-copies"].files == ("a/04.png = a/small.png", "b/07.png = b/again.jpg")
+    assert found["near-conflict"].files == ("a/other.jpg = b/09.png",)
+    assert {f.level for f in found.values()} == {"warning"}
+
+
+def test_near_copies_in_two_splits_are_a_warning():
+    images, labels = photos(), np.arange(len(photos())) % 2
+    images[14] = jpeg(images[0], 60)
+    images = reduced(images, 64)
+    dataset = build_dataset({"train": (images[:10], labels[:10]), "test": (images[10:], labels[10:])}, name="d")
+    found = one_of(dataset, "near-leakage", valid_fraction=0)
+    assert (found.level, found.files) == ("warning", ("row 0 of train = row 4 of test",))
+    assert found.message == "1 pair of pictures look the same and lie in different splits; the test may flatter."
+    without = check_dataset(dataset, split_data(dataset, valid_fraction=0).parts(), near=False)
+    assert [f.kind for f in without if f.kind.startswith("near")] == []
+
+
+def test_signatures_do_not_change_with_brightness_and_contrast():
+    images = np.stack([scene(seed) for seed in range(10)]).astype(np.float32)
+    first, second = build_signatures(images), build_signatures(images * 0.5 + 30)
+    assert np.allclose((first * second).sum(axis=1), 1, atol=1e-5)
+    assert np.allclose((first * first).sum(axis=1), 1, atol=1e-5)
+    off = first @ first.T - np.eye(10)
+    assert off.max() < 0.9
+
+
+def test_many_pictures_that_look_alike_do_not_exhaust_the_memory():
+    frames = np.repeat(scene(0, 24)[None], 1000, axis=0)
+    frames[np.arange(1000), np.arange(1000) % 24, np.arange(1000) // 24 % 24] ^= 1
+    tracemalloc.start()
+    found = find_near_copies(frames)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert set(found.ravel().tolist()) == set(range(1000))
+    assert peak < 500 * 2**20
+
+
+# sizes and pixels
+
+
+def test_pictures_of_other_proportions_and_small_ones_are_warnings(folder):
+    save(folder / "a" / "long.png", noise(1, 5, (10, 60))[0])
+    save(folder / "b" / "tall.png", noise(1, 6, (60, 10))[0])
+    save(folder / "b" / "tiny.png", noise(1, 7, (5, 5))[0])
+    dataset = load_data(folder, request=build_request(image_size=12))
+    long, small = one_of(dataset, "aspect"), one_of(dataset, "small")
+    assert (long.level, long.files) == ("warning", ("a/long.png: 60x10", "b/tall.png: 10x60"))
+    assert long.message.startswith("2 pictures of 43 differ in proportions from 12x12 by more than 2 times. ")
+    assert (small.level, small.files) == ("warning", ("b/tiny.png: 5x5",))
+    assert [dataset.files[row] for row in (*long.rows, *small.rows)] == ["a/long.png", "b/tall.png", "b/tiny.png"]
+
+
+def test_pixels_that_never_change_are_a_note():
+    images = noise(60)
+    images[:, :2] = 9
+    found = only(load_data(images, np.arange(60) % 2), "constant-pixels")
+    assert (found.level, found.message) == ("note", "24 of 144 pixel values are the same in every training picture.")
+
+
+def test_sixteen_bit_pictures_that_use_eight_are_a_warning():
+    images = noise(60).astype(np.uint16)
+    found = only(load_data(images, np.arange(60) % 2), "dark")
+    assert found.level == "warning"
+    assert found.message == "pictures use 255 of 0..65535 at most, so they are nearly black. Rescale them."
+
+
+# shift
+
+
+def test_a_brighter_test_split_is_a_warning():
+    images, labels = noise(400) // 2, np.arange(400) % 2
+    images[300:] += 40
+    dataset = build_dataset({"train": (images[:300], labels[:300]), "test": (images[300:], labels[300:])}, name="d")
+    found = [f for f in flaws(dataset) if f.kind == "shift"]
+    assert {f.level for f in found} == {"warning"}
+    assert re.match(
+        r"test differs from train in brightness: mean 1\d\d\.?\d* \(n=100\) against \d\d\.?\d* \(n=270\), d=\+",
+        found[0].message,
+    )
+    assert all("brightness" in f.message for f in found)
+
+
+def test_a_test_split_of_less_contrast_is_a_warning():
+    images, labels = noise(400), np.arange(400) % 2
+    images[300:] = (images[300:] // 2) + 64
+    dataset = build_dataset({"train": (images[:300], labels[:300]), "test": (images[300:], labels[300:])}, name="d")
+    assert any("test differs from train in contrast" in f.message for f in flaws(dataset))
+
+
+def test_random_splits_of_the_same_data_do_not_differ():
+    data = load_data("digits")
+    for seed in range(50):
+        assert find_shift(data.images, split_data(data, seed=seed).parts()) == []
+
+
+def test_a_difference_too_small_to_matter_is_not_told():
+    rng = np.random.default_rng(0)
+    bright = rng.normal(100, 20, 20000).clip(0, 255)
+    bright[10000:] += 2  # a tenth of the deviation: significant, and of no matter
+    images = np.repeat(bright.astype(np.float32), 16).reshape(-1, 4, 4, 1)
+    parts = {"train": np.arange(10000), "test": np.arange(10000, 20000)}
+    assert find_shift(images, parts) == []
+    images[10000:] += 8
+    assert len(find_shift(images, parts)) == 1
+
+
+# splits keep copies together
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 2)), min_size=8, max_size=80), st.floats(0, 0.5), st.floats(0, 0.5),
+    st.integers(0, 9), st.booleans(), st.booleans(),
+)  # fmt: skip
+def test_no_picture_is_in_two_drawn_parts(rows, valid, test, seed, shuffle, pool):
+    which, labels = np.array(rows).T
+    if len(set(labels.tolist())) < 2:
+        return
+    dataset = load_data(noise(31, 1, (4, 5))[which], labels)
+    try:
+        split = split_data(dataset, valid_fraction=valid, test_fraction=test, seed=seed, shuffle=shuffle, pool=pool)
+    except DataError as error:
+        assert "training must keep at least one row" in str(error)
+        return
+    pictures = [set(which[part].tolist()) for part in (split.train, split.valid, split.test)]
+    assert not pictures[0] & pictures[1]
+    assert not pictures[0] & pictures[2]
+    assert not pictures[1] & pictures[2]
+    every = np.concatenate([split.train, split.valid, split.test, split.unused])
+    assert sorted(every.tolist()) == list(range(len(rows)))
+    for part in (split.train, split.valid, split.test):
+        assert (np.diff(part) > 0).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(8, 80), st.floats(0, 0.5), st.floats(0, 0.5), st.integers(0, 9), st.booleans())
+def test_without_copies_the_split_is_what_it_is_for_rows_of_features(n, valid, test, seed, shuffle):
+    labels = np.arange(n) % 3
+    options = {"valid_fraction": valid, "test_fraction": test, "seed": seed, "shuffle": shuffle}
+    try:
+        features = split_data(load_data(np.arange(n, dtype=np.float32)[:, None], labels), **options)
+    except DataError:
+        return
+    pictures = split_data(load_data(noise(n, 2, (4, 5)), labels), **options)
+    for part in ("train", "valid", "test", "unused"):
+        assert (getattr(features, part) == getattr(pictures, part)).all()
+
+
+def test_a_drawn_validation_split_keeps_copies_with_training():
+    images, labels = noise(100), np.arange(100) % 2
+    images[50:80] = images[:30]
+    dataset = build_dataset({"train": (images[:80], labels[:80]), "test": (images[80:], labels[80:])}, name="d")
+    for seed in range(10):
+        found = flaws(dataset, split_seed=seed, valid_fraction=0.3)
+        assert [f.kind for f in found] == ["copies"]
+
+
+def test_copies_that_counting_rows_drew_apart_are_told():
+    images, labels = noise(100), np.arange(100) % 2
+    images[50:80] = images[:30]
+    found = flaws(load_data(images, labels), train_per_class=20, test_per_class=20)
+    assert [f.kind for f in found if f.level == "error"] == ["leakage"]
+
+
+# training stops, or goes on where asked
+
+
+def train(data, out, **options):
+    told = []
+    run = clearsight.train(data, out=out, epochs=1, hidden=(2,), note=told.append, **options)
+    return run, told
+
+
+@pytest.fixture(params=["leakage", "label-conflict"])
+def flawed(request, tmp_path):
+    """A folder with one flaw, and the words of its error."""
+    for k, pixels in enumerate(noise(120)):
+        save(tmp_path / "f" / ("train", "train", "test")[k // 2 % 3] / "ab"[k % 2] / f"{k:03}.png", pixels)
+    if request.param == "leakage":
+        (tmp_path / "f/test/a/same.png").write_bytes((tmp_path / "f/train/a/000.png").read_bytes())
+        return tmp_path / "f", "splits must not share pictures, got 1 picture"
+    (tmp_path / "f/train/b/same.png").write_bytes((tmp_path / "f/train/a/000.png").read_bytes())
+    return tmp_path / "f", "equal pictures must be of one class, got 1 picture"
+
+
+def test_an_error_stops_training_and_names_the_files(flawed, tmp_path):
+    path, words = flawed
+    with pytest.raises(DataError, match=re.escape(words)) as caught:
+        train(path, tmp_path / "run")
+    assert "train/a/000.png" in str(caught.value)
+    assert str(caught.value).endswith(
+        "See `clearsight data check` for all of f; --set data.check=false trains regardless."
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_skip_bad_goes_on_and_says_what_was_left_out(flawed, tmp_path):
+    path, words = flawed
+    run, told = train(path, tmp_path / "run", skip_bad=True)
+    rows = sum(e.n for e in run.evaluations().values())
+    assert rows == (120 if words.startswith("splits") else 119)
+    wanted = (
+        "1 copies of pictures were left out"
+        if words.startswith("splits")
+        else "2 rows whose pictures have copies of another label were left out"
+    )
+    assert wanted in told
+    assert clearsight.evaluate(tmp_path / "run").n == run.test.n
+
+
+def test_without_the_check_training_goes_on_regardless(flawed, tmp_path):
+    path, _ = flawed
+    run, told = train(path, tmp_path / "run", check=False)
+    assert sum(e.n for e in run.evaluations().values()) == 121
+    assert told == []
+
+
+def test_the_command_ends_with_3_or_goes_on(flawed, tmp_path):
+    path, words = flawed
+    command = [sys.executable, "-m", "clearsight", "train", str(path), "--epochs", "1", "--hidden", "2", "--out", "run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 3
+    assert any(line.startswith(f"error: {words}") for line in done.stderr.splitlines())
+    assert not (tmp_path / "run").exists()
+    regardless = subprocess.run(
+        [*command, "--set", "data.check=false"], cwd=tmp_path, capture_output=True, text=True, env=os.environ
+    )
+    assert regardless.returncode == 0, regardless.stderr
+
+
+def test_data_check_ends_with_3_for_errors_and_0_for_warnings(flawed, folder, tmp_path):
+    path, words = flawed
+    command = [sys.executable, "-m", "clearsight", "data", "check", str(path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ)
+    assert (done.returncode, "Traceback" in done.stderr) == (3, False), done.stderr
+    assert words in done.stdout
+    assert re.search(r"\n +(test/a/same\.png = train/a/000\.png|train/a/000\.png = train/b/same\.png)\n", done.stdout)
+    (folder / "a" / "again.png").write_bytes((folder / "a" / "00.png").read_bytes())
+    fine = subprocess.run([*command[:-1], str(folder)], cwd=tmp_path, capture_output=True, text=True, env=os.environ)
+    assert (fine.returncode, fine.stderr) == (0, "")
+    assert "a/00.png = a/again.png" in fine.stdout
+
+
+def test_warnings_are_told_before_training(tmp_path):
+    images, labels = noise(60), np.arange(60) % 2
+    images[[3, 4]] = 7
+    _, told = train(load_data(images, labels), tmp_path / "run")
+    assert "2 pictures of one colour. Look whether something went wrong. For example row 3 of train." in told
+
+
+def test_data_check_counts_one_error_in_the_singular(folder, tmp_path):
+    (folder / "c").mkdir()
+    command = [sys.executable, "-m", "clearsight", "data", "check", str(folder)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 3
+    assert done.stdout.splitlines()[-1] == "1 error, 0 warnings, 0 notes"
+
+
+# leaving flawed rows out
+
+
+def test_one_of_each_copy_is_kept_and_a_test_row_if_there_is_one():
+    images, labels = noise(60), np.arange(60) % 2
+    images[[8, 50]] = images[2]
+    images[7] = images[4]
+    dataset = build_dataset({"train": (images[:40], labels[:40]), "test": (images[40:], labels[40:])}, name="d")
+    found = drop_flawed(dataset)
+    assert len(found) == 56
+    assert found.given.tolist() == [0] * 36 + [2] * 20
+    assert found.notes == (
+        "2 rows whose pictures have copies of another label were left out",
+        "2 copies of pictures were left out",
+    )
+
+
+def test_a_class_left_without_a_picture_goes_and_one_class_alone_is_refused(folder):
+    (folder / "c").mkdir()
+    found = drop_flawed(load_data(folder))
+    assert (found.class_names, found.empty) == (("a", "b"), ())
+    assert found.notes[-1] == "classes without a picture were left out: c"
+    images = noise(3)
+    images[2] = images[1]
+    with pytest.raises(
+        DataError, match=r"^a classifier must have two or more classes with pictures, got 1\. Add pictures of 2, 3\.$"
+    ):
+        drop_flawed(load_data(images, np.array([1, 2, 3])))
