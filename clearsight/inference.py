@@ -47,6 +47,7 @@ def evaluate(
     *,
     split: str | None = None,
     label_column: str = "auto",
+    skip_bad: bool = False,
     meter: MeterBuilder = SilentMeter,
 ) -> Evaluation:
     """Evaluate a model.
@@ -59,6 +60,7 @@ def evaluate(
             and the default is `test`, else `valid`, else `train`. On other data they are what it brings, and the default is
             `test` if it brings one, else `all`.
         label_column: of a CSV or a `metadata.csv`.
+        skip_bad: leave out picture files that cannot be read instead of refusing the data.
         meter: shows progress while pictures are read.
 
     Picture files are read exactly as for training: same size, channels, resizing and background.
@@ -84,7 +86,9 @@ def evaluate(
     else:
         p = bundle.preprocess
         wanted = p.picture_format if p.height > 1 and p.channels in (1, 3) else PictureFormat(channels=0)
-        request = PictureRequest(wanted, resize_arrays=config is not None and config.preprocess.image_size is not None)
+        request = PictureRequest(
+            wanted, skip_bad, resize_arrays=config is not None and config.preprocess.image_size is not None
+        )
         dataset = load_data(data, labels, label_column=label_column, task=task, request=request, meter=meter)
     if dataset.fingerprint != bundle.data.get("fingerprint"):
         parts = {name: np.flatnonzero(dataset.given == k) for k, name in enumerate(SPLITS)}

@@ -110,7 +110,7 @@ def test_damaged_pictures_are_refused_by_name(tmp_path, images, message):
         (
             None,
             None,
-            "{folder} must hold IDX files such as train-images-idx3-ubyte, got none. Check the folder.",
+            "{folder} must hold a folder of pictures a class, IDX files, or a metadata.csv, got no pictures. See the README for the layouts.",
         ),
     ],
 )

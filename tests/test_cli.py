@@ -177,7 +177,7 @@ def test_small_json_format_runs_as_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [
-        (["train", "digitz"], 3, "error: DATA must be digits, mnist, fashion-mnist or a path that exists, got 'digitz'. Check the spelling."),
+        (["train", "digitz"], 3, "error: DATA must be digits, mnist, fashion-mnist, kmnist, cifar10 or a path that exists, got 'digitz'. Check the spelling."),
         (["train", "digits", "--set", "train.leraning_rate=1"], 2, "error: the settings must hold known keys, got 'train.leraning_rate'. Did you mean train.lr?"),
         (["train", "digits", "--epochs", "0"], 2, "error: train.epochs must be right, got 0 in the settings: input should be greater than or equal to 1. Correct it."),
         (["train", "digits", "--set", "oops"], 2, "error: --set must be KEY=VALUE, got 'oops'. For example --set train.lr=0.1."),

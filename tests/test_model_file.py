@@ -167,8 +167,8 @@ def test_a_bad_tensor_file_is_refused(tmp_path, monkeypatch, good, form, name):
 
 
 DESCRIPTIONS = {
-    "newer version": ("version", 2, "must have format version 1 or less, got '2'. Update clearsight"),
-    "version as text": ("version", "1", "must have format version 1 or less, got '1'."),
+    "newer version": ("version", 3, "must have format version 2 or less, got '3'. Update clearsight"),
+    "version as text": ("version", "1", "must have format version 2 or less, got '1'."),
     "another format": ("format", "other", "must be right at format (Input should be 'clearsight-model'), got other."),
     "unknown family": ("architecture.family", "resnet", "must be right at architecture.family (Input should be 'mlp')"),
     "unknown activation": ("architecture.activations", ["../../x"], "activation must be one of relu, "),
@@ -407,3 +407,16 @@ def test_names_from_a_model_cannot_steer_the_terminal(tmp_path, good):
     assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
     assert "a\\nb\\x1b[31m" in done.stdout
     assert "\\ud800" in done.stdout
+
+
+def test_a_file_of_the_first_format_still_loads_and_keeps_black_under_transparency(tmp_path):
+    run = clearsight.train("digits", epochs=1, out=tmp_path / "run")
+    run.bundle.save(tmp_path / "model", examples=clearsight.load_data("digits").images[:3])
+    path = tmp_path / "model" / "model.json"
+    description = json.loads(path.read_text())
+    assert description["version"] == 2
+    description["version"] = 1
+    del description["preprocess"]["resize"], description["preprocess"]["background"]
+    path.write_text(json.dumps(description))
+    old = clearsight.load(tmp_path / "model")
+    assert (old.preprocess.resize, old.preprocess.background) == ("squash", (0, 0, 0))

@@ -21,7 +21,8 @@ from clearsight.inference import predict_files
 GREYS = np.random.default_rng(1).integers(0, 256, (8, 8), dtype=np.uint8)
 GREY, COLOUR = Image.fromarray(GREYS), Image.fromarray(np.stack([GREYS, GREYS.T, GREYS[::-1]], axis=2))
 LUMA = np.asarray(COLOUR.convert("L"))
-NONE = "{path} must be a picture (JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM), got something else. Convert it first."
+NONE = "{path} must be a picture (JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM), got %s."
+TEXT = NONE % "text. Remove it"
 BROKEN = "{path} must be a whole picture, got damage (%s). Save it again."
 PIXELS = "{path} must have at most 50,000,000 pixels, got far more. Shrink it."
 
@@ -59,11 +60,11 @@ JPEG = encode(NOISE, "JPEG")
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.png", b"", NONE),
-        ("a.png", b"hello, this is text\n" * 5, NONE),
-        ("a.svg", b'<svg xmlns="http://www.w3.org/2000/svg"/>', NONE),
-        ("a.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", NONE),
-        ("a.pdf", b"%PDF-1.4\n", NONE),
+        ("a.png", b"", NONE % "an empty file. Save it again"),
+        ("a.png", b"hello, this is text\n" * 5, TEXT),
+        ("a.svg", b'<svg xmlns="http://www.w3.org/2000/svg"/>', NONE % "an SVG. Export it as PNG"),
+        ("a.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", NONE % "an EPS. Export it as PNG"),
+        ("a.pdf", b"%PDF-1.4\n", NONE % "a PDF. Export it as PNG"),
         ("a.png", one_colour_png(50_000), PIXELS),
         ("a.png", encode(GREY, "PNG")[:60], BROKEN % "image file is truncated"),
         ("a.tif", encode(Image.new("LAB", (8, 8)), "TIFF"), BROKEN % "conversion from LAB to RGB not supported"),
@@ -120,8 +121,8 @@ def half(picture):
         (GREY, "PNG", GREYS),
         (GREY.convert("P"), "PNG", GREYS),
         (Image.merge("LA", (GREY, Image.new("L", (8, 8), 255))), "PNG", GREYS),
-        (Image.merge("LA", (GREY, Image.new("L", (8, 8), 0))), "PNG", GREYS * 0),
-        (half(GREY), "PNG", np.round(GREYS * (128 / 255))),
+        (Image.merge("LA", (GREY, Image.new("L", (8, 8), 0))), "PNG", GREYS * 0 + 255),
+        (half(GREY), "PNG", np.round(GREYS * (128 / 255) + 127)),
         (COLOUR, "PNG", LUMA),
         (COLOUR.convert("CMYK"), "TIFF", LUMA),
         (Image.fromarray(GREYS > 127), "PNG", (GREYS > 127) * 255),
@@ -142,12 +143,12 @@ def test_every_mode_gives_its_exact_greys(tmp_path, model, picture, kind, expect
 
 
 @pytest.mark.parametrize("picture", [GREY, GREY.convert("P")], ids=["L", "P"])
-def test_a_transparent_colour_becomes_black(tmp_path, model, picture):
+def test_a_transparent_colour_becomes_white(tmp_path, model, picture):
     clear = int(np.asarray(picture)[0, 0])
     path = tmp_path / "a.png"
     path.write_bytes(encode(picture, "PNG", transparency=clear))
     found = read_picture(path, model.bundle.preprocess)[..., 0]
-    assert (found == np.where(np.asarray(picture) == clear, 0, GREYS)).all()
+    assert (found == np.where(np.asarray(picture) == clear, 255, GREYS)).all()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
@@ -243,7 +244,7 @@ def test_the_command_fails_only_the_bad_picture_and_ends_with_3(tmp_path, model)
     (tmp_path / "b.png").write_bytes(b"text")
     command = [sys.executable, "-m", "clearsight", "predict", str(model.path), "a.png", "b.png", "a.png", "--json"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (3, f"error: {NONE.format(path='b.png')}\n")
+    assert (done.returncode, done.stderr) == (3, f"error: {TEXT.format(path='b.png')}\n")
     first, second, third = json.loads(done.stdout)["predictions"]
     assert set(second) == {"name", "error"}
     assert first == third

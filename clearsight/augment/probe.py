@@ -24,6 +24,8 @@ def _shrink(images: NDArray[np.generic], side: int) -> Floats:
     """(n, h, w, C) float32, averaged down until the longer side is at most `side`."""
     _, height, width, _ = images.shape
     factor = min(1.0, side / max(height, width))
+    if factor == 1:
+        return images.astype(np.float32)
     down, across = (
         average_rows(height, max(1, round(height * factor))),
         average_rows(width, max(1, round(width * factor))),
@@ -87,7 +89,10 @@ def describe_blobs(images: NDArray[np.generic], low: float, high: float) -> Floa
     """
     from scipy.ndimage import label
 
-    grey = (_shrink(images, _BLOB_SIDE).mean(axis=3) - low) / ((high - low) or 1.0)
+    channels = [images[..., c].astype(np.float32) for c in range(images.shape[3])]
+    grey = (_shrink((sum(channels[1:], channels[0]) / len(channels))[..., None], _BLOB_SIDE)[..., 0] - low) / (
+        (high - low) or 1.0
+    )
     found = np.empty((len(grey), 3), np.float32)
     for i, picture in enumerate(grey):
         mask = picture > (picture.max() + picture.min()) / 2

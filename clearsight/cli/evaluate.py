@@ -19,6 +19,7 @@ def evaluate(
         str, typer.Option(help="Of a CSV or metadata.csv: first, last, a header name or auto.")
     ] = "auto",
     target: Annotated[str | None, typer.Option(help="Column of the numbers to predict.", show_default=False)] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No notes.")] = False,
 ) -> None:
@@ -30,7 +31,12 @@ def evaluate(
     bundle = load(model)
     print_notes(bundle.notes, quiet=quiet)
     evaluation = evaluate_model(
-        bundle, data, split=split, label_column=target or label_column, meter=build_meter(quiet=quiet)
+        bundle,
+        data,
+        split=split,
+        label_column=target or label_column,
+        skip_bad=skip_bad,
+        meter=build_meter(quiet=quiet),
     )
     if json_:
         print_json({"model": model, "data": data, "split": evaluation.split, **evaluation.as_dict()})

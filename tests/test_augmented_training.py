@@ -1,0 +1,250 @@
+"""Training on varied pictures: equal seeds equal bytes, engines agree, kill and resume change nothing, validation stays clean."""
+
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from clearsight.augment.presets import PRESETS, TRANSFORMS
+from clearsight.config import build_config
+from clearsight.data.dataset import build_dataset
+from clearsight.data.load import load_data
+from clearsight.errors import Interrupted, UsageError
+from clearsight.pipeline import fit_prepared, prepare, train_dataset
+from clearsight.training import engine as engine_module
+from clearsight.training import fit as fit_module
+from clearsight.training.engine import DenseEngine
+from clearsight.training.progress import SilentProgress
+
+STRENGTHS = {
+    "hflip": 0.5, "vflip": 0.5, "rot90": 0.5, "rotate": 20.0, "shear": 10.0, "zoom": 0.2, "shift": 0.1, "crop": 0.2,
+    "brightness": 0.2, "contrast": 0.2, "color": 0.3, "blur": 0.8, "noise": 0.1, "cutout": 0.3, "mixup": 0.4, "cutmix": 1.0,
+}  # fmt: skip
+AUGMENT = {"unsafe": "ignore", "rotate": 10.0, "shift": 0.1, "noise": 0.05, "mixup": 0.4}
+TRAIN = {"epochs": 4, "batch_size": 9, "dropout": 0.25, "sampling": "balanced", "schedule": "cosine"}
+ROWS, STEPS = 43, 20  # training rows in batches of 9, four epochs
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path_factory):
+    monkeypatch.setenv("CLEARSIGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def data(task="classification", dtype=np.uint8):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (60, 5, 5)).astype(dtype)
+    return load_data(images, np.minimum(np.arange(60) % 7, 2) + (0.5 if task == "regression" else 0), task=task)
+
+
+def config(augment=AUGMENT, **train):
+    return build_config({
+        "data": {"test_fraction": 0.2, "valid_fraction": 0.1}, "augment": augment, "model": {"hidden": (5,)}, "train": {**TRAIN, **train},
+    })  # fmt: skip
+
+
+def weights(*args, dataset=None, **train):
+    return train_dataset(config(*args, **train), dataset or data()).bundle.params
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_equal_seeds_give_equal_bytes_and_other_seeds_do_not(name):
+    augment = {"unsafe": "ignore", name: STRENGTHS[name]}
+    dataset = data()
+    if name == "color":
+        dataset = load_data(np.random.default_rng(0).integers(0, 256, (60, 5, 5, 3)).astype(np.uint8), dataset.labels)
+    one, again, other = (weights(augment, dataset=dataset, seed=seed) for seed in (1, 1, 2))
+    plain = weights({}, dataset=dataset, seed=1)
+    assert one.tobytes() == again.tobytes()
+    assert one.tobytes() != other.tobytes()
+    assert one.tobytes() != plain.tobytes()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_trains_and_engines_agree(preset):
+    augment = {"unsafe": "ignore", "preset": preset}
+    one, other = (weights(augment, engine=engine) for engine in ("dense", "reference"))
+    np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize("augment", [AUGMENT, {**STRENGTHS, "unsafe": "ignore"}], ids=["some", "all"])
+def test_engines_agree_on_mixed_and_varied_pictures(augment, task):
+    sampling = {"sampling": "natural" if task == "regression" else "balanced"}
+    found = [train_dataset(config(augment, engine=engine, **sampling), data(task)) for engine in ("dense", "reference")]
+    np.testing.assert_allclose(found[0].bundle.params, found[1].bundle.params, rtol=1e-3, atol=1e-4)
+    assert found[0].history.step_losses == pytest.approx(found[1].history.step_losses, rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_training_takes_pictures_of_both_kinds(dtype):
+    assert np.isfinite(weights({**STRENGTHS, "unsafe": "ignore"}, dataset=data(dtype=dtype))).all()
+
+
+@pytest.mark.parametrize("engine", ["dense", "reference"])
+@pytest.mark.parametrize("bytes_", [1, 700, 2**24])
+def test_how_pictures_are_cut_into_blocks_does_not_matter(bytes_, engine, monkeypatch):
+    usual = weights(engine=engine)
+    monkeypatch.setattr(engine_module, "_AUGMENTED_BYTES", bytes_)
+    monkeypatch.setattr(fit_module, "_CHUNK_SECONDS", 1e9)
+    assert weights(engine=engine).tobytes() == usual.tobytes()
+
+
+def test_a_loss_that_is_not_finite_ends_a_varied_epoch_too(monkeypatch):
+    monkeypatch.setattr(engine_module, "_AUGMENTED_BYTES", 1)
+    prepared = prepare(config(), data())
+    prepared.params[0] = np.nan
+    order = prepared.split.train
+    losses, hits = prepared.engine.train_steps(order, epoch=0, first_batch=0, first_step=0, lrs=np.full(5, 0.1))
+    assert np.isnan(losses).tolist() == [True]
+    assert hits == 0
+
+
+def test_every_epoch_varies_the_pictures_anew_and_the_training_set_stays_as_it_is(monkeypatch):
+    given, original = [], DenseEngine._train
+
+    def watched(self, images, labels, targets, order, mixed, **options):
+        given.append((images.copy(), labels, mixed))
+        return original(self, images, labels, targets, order, mixed, **options)
+
+    monkeypatch.setattr(DenseEngine, "_train", watched)
+    monkeypatch.setattr(fit_module, "_CHUNK_SECONDS", 1e9)
+    dataset = data()
+    before = dataset.images.tobytes()
+    train_dataset(config({"unsafe": "ignore", "rotate": 90.0}), dataset)
+    pictures = np.concatenate([images for images, *_ in given])
+    assert len(pictures) == 4 * ROWS
+    assert len({picture.tobytes() for picture in pictures}) == 4 * ROWS
+    assert dataset.images.tobytes() == before
+
+
+def test_validation_and_evaluation_see_clean_pictures(monkeypatch):
+    prepared, seen = prepare(config(weight_history=True), data()), []
+    original = type(prepared.engine).logits
+    monkeypatch.setattr(type(prepared.engine), "logits", lambda self, rows: seen.append(rows) or original(self, rows))
+    drawn = []
+    varied = engine_module.augment_rows
+    monkeypatch.setattr(
+        engine_module, "augment_rows", lambda images, rows, **o: drawn.append(rows) or varied(images, rows, **o)
+    )
+    result = fit_prepared(prepared, progress=SilentProgress())
+    assert all(rows.tobytes() == prepared.split.valid.tobytes() for rows in seen)
+    assert np.isin(np.concatenate(drawn), prepared.split.train).all()
+    rows = prepared.split.valid
+    for epoch, params in enumerate(result.history.weights[1:]):
+        clean = engine_module.dense_logits(prepared.net, params, prepared.preprocess, prepared.dataset.images, rows)
+        expected = fit_module.mean_loss(clean, prepared.dataset.labels[rows])
+        assert result.history.epochs[epoch]["valid_loss"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_pictures_are_mixed_with_training_rows_alone(monkeypatch):
+    pools, varied = [], engine_module.augment_rows
+    monkeypatch.setattr(engine_module, "augment_rows", lambda *a, **o: pools.append(o["pool"]) or varied(*a, **o))
+    prepared = prepare(config(), data())
+    fit_prepared(prepared, progress=SilentProgress())
+    assert all(pool.tobytes() == prepared.split.train.tobytes() for pool in pools)
+
+
+def in_steps(folder, stops, monkeypatch, **train):
+    """Train in a folder, stopped on request after each of `stops` steps and resumed; the last parameters and losses."""
+    original = DenseEngine.train_steps
+    for stop in [*stops, None]:
+        prepared, done = prepare(config(checkpoint_steps=1, **train), data()), [0]
+
+        def counted(self, order, stop=stop, done=done, **options):
+            result = original(self, order, **options)
+            done[0] = options["first_step"] + len(options["lrs"])
+            if done[0] == stop:
+                signal.raise_signal(signal.SIGINT)
+            return result
+
+        monkeypatch.setattr(DenseEngine, "train_steps", counted)
+        try:
+            result = fit_prepared(
+                prepared, progress=SilentProgress(), checkpoints=folder, resume=stop != stops[0] if stops else False
+            )
+        except Interrupted as stopped:
+            assert f"after step {stop}." in str(stopped)
+        else:
+            return (
+                prepared.params.tobytes(),
+                result.history.step_losses.tobytes(),
+                result.history.column("train_accuracy"),
+            )
+    raise AssertionError("a run must end")
+
+
+@pytest.mark.parametrize("engine", ["dense", "reference"])
+def test_stopped_at_every_step_and_resumed_is_byte_identical(engine, tmp_path, monkeypatch):
+    whole = in_steps(tmp_path / "whole", [], monkeypatch, engine=engine)
+    for step in range(1, STEPS):
+        assert in_steps(tmp_path / str(step), [step], monkeypatch, engine=engine) == whole, step
+    assert in_steps(tmp_path / "each", list(range(1, STEPS)), monkeypatch, engine=engine) == whole
+
+
+WORKER = """if True:
+    import os, signal, sys
+    import numpy as np
+    import clearsight
+    from clearsight.report import html
+    from clearsight.training.engine import DenseEngine
+    html.write_report = lambda path: path
+    settings, stop = eval(sys.argv[2]), int(sys.argv[3])
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (60, 5, 5)).astype(np.uint8), np.minimum(np.arange(60) % 7, 2)
+    original = DenseEngine.train_steps
+    def killed(self, order, **options):
+        if options["first_step"] == stop:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, order, **options)
+    DenseEngine.train_steps = killed
+    resume = os.path.isdir(sys.argv[1])
+    clearsight.train(images, labels, **({"resume": sys.argv[1]} if resume else {"out": sys.argv[1], "config": settings}))
+"""
+
+
+def worker(path, stop):
+    settings = config(checkpoint_steps=1).model_dump(exclude_unset=True)
+    return subprocess.run([sys.executable, "-c", WORKER, path, repr(settings), str(stop)], check=False).returncode
+
+
+def test_a_killed_run_ends_with_the_same_model_file(tmp_path):
+    assert worker(tmp_path / "whole", -1) == 0
+    for stop in (1, 7, 13):
+        assert worker(tmp_path / "killed", stop) == -9
+        if stop == 13:
+            assert worker(tmp_path / "killed", -1) == 0
+    for name in ("model.clearsight", "steps.csv"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_rows_of_features_cannot_be_varied(tmp_path):
+    features = load_data(np.random.default_rng(0).integers(0, 9, (40, 6)).astype(np.uint8), np.arange(40) % 2)
+    assert features.picture_shape[0] == 1
+    with pytest.raises(UsageError, match=r"^augment must go with pictures, got rows of features\. Leave it out\.$"):
+        prepare(build_config({"augment": {"noise": 0.1}}), features)
+    prepare(build_config({"augment": {"preset": "none"}}), features)
+
+
+def bars(n, reach, rng):
+    """Lying and standing bars, up to `reach` pixels off the middle."""
+    labels = np.arange(n) % 2
+    images = rng.integers(0, 80, (n, 12, 12)).astype(np.uint8)
+    for image, label, at in zip(images, labels, 5 + rng.integers(-reach, reach + 1, n), strict=True):
+        image[(slice(at, at + 2), slice(2, 10)) if label else (slice(2, 10), slice(at, at + 2))] += 120
+    return images, labels
+
+
+def test_shifted_training_pictures_help_where_test_pictures_are_shifted():
+    """Bars stand in the middle in training, up to three pixels off in the test; 400 of these on each of four seeds."""
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        dataset = build_dataset({"train": bars(200, 0, rng), "test": bars(400, 3, rng)}, name="bars")
+        found = [
+            train_dataset(
+                build_config({"augment": augment, "train": {"epochs": 20, "seed": seed}}), dataset
+            ).test.accuracy
+            for augment in ({}, {"shift": 0.3, "unsafe": "ignore"})
+        ]
+        assert found[1] > found[0] + 0.05
