@@ -19,9 +19,9 @@ from clearsight.data.dataset import check_images
 from clearsight.data.pictures import calm_decoder, check_file, decode_picture
 from clearsight.data.preprocess import Preprocess
 from clearsight.dense.reference import softmax
+from clearsight.durable import write_durably
 from clearsight.errors import DataError, ModelFileError, UsageError
 from clearsight.models.mlp import MLP
-from clearsight.training.checkpoint import write_durably
 from clearsight.training.engine import dense_logits
 
 FORMAT_VERSION = 2  # 2: how picture files are resized, and on which background

@@ -20,12 +20,12 @@ from clearsight.config import RunConfig, find_differences, render_toml
 from clearsight.data.check import Finding
 from clearsight.data.dataset import Dataset
 from clearsight.data.split import Rows
+from clearsight.durable import write_durably
 from clearsight.errors import DataError, DivergedError, Interrupted, RunError, UsageError
 from clearsight.evaluation.metrics import worst_mistakes
 from clearsight.intake import find_flaws, load_dataset, measure_safety, render_unsafe
 from clearsight.meter import build_meter
 from clearsight.pipeline import Note, Prepared, Run, fit_prepared, judge, prepare, resolve_config
-from clearsight.training.checkpoint import write_durably
 from clearsight.training.fit import FitResult
 from clearsight.training.progress import build_progress
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from clearsight.config import RunConfig, build_config, find_differences, read_config_file
+from clearsight.durable import write_durably
 from clearsight.errors import RunError, UsageError
-from clearsight.training.checkpoint import write_durably
 
 RECORD, CONFIG, METRICS = "run.json", "config.toml", "metrics.json"
 EPOCHS, STEPS, SHOWN = "history.csv", "steps.csv", "shown.safetensors"

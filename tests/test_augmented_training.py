@@ -1,4 +1,5 @@
-"""Training on varied pictures: equal seeds equal bytes, engines agree, kill and resume change nothing, validation stays clean."""
+"""Training on varied pictures: equal seeds equal bytes, engines agree, kill and resume change nothing, validation stays clean;
+presets follow the data."""
 
 import signal
 import subprocess
@@ -7,12 +8,13 @@ import sys
 import numpy as np
 import pytest
 
-from clearsight.augment.presets import PRESETS, TRANSFORMS
+from clearsight.augment.presets import PRESETS, TRANSFORMS, Augmentation, build_augmentation
 from clearsight.config import build_config
 from clearsight.data.dataset import build_dataset
 from clearsight.data.load import load_data
 from clearsight.errors import Interrupted, UsageError
 from clearsight.pipeline import fit_prepared, prepare, train_dataset
+from clearsight.report import contact
 from clearsight.training import engine as engine_module
 from clearsight.training import fit as fit_module
 from clearsight.training.engine import DenseEngine
@@ -248,3 +250,97 @@ def test_shifted_training_pictures_help_where_test_pictures_are_shifted():
             for augment in ({}, {"shift": 0.3, "unsafe": "ignore"})
         ]
         assert found[1] > found[0] + 0.05
+
+
+def three_kinds(kind):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, 6, 6))
+    return {
+        "bytes": images.astype(np.uint8),
+        "floats": (images / 255).astype(np.float32),
+        "negative": (images / 128 - 1).astype(np.float32),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["bytes", "floats", "negative"])
+@pytest.mark.parametrize("values", [{"brightness": 0.5}, {"rotate": 30.0, "mixup": 1.0}], ids=str)
+def test_the_contact_sheet_shows_what_training_draws(values, kind, monkeypatch):
+    dataset = load_data(three_kinds(kind), np.arange(40) % 2)
+    given, sheets, original = [], [], DenseEngine._train
+    monkeypatch.setattr(
+        DenseEngine,
+        "_train",
+        lambda self, images, *a, **o: given.append(images.copy()) or original(self, images, *a, **o),
+    )
+    monkeypatch.setattr(fit_module, "_CHUNK_SECONDS", 1e9)
+    train = {"epochs": 8, "shuffle": False, "batch_size": 40, "seed": 5}
+    config = build_config(
+        {
+            "data": {"valid_fraction": 0.0, "test_fraction": 0.0},
+            "augment": {**values, "unsafe": "ignore"},
+            "train": train,
+        }
+    )
+    train_dataset(config, dataset)
+    rows = prepare(config, dataset).split.train
+    monkeypatch.setattr(contact, "draw_sheet", lambda strips, **options: sheets.extend(strips))
+    contact.draw_augmented(dataset, rows, Augmentation(**values), per_class=2, seed=5)
+    drawn = np.stack(given)  # (batch or epoch, picture)
+    drawn = drawn.reshape(8, -1, *dataset.picture_shape)
+    for strip in sheets:
+        at = next(k for k, row in enumerate(rows) if (dataset.images[row] == strip.pictures[0]).all())
+        np.testing.assert_allclose(np.stack(strip.pictures[1:]), drawn[:, at], rtol=1e-6)
+
+
+DIGITS, WORDS, COUNTS = tuple("0123456789"), ("boot", "shirt"), ("1", "2", "12")
+FORBIDDEN = {
+    "digits": {"hflip", "vflip", "rot90"},
+    "counts": {"zoom", "shift", "crop", "cutout", "mixup", "cutmix"},
+    "words": set(),
+}
+
+
+@pytest.mark.parametrize("data", FORBIDDEN)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_leave_out_what_the_data_forbids_and_say_so(preset, data):
+    names = {"digits": DIGITS, "counts": COUNTS, "words": WORDS}[data]
+    got, notes = build_augmentation(preset, {}, labels=np.arange(len(names)), class_names=names)
+    dropped = [name for name in PRESETS[preset] if name in FORBIDDEN[data]]
+    assert set(got.active()) == set(PRESETS[preset]) - FORBIDDEN[data] - {"fill"}
+    assert got.fill == PRESETS[preset].get("fill", "edge")
+    why = {"digits": "the classes are the digits 0 to 9", "counts": "the labels are counts"}.get(data)
+    assert notes == ([f"augment.preset {preset}: {', '.join(dropped)} left out, because {why}"] if dropped else [])
+
+
+def test_single_strengths_win_over_preset_and_data():
+    got, notes = build_augmentation(
+        "photo", {"hflip": 1.0, "rotate": 0.0, "fill": "edge"}, labels=np.arange(10), class_names=DIGITS
+    )
+    assert (got.hflip, got.rotate, got.zoom, got.fill) == (1.0, 0.0, 0.15, "edge")
+    assert notes == []
+
+
+def test_whole_targets_are_counts_and_others_are_not():
+    for labels, counts in ((np.array([1.0, 4.0]), True), (np.array([1.0, 4.5]), False), (np.array([-1.0, 2.0]), False)):
+        got, notes = build_augmentation("photo", {}, labels=labels, class_names=())
+        assert (got.zoom == 0) is counts
+        assert bool(notes) is counts
+
+
+@pytest.mark.parametrize(("name", "value", "limit"), [("hflip", 1.1, "1"), ("rotate", 181.0, "180"), ("shear", -1.0, "60"), ("zoom", 0.91, "0.9"), ("blur", 11.0, "10"), ("mixup", 101.0, "100"), ("noise", float("nan"), "0.9")])  # fmt: skip
+def test_strengths_out_of_range_are_refused(name, value, limit):
+    with pytest.raises(UsageError) as caught:
+        Augmentation(**{name: value})
+    assert str(caught.value) == f"augment.{name} must lie in [0, {limit}], got {value}. Use 0 for none."
+
+
+def test_an_unknown_preset_or_fill_is_refused():
+    with pytest.raises(
+        UsageError,
+        match=r"^augment\.preset must be one of none, light, photo, digits, counting, got 'x'\. Choose one of them\.$",
+    ):
+        build_augmentation("x", {}, labels=np.arange(2), class_names=WORDS)
+    with pytest.raises(
+        UsageError, match=r"^augment\.fill must be one of edge, reflect, got 'wrap'\. Choose one of them\.$"
+    ):
+        Augmentation(fill="wrap")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from clearsight.augment.presets import Augmentation
-from clearsight.augment.randomness import count_uses
+from clearsight.augment.randomness import count_uses, draw_keys, draw_uniforms
 from clearsight.augment.transforms import augment_rows
 from clearsight.cli.main import main
 from clearsight.config import build_config
@@ -90,6 +90,16 @@ def test_the_natural_order_is_a_permutation_or_the_order_given():
 def test_uses_count_how_often_a_row_came_before(order):
     uses = count_uses(np.array(order, np.int64))
     assert uses.tolist() == [order[:k].count(row) for k, row in enumerate(order)]
+
+
+def test_random_numbers_are_uniform_and_uncorrelated():
+    keys = draw_keys(np.arange(20_000), seed=1, epoch=0)
+    draws = np.stack([draw_uniforms(keys, k) for k in range(45)])
+    assert min(stats.kstest(d, "uniform").pvalue for d in draws) > 0.001 / 45
+    across = np.corrcoef(np.concatenate([draws, draws[:1, ::-1], draw_uniforms(keys - np.uint64(1), 0)[None]]))
+    assert np.abs(across - np.eye(len(across))).max() < 5 / np.sqrt(20_000)
+    later = draw_uniforms(draw_keys(np.arange(20_000), seed=1, epoch=1), 0)
+    assert abs(np.corrcoef(later, draws[0])[0, 1]) < 5 / np.sqrt(20_000)
 
 
 def faint(seed, rare=15, common=300):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import clearsight
-from clearsight import store
+from clearsight import durable, store
 from clearsight.errors import DataError, RunError, UsageError
 from clearsight.training import checkpoint
 
@@ -51,7 +51,7 @@ def test_killed_at_every_point_of_a_save_and_resumed_is_byte_identical(tmp_path)
 @pytest.fixture
 def unfinished(pictures, tmp_path, monkeypatch):
     """A run that stopped after 15 of its 20 steps because a checkpoint could not be written."""
-    calls, original = 0, checkpoint._sync_folder
+    calls, original = 0, checkpoint.sync_folder
 
     def full(folder):
         nonlocal calls
@@ -60,7 +60,8 @@ def unfinished(pictures, tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         original(folder)
 
-    monkeypatch.setattr(checkpoint, "_sync_folder", full)
+    monkeypatch.setattr(checkpoint, "sync_folder", full)
+    monkeypatch.setattr(durable, "sync_folder", full)
     with pytest.raises(RunError) as caught:
         clearsight.train(*pictures, out=tmp_path / "run", **SETTINGS)
     monkeypatch.undo()

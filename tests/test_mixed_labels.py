@@ -249,3 +249,13 @@ def test_an_engine_mixes_labels_and_targets_as_it_mixes_pictures(task, name):
         expected = -np.mean(share * logs[at, one] + (1 - share) * logs[at, other])
     assert losses[0] == pytest.approx(expected, rel=1e-6)
     assert ((share > 0.05) & (share < 0.95)).mean() > 0.5
+
+
+@pytest.mark.parametrize("alpha", [1e-6, 0.001, 0.01, 100.0])
+def test_extreme_alphas_give_finite_shares(alpha):
+    images, rows = np.zeros((500, 2, 2, 1), np.uint8), np.arange(500)
+    mix = Augmentation(mixup=alpha, cutmix=alpha)
+    shares = augment_rows(images, rows, augmentation=mix, seed=3, epoch=2, pool=rows).shares
+    assert np.isfinite(shares).all()
+    assert ((shares >= 0) & (shares <= 1)).all()
+    assert shares.mean() == pytest.approx(0.5, abs=0.1)

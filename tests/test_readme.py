@@ -27,6 +27,13 @@ def folder(tmp_path_factory):
     digits = load_digits()
     np.savetxt(path / "mydata.csv", np.column_stack([digits.data, digits.target]), fmt="%d", delimiter=",")
     Image.fromarray((digits.images[3] * 15).astype(np.uint8)).save(path / "picture.png")
+    rng = np.random.default_rng(0)
+    for k, name in enumerate(("cat", "dog")):
+        (path / "photos" / name).mkdir(parents=True)
+        for i in range(30):
+            noise = rng.integers(0, 120, (40, 50, 3)).astype(np.uint8)
+            noise[:, :, k] += 120
+            Image.fromarray(noise).save(path / "photos" / name / f"{i}.png")
     return path
 
 

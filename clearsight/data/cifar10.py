@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.data.download import sync_folder
+from clearsight.durable import sync_folder
 from clearsight.errors import DataError
 from clearsight.meter import MeterBuilder
 

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from clearsight.durable import sync_folder
 from clearsight.errors import ClearsightError, UsageError
 from clearsight.meter import MeterBuilder, SilentMeter
 
@@ -266,11 +267,6 @@ def _sync(file: IO[bytes]) -> None:
     os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
-    os.fsync(handle := os.open(folder, os.O_RDONLY))
-    os.close(handle)
-
-
 _Put = Callable[[str, bytes], None]
 _Draw = Callable[[_Part], Iterator[tuple[slice, NDArray[np.uint8]]]]
 
@@ -379,7 +375,7 @@ def make_counting(
         if overwrite and out.exists():
             os.replace(out, old)
         os.replace(aside, out)
-        _sync_folder(out.parent)
+        sync_folder(out.parent)
     except OSError as error:
         raise ClearsightError(f"{out} must be writable, got {error.strerror}. Free space or choose another.") from None
     finally:

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from clearsight import __version__
+from clearsight.durable import sync_folder
 from clearsight.meter import MeterBuilder
 
 _CHUNK_BYTES = 2**15
@@ -251,12 +252,3 @@ def _find_condition(part: Path, url: str) -> dict[str, str]:
         return {"If-Range": validator} if validator else {}
     except (OSError, ValueError, TypeError, KeyError):
         return {}
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names of a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -110,7 +110,7 @@ def _check_count(count: int, path: Path) -> None:
 
 def _find_flaw(name: str) -> str:
     """Why a path in an archive cannot be used; empty if it can."""
-    if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts or name[1:2] == ":":
+    if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or name[1:2] == ":":
         return "must have a path inside the archive, got one that leaves it"
     try:
         name.encode()
@@ -329,5 +329,6 @@ class TarSource:
 
 def _find_empty(folders: set[str], found: list[Member]) -> list[str]:
     """Folders named in an archive below which there is no file."""
-    full = {str(parent) for member in found for parent in PurePosixPath(member.path).parents}
+    own = {member.path.rpartition("/")[0] for member in found}
+    full = own | {str(parent) for folder in own for parent in PurePosixPath(folder).parents}
     return sorted(folders - full)

@@ -118,7 +118,8 @@ def arrange_files(
             f"label_column must belong to a metadata.csv or labels.csv, got {label_column!r} but no such table in {root}. "
             "Leave it out or add the table."
         )
-    without = {*empty, *(m.path.rpartition("/")[0] for m in members if m not in pictures)}
+    useful = {m.path for m in pictures}
+    without = {*empty, *(m.path.rpartition("/")[0] for m in members if m.path not in useful)}
     folders = sorted(e for e in without if e and e.startswith(top) and not is_hidden(e))
     _take_folders(layout, pictures, folders, top, root)
     return layout

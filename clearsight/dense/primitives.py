@@ -48,7 +48,7 @@ def _exp_overload(x):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True)
 def mix(x):  # type: ignore[no-untyped-def]
-    """The finaliser of SplitMix64, as in `reference`."""
+    """The finaliser of SplitMix64, as in `randomness`."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -31,7 +31,6 @@ It must not know files, data sets or epochs. Source of (1)-(4): Nielsen, Neural 
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +38,7 @@ from scipy.special import erf
 
 from clearsight.dense.recipe import Recipe
 from clearsight.models.mlp import MLP
+from clearsight.randomness import mix
 
 Array = NDArray[np.floating]
 
@@ -113,18 +113,10 @@ def logits(net: MLP, params: Array, x: Array) -> Array:
     return a
 
 
-def _mix(x: Any) -> Any:
-    """The finaliser of SplitMix64 (Steele, Lea & Flood 2014): a good hash of 64 bits to 64 bits."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
 def dropout_mask(shape: tuple[int, int], p: float, *, seed: int, step: int, layer: int, dtype: np.dtype) -> Array:
     """0 with probability `p`, else 1 / (1 - p); a function of its arguments alone."""
-    key = _mix(_mix(np.array([seed], dtype=np.uint64)) ^ np.uint64(step * 64 + layer))
-    bits = _mix(key + np.arange(shape[0] * shape[1], dtype=np.uint64)) >> np.uint64(40)  # 24 random bits
+    key = mix(mix(np.array([seed], dtype=np.uint64)) ^ np.uint64(step * 64 + layer))
+    bits = mix(key + np.arange(shape[0] * shape[1], dtype=np.uint64)) >> np.uint64(40)  # 24 random bits
     return np.where(bits < p * 2**24, 0, 1 / (1 - p)).astype(dtype).reshape(shape)
 
 

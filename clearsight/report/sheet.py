@@ -1,5 +1,6 @@
 """Contact sheets: many small pictures on one, in titled rows. It must not know files of data sets, findings or models."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.durable import write_durably
 from clearsight.errors import ClearsightError
 
 _PAPER, _INK, _FAINT, _FRAME = (255, 255, 255), (36, 41, 47), (110, 119, 129), (216, 222, 228)
@@ -130,15 +132,12 @@ def save_sheet(sheet: Any, path: Path) -> None:
     kinds = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
     if path.suffix.lower() not in kinds:
         raise ClearsightError(f"the sheet must be named .png, .jpg or .webp, got {path}. Rename it.")
-    pending = path.with_name(f".{path.name}.pending")
+    assert isinstance(sheet, Image.Image)
+    buffer = io.BytesIO()
+    sheet.save(buffer, format=kinds[path.suffix.lower()])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        assert isinstance(sheet, Image.Image)
-        sheet.save(pending, format=kinds[path.suffix.lower()])
-        pending.replace(path)
+        write_durably(path, buffer.getvalue())
     except OSError as error:
-        raise ClearsightError(
-            f"{path} must be writable, got: {error.strerror or error}. Free space, or choose another place."
-        ) from None
-    finally:
-        pending.unlink(missing_ok=True)
+        reason = error.strerror or error
+        raise ClearsightError(f"{path} must be writable, got: {reason}. Free space, or choose another place.") from None

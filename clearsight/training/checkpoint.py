@@ -15,35 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.durable import sync_folder, write_durably
 from clearsight.errors import RunError
 
 KEEP = 2
 _LATEST = "LATEST"
 _TENSORS, _META, _MANIFEST = "state.safetensors", "fit.json", "manifest.json"
 Tensors = dict[str, NDArray[Any]]
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Replace a file so that after a crash it holds either all of the old or all of the new content."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-        _sync_folder(path.parent)
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def save_checkpoint(folder: Path, *, step: int, tensors: Tensors, meta: dict[str, Any]) -> Path:
@@ -73,7 +51,7 @@ def save_checkpoint(folder: Path, *, step: int, tensors: Tensors, meta: dict[str
             shutil.rmtree(old, ignore_errors=True)
             os.replace(final, old)
         os.replace(aside, final)
-        _sync_folder(folder)
+        sync_folder(folder)
         write_durably(folder / _LATEST, final.name.encode())
         _read(final)
     except (OSError, ValueError) as error:
