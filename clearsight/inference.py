@@ -12,8 +12,8 @@ from clearsight.config import RunConfig
 from clearsight.data.arrays import read_array
 from clearsight.data.dataset import SPLITS, Dataset, check_images
 from clearsight.data.folder import PictureRequest
-from clearsight.data.load import load_data
-from clearsight.data.pictures import PictureFormat, check_file
+from clearsight.data.load import read_data
+from clearsight.data.pictures import PictureFormat, calm_decoder, check_file, read_facts
 from clearsight.errors import ClearsightError, DataError, UsageError
 from clearsight.evaluation.metrics import Evaluation
 from clearsight.intake import build_split, load_dataset
@@ -89,7 +89,7 @@ def evaluate(
         request = PictureRequest(
             wanted, skip_bad, resize_arrays=config is not None and config.preprocess.image_size is not None
         )
-        dataset = load_data(data, labels, label_column=label_column, task=task, request=request, meter=meter)
+        dataset = read_data(data, labels, label_column=label_column, task=task, request=request, meter=meter)
     if dataset.fingerprint != bundle.data.get("fingerprint"):
         parts = {name: np.flatnonzero(dataset.given == k) for k, name in enumerate(SPLITS)}
         parts = {name: rows for name, rows in parts.items() if len(rows)}
@@ -135,24 +135,28 @@ def predict_files(bundle: Bundle, paths: list[Path]) -> tuple[list[dict[str, Any
     """Predictions for picture files and `.npy` arrays; one bad file fails only itself.
 
     Returns:
-        For each picture `name` and either `label` with `probabilities` by class, `number` for regression, or `error`;
-        and the errors met.
+        For each picture `name` and either `label` with `probabilities` by class, `number` for regression, or `error`, and
+        `notes` where the file is odd; and the errors met.
     """
     answers: list[dict[str, Any]] = []
     problems: list[ClearsightError] = []
     for path in paths:
         try:
-            names, images = _read_inputs(bundle, path)
-            answers += _answer(bundle, names, images)
+            names, images, notes = _read_inputs(bundle, path)
+            answers += [answer | notes for answer in _answer(bundle, names, images)]
         except ClearsightError as error:
             problems.append(error)
             answers.append({"name": str(path), "error": str(error)})
     return answers, problems
 
 
-def _read_inputs(bundle: Bundle, path: Path) -> tuple[list[str], NDArray[Any]]:
+def _read_inputs(bundle: Bundle, path: Path) -> tuple[list[str], NDArray[Any], dict[str, list[str]]]:
+    """Names and stored pixels of the pictures in a file, and `notes` about it if there are any."""
     if path.suffix.lower() != ".npy":
-        return [str(path)], bundle.read_pictures([path])
+        images = bundle.read_pictures([path])
+        with calm_decoder():
+            notes = read_facts(path, str(path), suffix=path.suffix).notes
+        return [str(path)], images, {"notes": list(notes)} if notes else {}
     check_file(path)
     with path.open("rb") as file:
         images = read_array(file, path.stat().st_size, str(path))
@@ -162,7 +166,7 @@ def _read_inputs(bundle: Bundle, path: Path) -> tuple[list[str], NDArray[Any]]:
         images = images.reshape(1, p.height, p.width, p.channels)
     images, _ = check_images(images, what=f"images in {path}")
     p.check_shape(images, what=f"pictures in {path}")
-    return [f"{path}[{i}]" for i in range(len(images))], images
+    return [f"{path}[{i}]" for i in range(len(images))], images, {}
 
 
 def _answer(bundle: Bundle, names: list[str], images: NDArray[Any]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from clearsight.config import RunConfig
 from clearsight.data.check import NEAR_ROWS_BEFORE_TRAINING, Finding, check_dataset
 from clearsight.data.clean import drop_flawed
 from clearsight.data.dataset import Dataset
-from clearsight.data.load import build_request, load_data
+from clearsight.data.load import load_data
 from clearsight.data.split import Split, split_data
 from clearsight.errors import UsageError
 from clearsight.meter import MeterBuilder, SilentMeter
@@ -35,13 +35,10 @@ def load_dataset(
 
 def _read_source(config: RunConfig, data: Any, labels: Any, *, skip_bad: bool, meter: MeterBuilder) -> Dataset:
     wanted = config.preprocess
-    request = build_request(
-        image_size=wanted.image_size, resize=wanted.resize, channels=wanted.channels, background=wanted.background,
-        skip_bad=skip_bad,
-    )  # fmt: skip
     return load_data(
         config.data.source if data is None else data, labels, label_column=config.data.label_column, task=config.data.task,
-        request=request, meter=meter,
+        image_size=wanted.image_size, resize=wanted.resize, channels=wanted.channels, background=wanted.background,
+        skip_bad=skip_bad, meter=meter,
     )  # fmt: skip
 
 

@@ -103,13 +103,13 @@ def test_random_numbers_are_uniform_and_uncorrelated():
 
 
 def faint(seed, rare=15, common=300):
-    """Noise; the rare class has a faint bright square. Training is uneven, the test is not."""
+    """Noise; the rare class has a brighter square. Training is uneven, the test is not."""
     rng = np.random.default_rng(seed)
 
     def draw(counts):
         labels = np.repeat(["common", "rare"], counts)
         images = rng.normal(110, 40, (len(labels), 8, 8))
-        images[labels == "rare", 2:6, 2:6] += 17
+        images[labels == "rare", 2:6, 2:6] += 50
         return np.clip(images, 0, 255).astype(np.uint8), labels
 
     return build_dataset({"train": draw([common, rare]), "test": draw([500, 500])}, name="faint")
@@ -119,7 +119,7 @@ def recall_of_rare(seed, **train):
     values = {
         "data": {"valid_fraction": 0.0},
         "model": {"hidden": ()},
-        "train": {"epochs": 15, "lr": 0.003, "seed": seed, **train},
+        "train": {"epochs": 30, "lr": 0.01, "seed": seed, **train},
     }
     run = train_dataset(build_config(values), faint(seed))
     confusion = np.array(run.test.confusion)
@@ -128,11 +128,11 @@ def recall_of_rare(seed, **train):
 
 @pytest.mark.parametrize("remedy", [{"sampling": "balanced"}, {"class_weights": "balanced"}], ids=str)
 def test_balancing_raises_recall_of_a_class_that_is_twenty_times_rarer(remedy):
-    """On each of six seeds, by ten points or more in the mean; overall accuracy on an even test rises as well."""
+    """On each of six seeds by thirty points or more, and accuracy on an even test of 1,000 rises by twenty."""
     plain, mended = (np.array([recall_of_rare(seed, **how) for seed in range(6)]) for how in ({}, remedy))
-    assert (mended[:, 0] > plain[:, 0]).all(), (plain, mended)
-    assert (mended - plain)[:, 0].mean() > 0.1
-    assert (mended - plain)[:, 1].mean() > 0
+    assert (plain[:, 0] < 0.3).all()
+    assert ((mended - plain)[:, 0] > 0.3).all(), (plain, mended)
+    assert ((mended - plain)[:, 1] > 0.2).all(), (plain, mended)
 
 
 def test_balanced_training_sees_every_class_equally_often(monkeypatch):

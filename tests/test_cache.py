@@ -16,7 +16,7 @@ from PIL import Image
 
 from clearsight.data import cache, folder
 from clearsight.data.cache import cache_folder, cache_limit, clear_cache, list_entries, load_entry, save_entry
-from clearsight.data.load import build_request, load_data
+from clearsight.data.load import load_data
 from clearsight.errors import UsageError
 
 
@@ -211,7 +211,7 @@ def test_loading_counts_as_use():
 def test_the_cache_never_exceeds_its_bound(monkeypatch, pictures_in):
     monkeypatch.setenv("CLEARSIGHT_CACHE_BYTES", "9000")
     for side in (8, 9, 10, 11, 12):
-        load_data(pictures_in, request=build_request(image_size=side))
+        load_data(pictures_in, image_size=side)
         on_disk = sum(path.stat().st_size for path in cache_folder().rglob("*") if path.is_file())
         assert on_disk <= 9000
     assert len(list_entries()) > 1
@@ -371,9 +371,9 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
     ids=lambda words: next(iter(words)) + str(next(iter(words.values()))),
 )
 def test_another_request_is_another_entry(words, pictures_in, decodings):
-    load_data(pictures_in, request=build_request(image_size=8))
+    load_data(pictures_in, image_size=8)
     decodings.clear()
-    found = load_data(pictures_in, request=build_request(**{"image_size": 8} | words))
+    found = load_data(pictures_in, **{"image_size": 8} | words)
     assert len(decodings) == 12
     assert found.images.shape[1:] == (8, 7 if "image_size" in words else 8, 3 if "channels" in words else 1)
     assert len(images_entries()) == 2
@@ -382,8 +382,8 @@ def test_another_request_is_another_entry(words, pictures_in, decodings):
 def test_bad_files_are_told_from_the_cache_as_from_the_files(pictures_in, decodings):
     (pictures_in / "a" / "bad.png").write_text("text")
     (pictures_in / "b" / "cut.png").write_bytes((pictures_in / "b" / "01.png").read_bytes()[:70])
-    request = build_request(skip_bad=True)
-    first, second = (load_data(pictures_in, request=request) for _ in range(2))
+    words = {"skip_bad": True}
+    first, second = (load_data(pictures_in, **words) for _ in range(2))
     assert first.bad == second.bad
     assert {b.path for b in second.bad} == {"a/bad.png", "b/cut.png"}
     assert same(first, second)
@@ -399,8 +399,8 @@ def test_a_file_that_could_not_be_read_once_is_tried_again(pictures_in, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_bytes", refuse)
-        assert len(load_data(pictures_in, request=build_request(skip_bad=True))) == 11
-    assert len(load_data(pictures_in, request=build_request(skip_bad=True))) == 12
+        assert len(load_data(pictures_in, skip_bad=True)) == 11
+    assert len(load_data(pictures_in, skip_bad=True)) == 12
 
 
 def test_clearing_says_how_much_and_nothing_is_nothing():

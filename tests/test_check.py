@@ -18,8 +18,7 @@ from clearsight.data.check import LEVELS, check_dataset
 from clearsight.data.clean import drop_flawed
 from clearsight.data.dataset import build_dataset
 from clearsight.data.duplicates import build_signatures, find_copies, find_near_copies
-from clearsight.data.folder import PictureRequest
-from clearsight.data.load import build_request, load_data
+from clearsight.data.load import load_data
 from clearsight.data.shift import find_shift
 from clearsight.data.split import split_data
 from clearsight.errors import DataError
@@ -105,7 +104,7 @@ def test_rows_of_features_are_never_copies():
 def test_bad_files_are_an_error_with_all_names(folder):
     (folder / "a" / "x.png").write_text("text")
     (folder / "b" / "y.png").write_bytes(b"")
-    found = one_of(load_data(folder, request=PictureRequest(skip_bad=True)), "unreadable")
+    found = one_of(load_data(folder, skip_bad=True), "unreadable")
     assert (found.level, found.rows) == ("error", ())
     assert (
         found.message
@@ -324,7 +323,7 @@ def test_near_copies_of_another_size_are_found_in_a_folder(tmp_path):
     Image.fromarray(images[4]).resize((99, 99), Image.Resampling.LANCZOS).save(tmp_path / "a" / "small.png")
     save(tmp_path / "b" / "again.jpg", images[7], quality=60)
     save(tmp_path / "a" / "other.jpg", images[9], quality=60)
-    dataset = load_data(tmp_path, request=build_request(image_size=64))
+    dataset = load_data(tmp_path, image_size=64)
     found = {
         f.kind: f for f in flaws(dataset, pool=True, valid_fraction=0, test_fraction=0) if f.kind.startswith("near")
     }
@@ -372,7 +371,7 @@ def test_pictures_of_other_proportions_and_small_ones_are_warnings(folder):
     save(folder / "a" / "long.png", noise(1, 5, (10, 60))[0])
     save(folder / "b" / "tall.png", noise(1, 6, (60, 10))[0])
     save(folder / "b" / "tiny.png", noise(1, 7, (5, 5))[0])
-    dataset = load_data(folder, request=build_request(image_size=12))
+    dataset = load_data(folder, image_size=12)
     long, small = one_of(dataset, "aspect"), one_of(dataset, "small")
     assert (long.level, long.files) == ("warning", ("a/long.png: 60x10", "b/tall.png: 10x60"))
     assert long.message.startswith("2 pictures of 43 differ in proportions from 12x12 by more than 2 times. ")

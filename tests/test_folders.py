@@ -16,13 +16,11 @@ import pytest
 from PIL import Image
 
 import clearsight
-from clearsight.data.folder import PictureRequest
 from clearsight.data.load import load_data
 from clearsight.errors import DataError, UsageError
 from clearsight.intake import find_flaws, load_dataset
 from clearsight.pipeline import resolve_config
 
-SKIP = PictureRequest(skip_bad=True)
 PAIR = ("a/1.png", "a/2.png", "b/1.png", "b/2.png")
 
 
@@ -86,7 +84,7 @@ def refuse(path, message, **options):
 
 def bad_of(path):
     """Bad files by path; they must be told without skip_bad, too."""
-    dataset = load_data(path, request=SKIP)
+    dataset = load_data(path, skip_bad=True)
     found = {b.path: b.reason for b in dataset.bad}
     with pytest.raises(DataError, match=r"must hold pictures that can be read, got ") as caught:
         load_data(path)
@@ -647,7 +645,7 @@ def test_archives_with_flipped_bytes_are_refused_or_their_bad_files_told(suffix,
         content[at] ^= 0xFF
     path.write_bytes(content)
     try:
-        found = load_data(path, request=SKIP)
+        found = load_data(path, skip_bad=True)
     except DataError as error:
         assert "\n" not in str(error)
         return
@@ -797,7 +795,7 @@ def test_skip_bad_goes_on_and_the_run_records_how_many(tmp_path):
 
 def test_a_folder_of_bad_files_alone_is_refused(tmp_path):
     root = make(tmp_path / "d", text={"a/1.png": "x", "b/1.png": "y"})
-    refuse(root, "{root} must hold pictures that can be read, got none of 2. Check the files.", request=SKIP)
+    refuse(root, "{root} must hold pictures that can be read, got none of 2. Check the files.", skip_bad=True)
 
 
 def test_the_configuration_brings_skip_bad_to_the_reader(tmp_path):

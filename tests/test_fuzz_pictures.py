@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from clearsight.data.folder import PictureRequest
-from clearsight.data.load import load_data
+from clearsight.data.load import read_data
 from clearsight.data.pictures import PictureFormat, calm_decoder, decode_picture, read_facts
 from clearsight.errors import DataError
 
@@ -188,13 +188,13 @@ def test_a_folder_of_them_counts_the_bad_ones_right(files, tmp_path, recwarn):
         (tmp_path / "ab"[k % 2] / name).write_bytes(content)
     with calm_decoder():
         bad = {f"{'ab'[k % 2]}/{file[0]}" for k, file in enumerate(files) if isinstance(attempt(*file), DataError)}
-    dataset = load_data(tmp_path, request=PictureRequest(WANTED, skip_bad=True))
+    dataset = read_data(tmp_path, request=PictureRequest(WANTED, skip_bad=True))
     assert {b.path for b in dataset.bad} == bad
     assert len(dataset) == COUNT - len(bad) == len(dataset.files)
     assert f"{len(bad)} bad files were left out (`clearsight data check` lists them)" in dataset.notes
     assert list(recwarn) == []
     with pytest.raises(DataError, match=rf"got {len(bad)} bad files: .*; and {len(bad) - 20} more \(") as caught:
-        load_data(tmp_path, request=PictureRequest(WANTED))
+        read_data(tmp_path, request=PictureRequest(WANTED))
     assert "\n" not in str(caught.value)
 
 

@@ -607,12 +607,12 @@ def test_wrong_words_are_refused(words, message):
 def test_arrays_are_resized_as_files_are(tmp_path):
     images = RNG.integers(0, 256, (12, 9, 7)).astype(np.uint8)
     labels = np.arange(12) % 2
-    request = build_request(image_size=[5, 6], resize="pad", background="black")
+    words = {"image_size": [5, 6], "resize": "pad", "background": "black"}
     for k in range(12):
         (tmp_path / str(labels[k])).mkdir(exist_ok=True)
         (tmp_path / str(labels[k]) / f"{k:02}.png").write_bytes(pack(Image.fromarray(images[k])))
-    from_files = load_data(tmp_path, request=request)
-    from_arrays = load_data(images, labels, request=request)
+    from_files = load_data(tmp_path, **words)
+    from_arrays = load_data(images, labels, **words)
     order = np.argsort(labels, kind="stable")
     assert (from_files.images == from_arrays.images[order]).all()
     assert build_config({}).preprocess.resize == "squash"

@@ -249,3 +249,15 @@ def test_the_command_fails_only_the_bad_picture_and_ends_with_3(tmp_path, model)
     assert set(second) == {"name", "error"}
     assert first == third
     assert sum(first["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_an_odd_file_is_answered_with_a_note(tmp_path, model):
+    frames = [GREY.convert("P"), GREY.rotate(90).convert("P")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    (tmp_path / "b.jpg").write_bytes(encode(GREY, "PNG"))
+    (tmp_path / "c.png").write_bytes(encode(GREY, "PNG"))
+    answers, problems = predict_files(model.bundle, [tmp_path / name for name in ("a.gif", "b.jpg", "c.png")])
+    assert not problems
+    assert answers[0]["notes"] == ["has several frames, of which the first is taken"]
+    assert answers[1]["notes"] == ["is a PNG file named .jpg"]
+    assert "notes" not in answers[2]

@@ -58,6 +58,7 @@ def predict(
     bundle = load(model)
     print_notes(bundle.notes, quiet=quiet)
     answers, problems = predict_files(bundle, pictures)
+    print_notes([f"{a['name']} {note}" for a in answers for note in a.get("notes", ())], quiet=quiet or json_)
     if json_:
         print_json({"model": model, "predictions": answers})
     else:

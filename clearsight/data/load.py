@@ -167,7 +167,11 @@ def load_data(
     label_column: str = "auto",
     task: str = "classification",
     name: str = "arrays",
-    request: PictureRequest | None = None,
+    image_size: Any = None,
+    resize: str = "squash",
+    channels: str = "auto",
+    background: str = "white",
+    skip_bad: bool = False,
     meter: MeterBuilder = SilentMeter,
 ) -> Dataset:
     """Labelled pictures from a name, a path or arrays.
@@ -175,22 +179,42 @@ def load_data(
     Args:
         source: `digits` (always there), `mnist` and the like (see `data_folders`); the path of a folder, zip or tar of
             pictures, of an IDX folder, an NPZ or a CSV; an array of pictures (n, h, w), (n, h, w, c) or features (n, f);
-            or a `Dataset`, returned as it is.
+            or a `Dataset`.
         labels: with an array: (n,) numbers or names, or (n, classes) one-hot.
         label_column: of a CSV or a `metadata.csv`: `first`, `last`, a header name or `auto`.
         task: `classification` or `regression`.
         name: of a data set made from arrays.
-        request: the size, channels, resizing and background that pictures are brought to (see `build_request`); of
-            stored arrays the size alone. `skip_bad` leaves out picture files that cannot be read.
+        image_size: side, or (height, width), that pictures are brought to; None leaves arrays as they are, and picture
+            files too where all agree and are small, else 64x64.
+        resize: `squash`, `crop` or `pad` (see `PictureFormat`).
+        channels: of picture files: `grey`, `rgb`, or `auto`, which is grey where all are.
+        background: under transparent pixels: `white`, `black`, `grey` or `#rrggbb`.
+        skip_bad: leave out picture files that cannot be read.
         meter: shows progress.
 
     Raises:
         DataError: nothing there, not readable, or not sound; the message names file and row.
         UsageError: arguments that do not go together.
     """
+    request = build_request(
+        image_size=image_size, resize=resize, channels=channels, background=background, skip_bad=skip_bad
+    )
+    return read_data(source, labels, label_column=label_column, task=task, name=name, request=request, meter=meter)
+
+
+def read_data(
+    source: Any,
+    labels: Any = None,
+    *,
+    label_column: str = "auto",
+    task: str = "classification",
+    name: str = "arrays",
+    request: PictureRequest,
+    meter: MeterBuilder = SilentMeter,
+) -> Dataset:
+    """`load_data` with a request in place of single words: what a model asks for when it reads new pictures."""
     if task not in ("classification", "regression"):
         raise UsageError(f"task must be classification or regression, got {task!r}. Choose one of them.")
-    request = request or PictureRequest()
     if isinstance(source, Dataset):
         return _check_task(_resize(source, request), task)
     if isinstance(source, str | Path):
