@@ -27,7 +27,8 @@ from clearsight.evaluation.metrics import Evaluation, evaluate_logits, evaluate_
 from clearsight.intake import build_split, settle_augmentation
 from clearsight.models.initialize import initialize
 from clearsight.models.mlp import MLP
-from clearsight.training.engine import DenseEngine, Engine, one_blas_thread
+from clearsight.threads import one_blas_thread
+from clearsight.training.engine import DenseEngine, Engine
 from clearsight.training.fit import FitResult, check_stopping, fit
 from clearsight.training.history import History
 from clearsight.training.progress import Progress, SilentProgress

@@ -11,9 +11,9 @@ from clearsight.evaluation.metrics import (
     evaluate_logits,
     evaluate_numbers,
     measure_classes,
-    wilson_interval,
     worst_mistakes,
 )
+from clearsight.intervals import wilson_interval
 from clearsight.recipes import mean_interval
 
 

@@ -18,7 +18,6 @@ from clearsight.augment.safety import (
     judge_augmentation,
     judge_ladder,
     judge_transform,
-    wilson,
 )  # fmt: skip
 from clearsight.cli.main import main
 from clearsight.config import build_config
@@ -28,7 +27,7 @@ from clearsight.errors import UsageError
 from clearsight.intake import build_split, load_dataset, measure_safety
 from clearsight.report import verdicts as verdicts_module
 from clearsight.report.verdicts import draw_verdicts, render_verdicts
-from clearsight.training.engine import one_blas_thread
+from clearsight.threads import one_blas_thread
 
 LEVELS = {"safe", "doubtful", "unsafe", "unknown"}
 
@@ -250,14 +249,6 @@ def test_numbers_to_predict_are_judged_in_ranges(targets):
         assert set(found.values()) == {"unknown"}
     else:
         assert found["vflip"] != "unsafe"
-
-
-def test_wilson_is_that_of_statsmodels():
-    proportion = pytest.importorskip("statsmodels.stats.proportion")
-    for hits, n in ((0, 1), (1, 1), (0, 20), (3, 20), (20, 20), (37, 400), (399, 400)):
-        expected = proportion.proportion_confint(hits, n, method="wilson")
-        assert wilson(hits, n) == pytest.approx(expected, abs=1e-4)
-    assert wilson(0, 0) == (0.0, 1.0)
 
 
 def test_the_ladder_rises_and_holds_every_transform_that_does_not_mix():

@@ -19,6 +19,10 @@ class NumpyArrays:
         """Whole numbers as int64."""
         return np.asarray(values, np.int64)
 
+    def floats(self, values: Any) -> Any:
+        """Numbers as float32."""
+        return np.asarray(values, np.float32)
+
     def widen(self, pixels: Any) -> Any:
         """Pixels as int32, or float32 where they are floats."""
         return pixels if pixels.dtype == np.float32 else pixels.astype(np.int32)
@@ -53,6 +57,12 @@ class TorchArrays:
         import torch
 
         return torch.as_tensor(np.asarray(values, np.int64), device=self._device)
+
+    def floats(self, values: Any) -> Any:
+        """See `NumpyArrays`."""
+        import torch
+
+        return torch.as_tensor(np.asarray(values, np.float32), device=self._device)
 
     def widen(self, pixels: Any) -> Any:
         """See `NumpyArrays`."""

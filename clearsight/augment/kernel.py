@@ -50,7 +50,7 @@ def move(images, rows, places, reflect, out):  # type: ignore[no-untyped-def]
                         + picture[y1, x1, k] * w11
                     )
                     if whole:
-                        out[i, y, x, k] = (total + 32768) >> 16
+                        out[i, y, x, k] = (int(total) + 32768) >> 16  # compiled, and never run, for floats too
                     else:
                         out[i, y, x, k] = total / 65536.0
 

@@ -112,9 +112,13 @@ def are_digits(class_names: tuple[str, ...]) -> bool:
 
 
 def are_counts(labels: NDArray[Any], class_names: tuple[str, ...]) -> bool:
-    """Whether labels are whole numbers other than the digits 0 to 9, as classes or as targets: numbers of something."""
+    """Whether labels seem to be numbers of something: whole targets, or classes named by numbers that do not run 0, 1, 2...
+
+    Classes 0 to K-1 are mere numbering, the ten digits among them.
+    """
     if class_names:
-        return all(name.isdigit() for name in class_names) and not are_digits(class_names)
+        numbered = set(class_names) == {str(k) for k in range(len(class_names))}
+        return all(name.isascii() and name.isdigit() for name in class_names) and not numbered
     return bool((labels == np.rint(labels)).all() and (labels >= 0).all())
 
 

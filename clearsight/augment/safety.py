@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from clearsight.augment.presets import Augmentation, are_counts
 from clearsight.augment.probe import DESCRIPTIONS, Floats, Probe, describe, fit_probe
 from clearsight.augment.transforms import augment_rows
+from clearsight.intervals import wilson_interval
 from clearsight.meter import MeterBuilder, SilentMeter
 
 MOST_ROWS = 2400
@@ -34,7 +35,6 @@ _MIN_CLEAR = 20
 _MIN_CLASS = 8
 _FOLDS = 3
 _BINS = 8
-_Z = 1.96
 
 LADDER: dict[str, tuple[float, ...]] = {
     "hflip": (1.0,), "vflip": (1.0,), "rot90": (1.0,),
@@ -129,18 +129,8 @@ class Judge:
         best = self.views[0].accuracy
         return (
             int(self.clear.sum()) >= _MIN_CLEAR
-            and wilson(round(best * len(self.rows)), len(self.rows))[0] > self.chance
+            and wilson_interval(round(best * len(self.rows)), len(self.rows))[0] > self.chance
         )
-
-
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927); (0, 1) for n = 0."""
-    if n == 0:
-        return 0.0, 1.0
-    share, spread = hits / n, _Z * _Z / n
-    middle = (share + spread / 2) / (1 + spread)
-    half = _Z * np.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
-    return float(max(0.0, middle - half)), float(min(1.0, middle + half))
 
 
 def _as_classes(labels: NDArray[Any], class_names: tuple[str, ...]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
@@ -173,9 +163,10 @@ def build_judge(
     least, most = JUDGED_ROWS
     count = int(np.clip(_JUDGED_PIXELS // (images.shape[1] * images.shape[2]), least, most))
     judged = np.sort(rng.permutation(len(chosen))[:count])
-    pictures = images[chosen]
     views = [
-        _build_view(kind, describe(kind, pictures, low=low, high=high), classes, fold, judged, len(names), rng)
+        _build_view(
+            kind, describe(kind, images, low=low, high=high, rows=chosen), classes, fold, judged, len(names), rng
+        )
         for kind in DESCRIPTIONS
     ]
     best = max(view.accuracy for view in views)
@@ -188,9 +179,9 @@ def _build_view(
     kind: str, features: Floats, classes: NDArray[np.int64], fold: NDArray[np.int64], judged: NDArray[np.int64], num_classes: int,
     rng: np.random.Generator,
 ) -> _View:  # fmt: skip
-    probes = [
-        fit_probe(features[fold != k], classes[fold != k], num_classes=num_classes, rng=rng) for k in range(_FOLDS)
-    ]
+    others = [np.flatnonzero(fold != k) for k in range(_FOLDS)]
+    others = [rows if len(rows) else np.arange(len(fold)) for rows in others]  # of a single picture
+    probes = [fit_probe(features[rows], classes[rows], num_classes=num_classes, rng=rng) for rows in others]
     answers, distances = np.empty((len(probes[0].weights), len(classes)), np.int64), np.empty(len(classes))
     for k, probe in enumerate(probes):
         own = fold == k
@@ -236,7 +227,7 @@ def judge_transform(
         "sure": int(sure.sum()) / max(n, 1),
         "changed": float((_majority(first, len(judge.names)) != judge.classes)[clear].sum()) / max(n, 1),
     }
-    interval = wilson(hits, n)
+    interval = wilson_interval(hits, n) if n else (0.0, 1.0)
     worst, certain = _find_worst(judge, clear, turned, first[0])
     level = "safe"
     if not judge.knows:
@@ -269,7 +260,7 @@ def _find_worst(
         n = int((clear & (judge.classes == k)).sum())
         counts = np.bincount(into[turned & (judge.classes == k)], minlength=len(judge.names))
         other, hits = int(counts.argmax()), int(counts.max())
-        certain |= n >= _MIN_CLASS and wilson(hits, n)[0] > UNSAFE_CLASS_SHARE
+        certain |= n >= _MIN_CLASS and wilson_interval(hits, n)[0] > UNSAFE_CLASS_SHARE
         if best is None or hits / n > best[2]:
             best = int(k), other, hits / n
     return best, certain

@@ -171,8 +171,8 @@ def move_pixels(images: Any, places: NDArray[np.int64], fill: str) -> Any:
     if (places == identity).all():
         return images
     xp = arrays_of(images)
-    a, b, c, d, e, f = (xp.integers(np.clip(places[:, k], -(2**30), 2**30))[:, None, None] for k in range(6))
-    x, y = xp.integers(np.arange(width))[None, None, :], xp.integers(np.arange(height))[None, :, None]
+    a, b, c, d, e, f = (xp.longs(places[:, k])[:, None, None] for k in range(6))
+    x, y = xp.longs(np.arange(width))[None, None, :], xp.longs(np.arange(height))[None, :, None]
     across, down = a * x + b * y + c, d * x + e * y + f
     left, top = across >> 16, down >> 16
     flat = images.reshape(n * height * width, channels)
@@ -234,8 +234,9 @@ def _change_values(values: Any, keys: NDArray[np.uint64], g: Augmentation, low: 
 
 
 def _per_picture(values: Any, numbers: Floats) -> Any:
-    """One number a picture, rounded, shaped to go with `values`; fixed point where these are whole."""
-    return arrays_of(values).integers(np.rint(numbers))[:, None, None, None]
+    """One number a picture, shaped to go with `values`; rounded where these are whole."""
+    xp = arrays_of(values)
+    return (xp.floats(numbers) if xp.is_float(values) else xp.integers(np.rint(numbers)))[:, None, None, None]
 
 
 def _shrink(values: Any) -> Any:

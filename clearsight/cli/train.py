@@ -170,6 +170,8 @@ def _parse_augment(text: str | None) -> dict[str, Any]:
         name, equals, value = (part.strip() for part in word.partition("="))
         if not equals:
             name, value = "preset", name
+        if f"augment.{name}" in found:
+            raise UsageError(f"--augment must name {name} once, got {text!r}. Remove one.")
         try:
             found[f"augment.{name}"] = value if name in ("preset", "fill", "unsafe") else float(value)
         except ValueError:

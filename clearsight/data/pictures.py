@@ -254,8 +254,9 @@ def fit_picture(picture: Any, wanted: PictureFormat) -> Any:
     ratios = wanted.width / picture.width, wanted.height / picture.height
     if wanted.resize == "crop":
         shown = wanted.width / max(ratios), wanted.height / max(ratios)
-        left, top = (picture.width - shown[0]) / 2, (picture.height - shown[1]) / 2
-        return picture.resize(size, filter_, box=(left, top, left + shown[0], top + shown[1]))
+        left, top = max(0.0, (picture.width - shown[0]) / 2), max(0.0, (picture.height - shown[1]) / 2)
+        right, bottom = min(picture.width, left + shown[0]), min(picture.height, top + shown[1])  # despite rounding
+        return picture.resize(size, filter_, box=(left, top, right, bottom))
     inner = tuple(max(1, round(side * min(ratios))) for side in picture.size)
     colour = Image.new("RGB", (1, 1), wanted.background).convert(picture.mode if picture.mode != "F" else "L")
     framed = Image.new(picture.mode, size, colour.getpixel((0, 0)))

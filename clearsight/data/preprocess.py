@@ -134,7 +134,7 @@ def fit_preprocess(
         raise UsageError(f"scale must be one of {', '.join(SCALINGS)}, got {scaling!r}. Choose one of them.")
     height, width, channels = dataset.picture_shape
     flat = dataset.images.reshape(len(dataset), -1)
-    low, high = dataset.value_range or _range(flat, rows)
+    low, high = find_range(dataset, rows)
     span = (high - low) or 1.0
     size = flat.shape[1]
     if scaling == "none":
@@ -165,7 +165,11 @@ def fit_preprocess(
     )  # fmt: skip
 
 
-def _range(flat: NDArray[Any], rows: NDArray[np.int64]) -> tuple[float, float]:
+def find_range(dataset: Dataset, rows: NDArray[np.int64]) -> tuple[float, float]:
+    """The pixel values that count as black and white: those of the type where it tells them, else those of some rows."""
+    if dataset.value_range:
+        return dataset.value_range
+    flat = dataset.images.reshape(len(dataset), -1)
     lows, highs = [], []
     for start in range(0, len(rows), _CHUNK):
         block = flat[rows[start : start + _CHUNK]]

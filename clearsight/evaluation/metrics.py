@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.dense.reference import log_softmax
+from clearsight.intervals import wilson_interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,23 +55,6 @@ class Evaluation:
         else:
             found |= {"mae": self.mae, "r2": self.r2}
         return found
-
-
-def wilson_interval(hits: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval for a share of `hits` in `n` (Wilson 1927); sound near 0 and 1 and for small n.
-
-    Raises:
-        ValueError: n is 0.
-    """
-    from scipy.special import ndtri
-
-    if n < 1:
-        raise ValueError("n must be 1 or more, got 0. Evaluate at least one row.")
-    z = float(ndtri(0.5 + confidence / 2))
-    share = hits / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
 
 
 def confusion_matrix(labels: NDArray[np.int64], answers: NDArray[np.int64], *, num_classes: int) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from clearsight.augment.presets import Augmentation
 from clearsight.augment.transforms import augment_rows
 from clearsight.data.dataset import Dataset
+from clearsight.data.preprocess import find_range
 from clearsight.report.sheet import Strip, draw_sheet
 
 _VERSIONS = 8
@@ -24,7 +25,7 @@ def draw_classes(dataset: Dataset, rows: NDArray[np.int64], *, per_class: int, s
         chosen = np.sort(rng.permutation(own)[:per_class])
         captions = [dataset.files[row].rpartition("/")[2] for row in chosen] if dataset.files else ()
         strips.append(Strip(f"{title}: {len(own):,}", [dataset.images[row] for row in chosen], captions))
-    low, high = _limits(dataset)
+    low, high = find_range(dataset, rows)
     height, width, channels = dataset.picture_shape
     heading = f"{dataset.name}: {len(rows):,} training pictures of {width}x{height}x{channels}"
     return draw_sheet(strips, low=low, high=high, heading=heading, columns=max(per_class, 5), side=_side(dataset))
@@ -35,7 +36,7 @@ def draw_augmented(
 ) -> Any:
     """Some of `rows` of every class, each (framed) beside versions of eight epochs, exactly as training will draw them."""
     rng = np.random.default_rng(seed)
-    low, high = _limits(dataset)
+    low, high = find_range(dataset, rows)
     strips = []
     for title, own in _groups(dataset, rows):
         for row in np.sort(rng.permutation(own)[:per_class]):
@@ -65,10 +66,6 @@ def draw_augmented(
 def _label(dataset: Dataset, row: int) -> str:
     value = dataset.labels[row]
     return f"{value:g}" if dataset.is_regression else dataset.class_names[value]
-
-
-def _limits(dataset: Dataset) -> tuple[float, float]:
-    return dataset.value_range or (0.0, float(dataset.images.max()))
 
 
 def _side(dataset: Dataset) -> int:

@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from clearsight.data.check import Finding
 from clearsight.data.dataset import Dataset
+from clearsight.data.preprocess import find_range
 from clearsight.report.sheet import Strip, draw_sheet
 
 _COLORS = {"error": (200, 30, 30), "warning": (200, 120, 0), "note": (110, 119, 129)}
@@ -22,7 +25,7 @@ def draw_findings(dataset: Dataset, findings: Sequence[Finding]) -> Any:
                 f"{finding.level}: {finding.message.split('. ')[0]}{more}", [dataset.images[row] for row in rows],
                 [_name(dataset, row) for row in rows], [_COLORS[finding.level]] * len(rows),
             ))  # fmt: skip
-    low, high = dataset.value_range or (0.0, float(dataset.images.max()))
+    low, high = find_range(dataset, np.arange(len(dataset)))
     heading = f"{dataset.name}: {len(findings)} findings" if strips else f"{dataset.name}: no picture stands out"
     return draw_sheet(strips, low=low, high=high, heading=heading, columns=10)
 

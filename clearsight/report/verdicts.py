@@ -10,6 +10,7 @@ from clearsight.augment.presets import Augmentation
 from clearsight.augment.safety import Judge, Verdict
 from clearsight.augment.transforms import augment_rows
 from clearsight.data.dataset import Dataset
+from clearsight.data.preprocess import find_range
 from clearsight.report.sheet import Strip, draw_sheet
 
 _COLORS = {"safe": (20, 130, 70), "doubtful": (200, 120, 0), "unsafe": (200, 30, 30), "unknown": (110, 119, 129)}
@@ -27,6 +28,8 @@ def render_verdicts(judge: Judge, verdicts: Sequence[Verdict]) -> str:
     if judge.strict:
         lines.append("labels are taken for counts: another number is wrong however odd the picture")
     lines += ["", f"{'transform':<11} {'safe up to':<11} then"]
+    if not verdicts:
+        lines.append("nothing to measure: mixup and cutmix mix the labels too")
     for name, group in groupby(verdicts, key=lambda v: v.name):
         lines.append(_render_transform(name, list(group)))
     return "\n".join(lines)
@@ -59,7 +62,7 @@ def draw_verdicts(dataset: Dataset, judge: Judge, verdicts: Sequence[Verdict], *
 
     Captions name the class, and after the transform the probes' answer; frames are green, orange or red with the verdict.
     """
-    low, high = dataset.value_range or (0.0, float(dataset.images.max()))
+    low, high = find_range(dataset, judge.pool)
     class_of = dict(zip(judge.rows.tolist(), judge.classes.tolist(), strict=True))
     settings: dict[str, Any] = {"seed": 0, "epoch": 0, "pool": judge.pool, "low": low, "high": high}
     strips = []
@@ -69,7 +72,7 @@ def draw_verdicts(dataset: Dataset, judge: Judge, verdicts: Sequence[Verdict], *
             continue
         verdict = next((v for level in ("unsafe", "doubtful") for v in steps if v.level == level), steps[-1])
         values: dict[str, Any] = {name: verdict.strength, "fill": fill}
-        augmentation = Augmentation(**values)
+        augmentation = Augmentation(**values).alone(name)
         pictures, captions, marks = [], [], []
         for row, answer in verdict.examples[:_PAIRS]:
             varied = augment_rows(dataset.images, np.array([row]), augmentation=augmentation, **settings).images[0]
