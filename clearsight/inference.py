@@ -18,7 +18,7 @@ from clearsight.errors import ClearsightError, DataError, UsageError
 from clearsight.evaluation.metrics import Evaluation
 from clearsight.intake import build_split, load_dataset
 from clearsight.meter import MeterBuilder, SilentMeter
-from clearsight.pipeline import evaluate_bundle
+from clearsight.pipeline import Note, evaluate_bundle
 
 
 def align_classes(dataset: Dataset, class_names: tuple[str, ...]) -> NDArray[Any]:
@@ -48,6 +48,7 @@ def evaluate(
     split: str | None = None,
     label_column: str = "auto",
     skip_bad: bool = False,
+    note: Note = lambda text: None,
     meter: MeterBuilder = SilentMeter,
 ) -> Evaluation:
     """Evaluate a model.
@@ -61,6 +62,7 @@ def evaluate(
             `test` if it brings one, else `all`.
         label_column: of a CSV or a `metadata.csv`.
         skip_bad: leave out picture files that cannot be read instead of refusing the data.
+        note: is told what was assumed or left out while reading.
         meter: shows progress while pictures are read.
 
     Picture files are read exactly as for training: same size, channels, resizing and background.
@@ -81,7 +83,8 @@ def evaluate(
                 "DATA must be given for a model without a run directory or trained on arrays, got none. Name it."
             )
         data, label_column = config.data.source, config.data.label_column
-    if config is not None and labels is None and _is_source(data, config.data.source):
+    own = config is not None and labels is None and _is_source(data, config.data.source)
+    if config is not None and own and label_column in ("auto", config.data.label_column):
         dataset = load_dataset(config, meter=meter)
     else:
         p = bundle.preprocess
@@ -90,6 +93,8 @@ def evaluate(
             wanted, skip_bad, resize_arrays=config is not None and config.preprocess.image_size is not None
         )
         dataset = read_data(data, labels, label_column=label_column, task=task, request=request, meter=meter)
+    for text in dataset.notes:
+        note(text)
     if dataset.fingerprint != bundle.data.get("fingerprint"):
         parts = {name: np.flatnonzero(dataset.given == k) for k, name in enumerate(SPLITS)}
         parts = {name: rows for name, rows in parts.items() if len(rows)}

@@ -37,6 +37,7 @@ from clearsight.training.schedules import learning_rates
 Note = Callable[[str], None]
 _COMPILE_NOTE_SECONDS = 1.0
 _WEIGHT_HISTORY_BYTES = 2**30
+_MOST_PARAMETERS = 1_000_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +147,11 @@ def prepare(config: RunConfig, dataset: Dataset) -> Prepared:
         "identity" if dataset.is_regression else "softmax",
     )
     augmentation, notes = settle_augmentation(config, dataset)
+    if net.num_parameters > _MOST_PARAMETERS:
+        raise UsageError(
+            f"the network must have at most {_MOST_PARAMETERS:,} weights, got {net.num_parameters:,}. Use a smaller "
+            "--image-size or --hidden."
+        )
     steps = -(-len(split.train) // train.batch_size)
     if train.weight_history and net.num_parameters * 4 * (train.epochs + 1) > _WEIGHT_HISTORY_BYTES:
         raise UsageError(

@@ -82,10 +82,12 @@ def train(
     for text in dataset.notes:
         tell(text)
     if resolved.data.check:
-        _stop_at_errors(find_flaws(resolved, dataset), dataset.name, tell)
+        balanced = resolved.train.sampling == "balanced" or resolved.train.class_weights != "none"
+        _stop_at_errors(find_flaws(resolved, dataset), dataset.name, tell, balanced=balanced)
     prepared = prepare(resolved, dataset)
     for text in prepared.notes:
         tell(text)
+    _check_place(out, dataset)
     verdicts = _check_safety(resolved, dataset, prepared, quiet, tell)
     path = store.create_run(Path(root), data=dataset.name, model=resolved.model.family, out=Path(out) if out else None)
     with store.lock_run(path):
@@ -96,10 +98,10 @@ def train(
         return _train_in(path, prepared, quiet=quiet, note=tell, resume=False)
 
 
-def _stop_at_errors(findings: list[Finding], name: str, tell: Note) -> None:
+def _stop_at_errors(findings: list[Finding], name: str, tell: Note, *, balanced: bool) -> None:
     """Tell the warnings, and refuse data with errors."""
     for finding in findings:
-        if finding.level == "warning":
+        if finding.level == "warning" and not (finding.kind == "imbalance" and balanced):
             shown = f" For example {finding.files[0]}." if finding.files else ""
             tell(finding.message + shown)
     errors = [f for f in findings if f.level == "error"]
@@ -108,6 +110,13 @@ def _stop_at_errors(findings: list[Finding], name: str, tell: Note) -> None:
         raise DataError(
             f"{' '.join(lines)} See `clearsight data check` for all of {name}; --set data.check=false trains regardless."
         )
+
+
+def _check_place(out: str | Path | None, dataset: Dataset) -> None:
+    """Refuse a run directory inside a folder of pictures, where it would pass for a class."""
+    folder = Path(dataset.origin)
+    if out is not None and dataset.files and folder.is_dir() and Path(out).resolve().is_relative_to(folder):
+        raise UsageError(f"--out must lie outside the data, got {out} in {folder}. Choose another place.")
 
 
 def _check_safety(config: RunConfig, dataset: Dataset, prepared: Prepared, quiet: bool, tell: Note) -> list[Verdict]:
@@ -125,7 +134,7 @@ def _check_safety(config: RunConfig, dataset: Dataset, prepared: Prepared, quiet
         for text in render_unsafe(verdicts, level):
             tell(f"augmentation is {level}, {text}")
     if any(verdict.level == "unknown" for verdict in verdicts):
-        tell("whether the augmentation keeps labels is unknown: quick probes cannot tell these classes")
+        tell("whether the augmentation keeps labels is unknown: too few pictures are clear to quick probes")
     return verdicts
 
 

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -320,3 +322,39 @@ def test_an_infinite_loss_of_a_mistake_does_not_stop_the_report(tmp_path):
     done = run("train", "digits", "--init", "normal", "--init-std", "1e30", "--epochs", "1", "--out", out)
     assert done.returncode == 4
     assert (out / "report.html").is_file()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_outside_training_ends_in_a_sentence_and_leaves_nothing(tmp_path, number, code):
+    command = [sys.executable, "-m", "clearsight", "data", "make", "counting", "--per-class", "20000", "--out", "made"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.iterdir()):
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert said.splitlines()[-1] == "error: stopped at once, on request."
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_inside_its_own_data_is_refused(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        Image.fromarray(np.random.default_rng(len(name)).integers(0, 255, (8, 8), np.uint8)).save(
+            tmp_path / "d" / name / "1.png"
+        )
+    done = run("train", str(tmp_path / "d"), "--out", str(tmp_path / "d" / "run"), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--out must lie outside the data" in done.stderr
+
+
+def test_a_sheet_replaces_a_sheet_and_nothing_else(tmp_path):
+    assert run("data", "check", "digits", "--sheet", "s.png", cwd=tmp_path).returncode == 0
+    assert run("data", "show", "digits", "--out", "s.png", cwd=tmp_path).returncode == 0
+    Image.new("L", (4, 4)).save(tmp_path / "mine.png")
+    done = run("data", "check", "digits", "--sheet", "mine.png", cwd=tmp_path)
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == "error: the sheet must not replace another file, got mine.png, which exists. Choose another name.\n"
+    )

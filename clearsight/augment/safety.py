@@ -32,6 +32,7 @@ _JUDGED_PIXELS = 400 * 96 * 96
 _LIKE_QUANTILE = 0.99
 _MERIT = 0.02
 _MIN_CLEAR = 20
+_UNSURE = 0.2  # a share that must be ruled out before a transform is called safe
 _MIN_CLASS = 8
 _FOLDS = 3
 _BINS = 8
@@ -51,12 +52,13 @@ class Verdict:
 
     Args:
         name: of the transform, or `all` for all together. strength: as configured; None for `all`.
-        level: `safe`, `doubtful`, `unsafe`, or `unknown` where the probes know too little.
+        level: `safe`, `doubtful`, `unsafe`, or `unknown` where the probes or the pictures are too few to tell.
         clear: how many pictures were clear, the n of all shares.
         changed: share whose majority answer changed. sure: share of which all members named one other class.
         turned: share that turned. low, high: its 95 % interval (Wilson 1927).
         worst: (from class, into class, share of the clear ones of that class) of what turned most, else was sure; or None.
-        examples: (row, majority's answer) of pictures that turned if unsafe, changed if doubtful, did not if safe.
+        examples: (row, majority's answer) of pictures that turned if unsafe, changed if doubtful, else of all clear ones;
+            those of the worst pair first.
     """
 
     name: str
@@ -237,10 +239,10 @@ def judge_transform(
     elif any(shares[key] > DOUBTFUL[key] for key in DOUBTFUL):
         level = "doubtful"
         worst = worst or _find_worst(judge, clear, sure, first[0])[0]
+    elif interval[1] > _UNSURE:
+        level = "unknown"
     majority = _majority(first, len(judge.names))
-    shown = {"unsafe": turned, "doubtful": clear & (majority != judge.classes)}.get(
-        level, clear & (majority == judge.classes)
-    )
+    shown = {"unsafe": turned, "doubtful": clear & (majority != judge.classes)}.get(level, clear)
     leads = shown & (judge.classes == worst[0]) & (majority == worst[1]) if worst else shown
     order = [*np.flatnonzero(leads), *np.flatnonzero(shown & ~leads)]
     return Verdict(

@@ -19,9 +19,11 @@ ImageSize = Annotated[
 ]
 Resize = Annotated[str | None, typer.Option("--resize", help="squash, crop or pad.", show_default=False)]
 Target = Annotated[str | None, typer.Option("--target", help="Column of the numbers to predict.", show_default=False)]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out bad files, copies and conflicting labels.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No notes, no progress.")]
 _LISTED = 10
+_CLASSES = 30
 
 
 def _configure(
@@ -32,10 +34,11 @@ def _configure(
     resize: str | None,
     target: str | None,
     augment: str | None = None,
+    skip_bad: bool = False,
 ) -> Any:
     from clearsight.config import build_config, merge
 
-    flags = {"data.source": data, "preprocess.resize": resize}
+    flags = {"data.source": data, "preprocess.resize": resize, "data.skip_bad": skip_bad or None}
     return build_config(merge(*build_layers(flags, image_size=image_size, target=target, augment=augment, set_=set_)))
 
 
@@ -87,6 +90,10 @@ def _render_findings(dataset: Any, findings: list[Any]) -> str:
     height, width, channels = dataset.picture_shape
     kind = "numbers" if dataset.is_regression else f"{len(dataset.class_names)} classes"
     lines = [f"{plain(dataset.name)}: {len(dataset):,} pictures of {width}x{height}x{channels}, {kind}"]
+    if not dataset.is_regression:
+        classes = [f"{plain(name)} {int((dataset.labels == k).sum()):,}" for k, name in enumerate(dataset.class_names)]
+        more = f", and {len(classes) - _CLASSES} more" if len(classes) > _CLASSES else ""
+        lines.append(f"classes: {', '.join(classes[:_CLASSES])}{more}")
     for finding in findings:
         lines.append(f"{finding.level:<8}{plain(finding.message)}")
         lines += [f"          {plain(name)}" for name in finding.files[:_LISTED]]
@@ -119,6 +126,7 @@ def show(
     image_size: ImageSize = None,
     resize: Resize = None,
     target: Target = None,
+    skip_bad: SkipBad = False,
     set_: Set = None,
     json_: Json = False,
     quiet: Quiet = False,
@@ -129,7 +137,9 @@ def show(
     from clearsight.report.contact import draw_augmented, draw_classes
     from clearsight.report.sheet import save_sheet
 
-    config = _configure(data, set_=set_, image_size=image_size, resize=resize, target=target, augment=augment)
+    config = _configure(
+        data, set_=set_, image_size=image_size, resize=resize, target=target, augment=augment, skip_bad=skip_bad
+    )
     dataset = load_dataset(config, meter=build_meter(quiet=quiet or json_))
     print_notes(dataset.notes, quiet=quiet or json_)
     rows = build_split(config, dataset).train
@@ -159,6 +169,7 @@ def safety(
     image_size: ImageSize = None,
     resize: Resize = None,
     target: Target = None,
+    skip_bad: SkipBad = False,
     set_: Set = None,
     json_: Json = False,
     quiet: Quiet = False,
@@ -172,7 +183,9 @@ def safety(
     from clearsight.meter import build_meter
     from clearsight.report.verdicts import draw_verdicts, render_verdicts
 
-    config = _configure(data, set_=set_, image_size=image_size, resize=resize, target=target, augment=augment)
+    config = _configure(
+        data, set_=set_, image_size=image_size, resize=resize, target=target, augment=augment, skip_bad=skip_bad
+    )
     dataset = load_dataset(config, meter=build_meter(quiet=quiet or json_))
     print_notes(dataset.notes, quiet=quiet or json_)
     augmentation, left_out = settle_augmentation(config, dataset)
@@ -286,12 +299,12 @@ def cache(
         else:
             typer.echo(f"removed {count} entries, {size / 1e6:,.1f} MB")
         return
-    entries = list_entries()
+    limit, entries = cache_limit(), list_entries()
     if json_:
         listed = [{"path": str(e.path), "bytes": e.size_bytes, "source": e.source} for e in entries]
-        print_json({"folder": str(cache_folder()), "limit_bytes": cache_limit(), "entries": listed})
+        print_json({"folder": str(cache_folder()), "limit_bytes": limit, "entries": listed})
         return
     for entry in entries:
         typer.echo(f"{entry.size_bytes / 1e6:>10,.1f} MB  {plain(entry.source)}")
     total = sum(e.size_bytes for e in entries)
-    typer.echo(f"{total / 1e6:>10,.1f} MB of {cache_limit() / 1e6:,.0f} MB in {cache_folder()}")
+    typer.echo(f"{total / 1e6:>10,.1f} MB of {limit / 1e6:,.0f} MB in {cache_folder()}")

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clearsight.cli.output import plain, print_json, print_notes, render_judged
+from clearsight.cli.output import plain, print_json, print_notes, render_judged, tell
 
 
 def evaluate(
@@ -36,6 +36,7 @@ def evaluate(
         split=split,
         label_column=target or label_column,
         skip_bad=skip_bad,
+        note=tell(quiet=quiet),
         meter=build_meter(quiet=quiet),
     )
     if json_:

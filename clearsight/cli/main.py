@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import sys
 from typing import Annotated, Any
 
@@ -31,6 +32,8 @@ app.add_typer(config_commands.app, name="config")
 app.add_typer(recipe.app, name="recipe")
 
 
+_CTRL_C = 130
+_STOPPED = "stopped at once, on request."
 _WRONG_USE: Any = typer.BadParameter.__mro__[2]  # what Typer raises for a flag or argument that is wrong
 
 
@@ -51,15 +54,29 @@ def _options(
         os.environ["CLEARSIGHT_DEBUG"] = "1"
 
 
+_stop_code = _CTRL_C
+
+
+def _terminate(number: int, frame: Any) -> None:
+    """SIGTERM outside the training loop, which has its own answer to it, ends as Ctrl-C does, with another code."""
+    global _stop_code
+    _stop_code = 128 + number
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Run the command line and end the process with its exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(
                 errors="backslashreplace"
             )  # a name that the terminal cannot show must not end the program
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        code = app(standalone_mode=False) or 0
+        if code == _CTRL_C:  # what Typer makes of a KeyboardInterrupt
+            _end(_STOPPED, _stop_code, KeyboardInterrupt())
+        sys.exit(code)
     except ClearsightError as error:
         _end(str(error), error.exit_code, error)
     except typer.Exit as error:
@@ -67,7 +84,7 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort) as error:
         if isinstance(error, typer.Abort) and not isinstance(error.__cause__, KeyboardInterrupt):
             _end("stopped, nothing was done.", 1, error)
-        _end("stopped at once, on request.", 130, error)
+        _end(_STOPPED, _stop_code, error)
     except _WRONG_USE as error:
         error.show()
         sys.exit(error.exit_code)

@@ -34,7 +34,12 @@ def tell(*, quiet: bool) -> Callable[[str], None]:
 
 def use_color() -> bool:
     """Whether standard output is a terminal that may be coloured (see no-color.org)."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return (
+        sys.stdout is not None
+        and sys.stdout.isatty()
+        and not os.environ.get("NO_COLOR")
+        and os.environ.get("TERM") != "dumb"
+    )
 
 
 def render_judged(evaluation: Any) -> str:

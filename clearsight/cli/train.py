@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clearsight.cli.output import print_json, render_judged
+from clearsight.cli.output import print_json, render_judged, tell
 
 
 def _option(help_text: str, *names: str) -> Any:
@@ -132,7 +132,7 @@ def train(
     }  # fmt: skip
     layers = build_layers(flags, config=config, image_size=image_size, target=target, augment=augment, set_=set_)
     run = runs.train(
-        data, config=merge(*layers), out=out, root=root, quiet=quiet,
+        data, config=merge(*layers), out=out, root=root, quiet=quiet, note=tell(quiet=quiet),
         resume=resume,
     )  # fmt: skip
     if json_:
@@ -227,6 +227,8 @@ def parse_size(text: str | None) -> int | list[int] | None:
     sides = text.lower().split("x")
     if len(sides) > 2 or not all(side.strip().isdigit() for side in sides):
         raise UsageError(f"--image-size must be a side or HEIGHTxWIDTH, got {text!r}. For example --image-size 64.")
+    if not all(2 <= int(side) <= 4096 for side in sides):
+        raise UsageError(f"--image-size must lie in 2 to 4096, got {text}. For example --image-size 64.")
     return int(sides[0]) if len(sides) == 1 else [int(side) for side in sides]
 
 

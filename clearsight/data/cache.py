@@ -87,12 +87,18 @@ def load_entry(key: str) -> tuple[NDArray[np.uint8] | None, dict[str, Any]] | No
             images = np.asarray(np.load(path / _IMAGES, mmap_mode="r", allow_pickle=False))
             if images.dtype != np.uint8 or list(images.shape) != facts["shape"]:
                 raise ValueError("another shape than was written")
+            if _hash_pixels(images) != facts["sha256"]:
+                raise ValueError("other pixels than were written")
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         drop_entry(key)
         return None
     with contextlib.suppress(OSError):  # a cache that can be read but not written still serves
         os.utime(path)
     return images, facts
+
+
+def _hash_pixels(images: NDArray[np.uint8]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
 
 
 def drop_entry(key: str) -> None:
@@ -111,8 +117,8 @@ def save_entry(key: str, facts: dict[str, Any], images: NDArray[np.uint8] | None
         return ""
     if size > limit:
         return (
-            f"decoded pictures are not kept for the next time: {size / 1e9:.1f} GB are more than the cache's "
-            f"{limit / 1e9:.1f} GB (set CLEARSIGHT_CACHE_BYTES)"
+            f"decoded pictures are not kept for the next time: {size:,} bytes are more than the cache's "
+            f"{limit:,} (set CLEARSIGHT_CACHE_BYTES)"
         )
     folder = cache_folder()
     pending: Path | None = None
@@ -126,13 +132,16 @@ def save_entry(key: str, facts: dict[str, Any], images: NDArray[np.uint8] | None
                 np.save(file, images, allow_pickle=False)
                 file.flush()
                 os.fsync(file.fileno())
-        text = json.dumps(facts | {"shape": list(images.shape) if images is not None else None, "source": source})
+        kept: dict[str, Any] = {"shape": None, "source": source}
+        if images is not None:
+            kept |= {"shape": list(images.shape), "sha256": _hash_pixels(images)}
+        text = json.dumps(facts | kept)
         (pending / _FACTS).write_text(text, encoding="utf-8")
         pending.rename(folder / key)
     except OSError as error:
         if (folder / key).is_dir():  # another process was faster
             return ""
-        return f"decoded pictures are not kept for the next time: {error.strerror} at {folder}"
+        return f"decoded pictures are not kept for the next time: {error.strerror or error} at {folder}"
     finally:
         if pending is not None:
             shutil.rmtree(pending, ignore_errors=True)

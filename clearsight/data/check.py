@@ -75,9 +75,9 @@ def _plural(count: int, noun: str) -> str:
 def _check_files(dataset: Dataset, skip_bad: bool) -> list[Finding]:
     found = []
     if dataset.bad:
-        files = tuple(f"{b.path}: {b.reason.removeprefix(b.path + ' ')}" for b in dataset.bad)
+        files = tuple(f"{b.path}: {b.reason.removeprefix(b.path + ' ').rstrip('.')}" for b in dataset.bad)
         found.append(Finding(
-            "warning" if skip_bad else "error", "unreadable",
+            "note" if skip_bad else "error", "unreadable",
             f"files must be pictures that can be read, got {_plural(len(dataset.bad), 'bad file')}. Mend or remove them, or use "
             "--skip-bad.", files,
         ))  # fmt: skip

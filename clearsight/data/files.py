@@ -186,6 +186,10 @@ class FolderSource:
         _check_size(member.size, member.path)
         try:
             return (self.root / member.path).read_bytes()
+        except FileNotFoundError:
+            raise DataError(
+                f"{member.path} must stay while it is read, got nothing there any more. Read again."
+            ) from None
         except OSError as error:
             raise DataError(f"{member.path} must be readable, got {error.strerror}. Check its rights.") from None
 

@@ -109,7 +109,7 @@ def read_picture_files(
 
 def render_bad(bad: list[BadFile], root: str) -> str:
     """All bad files in one message: the first twenty with their reasons."""
-    lines = [f"{b.path}: {b.reason.removeprefix(b.path + ' ')}" for b in bad[:_LISTED]]
+    lines = [f"{b.path}: {b.reason.removeprefix(b.path + ' ').rstrip('.')}" for b in bad[:_LISTED]]
     more = f"; and {len(bad) - _LISTED} more (`clearsight data check` lists all)" if len(bad) > _LISTED else ""
     noun = "file" if len(bad) == 1 else "files"
     return (
@@ -131,7 +131,8 @@ def _assemble(path: Path, name: str, layout: Layout, decoded: _Decoded, task: st
         labels = np.array([position[label] for label in chosen], np.int64)
     notes = [*layout.notes, *decoded.notes]
     if layout.bad:
-        notes.append(f"{len(layout.bad)} bad files were left out (`clearsight data check` lists them)")
+        were = "file was" if len(layout.bad) == 1 else "files were"
+        notes.append(f"{len(layout.bad)} bad {were} left out (`clearsight data check` lists them)")
     return Dataset(
         name=name,
         images=decoded.images,

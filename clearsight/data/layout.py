@@ -100,6 +100,8 @@ def arrange_files(
     pictures = [m for m in shown if not m.path.lower().endswith(_OTHER_SUFFIXES)]
     telling = pictures + [m for m in others if m.path.split("/")[-1].lower() in _TABLES]
     top = _find_wrapper([m.path for m in telling] + [f"{e}/" for e in empty if e and not is_hidden(e)])
+    if top.count("/") > 1 or (top and not root.lower().endswith((".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz"))):
+        layout.notes.append(f"all pictures lie in {top}, so the folders in it are taken for the classes or splits")
     tables = [m for m in shown if _is_table(m.path.removeprefix(top))]
     for table in tables:
         rows = _read_table(read(table), f"{root}/{table.path}", label_column, as_numbers)

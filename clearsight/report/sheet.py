@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.durable import write_durably
-from clearsight.errors import ClearsightError
+from clearsight.errors import ClearsightError, UsageError
 
 _PAPER, _INK, _FAINT, _FRAME = (255, 255, 255), (36, 41, 47), (110, 119, 129), (216, 222, 228)
 _MARGIN, _GAP, _TITLE, _CAPTION = 16, 6, 15, 10
 _MOST_PIXELS = 60_000_000
+_MOST_COLUMNS = 20
+_WIDEST = 1400  # to which a long title may widen a sheet
+_SOFTWARE, _MARK = 0x0131, "clearsight sheet"  # an EXIF tag
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,13 @@ def draw_sheet(
         strips: groups, from top to bottom.
         low, high: pixel values of black and white.
         side: of a picture on the sheet, in pixels.
-        columns: pictures beside each other.
+        columns: pictures beside each other, at most 20.
         heading: above all.
     """
     from PIL import Image, ImageDraw, ImageFont
 
     title_font, caption_font = ImageFont.load_default(_TITLE), ImageFont.load_default(_CAPTION)
+    columns = min(columns, _MOST_COLUMNS, max((len(strip.pictures) for strip in strips), default=1) or 1)
     shown = [[_as_image(p, low, high, side) for p in strip.pictures] for strip in strips]
     cell_w = max([image.width for row in shown for image in row], default=side)
     cell_h = max([image.height for row in shown for image in row], default=side)
@@ -75,9 +79,13 @@ def draw_sheet(
     step_h = cell_h + caption_h + _GAP
     heights = [_TITLE + 12 + -(-len(row) // columns) * step_h for row in shown]
     width = 2 * _MARGIN + columns * (cell_w + _GAP)
+    ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    texts = [heading, *(strip.title for strip in strips)]
+    longest = max(ruler.textlength(_drawable(text), font=title_font) for text in texts)
+    width = max(width, min(_WIDEST, int(longest) + 2 * _MARGIN + 1))
     total = 2 * _MARGIN + sum(heights) + (_TITLE + 12 if heading else 0)
     if width * total > _MOST_PIXELS:
-        raise ClearsightError(
+        raise UsageError(
             f"the sheet must have at most {_MOST_PIXELS:,} pixels, got {width}x{total}. Show fewer pictures."
         )
     sheet = Image.new("RGB", (width, total), _PAPER)
@@ -121,20 +129,36 @@ def _fit(text: str, pen: Any, font: Any, room: float) -> str:
     return text[:1]
 
 
+def _is_sheet(path: Path) -> bool:
+    """Whether a file is a sheet of before, which may be replaced."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return picture.getexif().get(_SOFTWARE) == _MARK
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
 def save_sheet(sheet: Any, path: Path) -> None:
     """Write a sheet as the picture that its name says, whole or not at all.
 
     Raises:
-        ClearsightError: a name that says no kind of picture, or a place that cannot be written.
+        UsageError: a name that says no kind of picture, or that of a file which is no sheet. ClearsightError: a place that
+            cannot be written.
     """
     from PIL import Image
 
     kinds = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
     if path.suffix.lower() not in kinds:
-        raise ClearsightError(f"the sheet must be named .png, .jpg or .webp, got {path}. Rename it.")
+        raise UsageError(f"the sheet must be named .png, .jpg or .webp, got {path}. Rename it.")
+    if path.exists() and not _is_sheet(path):
+        raise UsageError(f"the sheet must not replace another file, got {path}, which exists. Choose another name.")
     assert isinstance(sheet, Image.Image)
     buffer = io.BytesIO()
-    sheet.save(buffer, format=kinds[path.suffix.lower()])
+    exif = Image.Exif()
+    exif[_SOFTWARE] = _MARK
+    sheet.save(buffer, format=kinds[path.suffix.lower()], exif=exif)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(path, buffer.getvalue())

@@ -50,7 +50,7 @@ def describe_verdict(verdict: Verdict) -> str:
     """A verdict in words with its numbers."""
     v = verdict
     if v.level == "unknown":
-        return f"unknown at {_strength(v)}: the probes cannot tell these classes"
+        return f"unknown at {_strength(v)}: too few pictures are clear to the probes ({v.clear}; at most {v.high:.0%} turn)"
     turned = f"{v.turned:.0%} of {v.clear} turn [{v.low:.0%}, {v.high:.0%}]"
     becomes = f", {v.worst[0]} into {v.worst[1]} {v.worst[2]:.0%}" if v.worst else ""
     unlike = f", {v.changed:.0%} no longer recognised" if v.level == "doubtful" and v.turned <= v.changed / 2 else ""
