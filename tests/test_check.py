@@ -111,7 +111,7 @@ def test_bad_files_are_an_error_with_all_names(folder):
         == "files must be pictures that can be read, got 2 bad files. Mend or remove them, or use --skip-bad."
     )
     kinds = "must be a picture (JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM), got "
-    assert found.files == (f"a/x.png: {kinds}text. Remove it.", f"b/y.png: {kinds}an empty file. Save it again.")
+    assert found.files == (f"a/x.png: {kinds}text. Remove it", f"b/y.png: {kinds}an empty file. Save it again")
 
 
 def test_files_of_another_format_and_of_several_frames_are_warnings(folder):

@@ -340,7 +340,7 @@ def test_a_signal_outside_training_ends_in_a_sentence_and_leaves_nothing(tmp_pat
 def test_a_run_inside_its_own_data_is_refused(tmp_path):
     for name in ("a", "b"):
         (tmp_path / "d" / name).mkdir(parents=True)
-        Image.fromarray(np.random.default_rng(len(name)).integers(0, 255, (8, 8), np.uint8)).save(
+        Image.fromarray(np.random.default_rng(ord(name)).integers(0, 255, (8, 8), np.uint8)).save(
             tmp_path / "d" / name / "1.png"
         )
     done = run("train", str(tmp_path / "d"), "--out", str(tmp_path / "d" / "run"), cwd=tmp_path)
