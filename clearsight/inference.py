@@ -11,6 +11,7 @@ from clearsight.bundle import Bundle, load
 from clearsight.config import RunConfig
 from clearsight.data.arrays import read_array
 from clearsight.data.dataset import SPLITS, Dataset, check_images
+from clearsight.data.duplicates import hash_rows
 from clearsight.data.folder import PictureRequest
 from clearsight.data.load import read_data
 from clearsight.data.pictures import PictureFormat, calm_decoder, check_file, read_facts
@@ -116,8 +117,30 @@ def evaluate(
         raise UsageError(
             f"--split must be one of {', '.join(parts)} for this data, got {chosen!r}. Choose one of them."
         )
+    if dataset.fingerprint != bundle.data.get("fingerprint"):
+        _note_seen(bundle, dataset.images[parts[chosen]], note)
     truth = align_classes(dataset, bundle.class_names)
     return evaluate_bundle(bundle, dataset.images, truth, rows=parts[chosen], split=chosen)[0]
+
+
+def _note_seen(bundle: Bundle, images: NDArray[Any], note: Note) -> None:
+    """Tell how many pictures the model was trained or validated on, where its run directory knows."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = bundle.path.parent / store.SEEN if bundle.path else None
+    if path is None or not path.is_file():
+        return
+    try:
+        seen = load_file(path)["hashes"]
+    except (OSError, SafetensorError, KeyError, ValueError):
+        note(f"{path} is damaged, so nobody knows whether the model has seen these pictures")
+        return
+    count = int(np.isin(hash_rows(images), seen).sum())
+    if count:
+        note(
+            f"{count:,} of {len(images):,} pictures are equal to ones that the model was trained or chosen on; it may look better than it is"
+        )
 
 
 def _is_source(data: Any, source: str) -> bool:

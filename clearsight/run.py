@@ -19,6 +19,7 @@ from clearsight.augment.safety import Verdict
 from clearsight.config import RunConfig, find_differences, render_toml
 from clearsight.data.check import Finding
 from clearsight.data.dataset import Dataset
+from clearsight.data.duplicates import hash_rows
 from clearsight.data.split import Rows
 from clearsight.durable import write_durably
 from clearsight.errors import DataError, DivergedError, Interrupted, RunError, UsageError
@@ -234,7 +235,9 @@ def _finish(path: Path, prepared: Prepared, result: FitResult) -> Run:
         shown["weights"] = np.stack(result.history.weights)
     try:
         run.bundle.save(path / store.MODEL, examples=dataset.images[parts[judged][:3]])
-        _save_shown(path, shown)
+        _save_arrays(path / store.SHOWN, shown)
+        seen = np.concatenate([prepared.split.train, prepared.split.valid])
+        _save_arrays(path / store.SEEN, {"hashes": hash_rows(dataset.images)[seen]})
     except OSError as error:
         raise RunError(f"{path} must be writable, got: {error.strerror}. Free space, then use --resume.") from None
     store.write_text(path / store.EPOCHS, result.history.render_epochs_csv())
@@ -265,10 +268,10 @@ def _collect_mistakes(
     return found, {"mistakes": dataset.images[rows[[at for at, _, _ in worst]]]} if worst else {}
 
 
-def _save_shown(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+def _save_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
     from safetensors.numpy import save
 
-    write_durably(path / store.SHOWN, save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
+    write_durably(path, save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
 
 
 def describe_environment() -> dict[str, Any]:

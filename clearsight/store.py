@@ -20,7 +20,7 @@ from clearsight.errors import RunError, UsageError
 RECORD, CONFIG, METRICS = "run.json", "config.toml", "metrics.json"
 EPOCHS, STEPS, SHOWN = "history.csv", "steps.csv", "shown.safetensors"
 MODEL, REPORT, CHECKPOINTS = "model.clearsight", "report.html", "checkpoints"
-SAFETY = "safety.json"
+SAFETY, SEEN = "safety.json", "seen.safetensors"
 
 
 @dataclass(frozen=True)

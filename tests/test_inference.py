@@ -71,3 +71,15 @@ def test_one_row_and_many_rows_get_the_same_answer(pooled):
     many = pooled[1].bundle.predict_proba(images)
     for i in range(50):
         np.testing.assert_allclose(pooled[1].bundle.predict_proba(images[i : i + 1])[0], many[i], rtol=1e-6)
+
+
+def test_pictures_that_were_trained_on_are_told_when_they_come_back_in_other_data(tmp_path):
+    digits = clearsight.load_data("digits")
+    run = clearsight.train(digits.images[:600], digits.labels[:600], out=tmp_path / "run", epochs=1)
+    told = []
+    clearsight.evaluate(run.path, digits.images[600:700], digits.labels[600:700], note=told.append)
+    assert told == []
+    clearsight.evaluate(run.path, digits.images[:300], digits.labels[:300], note=told.append)
+    assert len(told) == 1
+    assert told[0].startswith("2")  # of 300, all but the test rows
+    assert "of 300 pictures are equal to ones that the model was trained or chosen on" in told[0]

@@ -33,7 +33,7 @@ def find_copies(images: NDArray[np.generic]) -> list[NDArray[np.int64]]:
     """
     if images[0].size < _MIN_VALUES:
         return []
-    hashes = _hash_rows(images)
+    hashes = hash_rows(images)
     _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
     candidates = np.flatnonzero(counts[inverse] > 1)
     candidates = candidates[~find_blank(images[candidates])]
@@ -43,8 +43,8 @@ def find_copies(images: NDArray[np.generic]) -> list[NDArray[np.int64]]:
     return [np.array(rows) for rows in groups.values() if len(rows) > 1]
 
 
-def _hash_rows(images: NDArray[np.generic]) -> NDArray[np.uint64]:
-    """A 64-bit hash a row; unequal rows rarely share one."""
+def hash_rows(images: NDArray[np.generic]) -> NDArray[np.uint64]:
+    """A 64-bit hash of each picture's bytes, (N,); unequal pictures rarely share one."""
     n, size = len(images), images[0].nbytes
     words = -(-size // 8)
     factors = np.random.default_rng(0).integers(0, 2**64, words, np.uint64) | np.uint64(1)
