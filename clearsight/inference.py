@@ -138,9 +138,8 @@ def _note_seen(bundle: Bundle, images: NDArray[Any], note: Note) -> None:
         return
     count = int(np.isin(hash_rows(images), seen).sum())
     if count:
-        note(
-            f"{count:,} of {len(images):,} pictures are equal to ones that the model was trained or chosen on; it may look better than it is"
-        )
+        share = f"{count:,} of {len(images):,} pictures are equal to ones that the model was trained or chosen on"
+        note(f"{share}; on new ones it may be worse")
 
 
 def _is_source(data: Any, source: str) -> bool:
