@@ -7,12 +7,18 @@ import scipy.linalg  # noqa: F401
 
 del os.environ["SCIPY_ARRAY_API"]
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 TOLERANCE = {"float32": {"rtol": 2e-4, "atol": 2e-5}, "float64": {"rtol": 1e-9, "atol": 1e-11}}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """No test reads or fills the user's cache."""
+    os.environ["CLEARSIGHT_CACHE"] = tempfile.mkdtemp(prefix="clearsight-tests-")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -34,3 +40,9 @@ def pictures() -> tuple[np.ndarray, np.ndarray]:
     for k in range(3):
         images[labels == k, 2 * k : 2 * k + 2] += 150
     return images, labels
+
+
+@pytest.fixture
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """An empty cache for one test."""
+    monkeypatch.setenv("CLEARSIGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
