@@ -86,7 +86,8 @@ def evaluate(
         data, label_column = config.data.source, config.data.label_column
     own = config is not None and labels is None and _is_source(data, config.data.source)
     if config is not None and own and label_column in ("auto", config.data.label_column):
-        dataset = load_dataset(config, meter=meter)
+        own_data = config.data.model_copy(update={"skip_bad": config.data.skip_bad or skip_bad})
+        dataset = load_dataset(config.model_copy(update={"data": own_data}), meter=meter)
     else:
         p = bundle.preprocess
         wanted = p.picture_format if p.height > 1 and p.channels in (1, 3) else PictureFormat(channels=0)

@@ -78,6 +78,7 @@ def check_source(config: RunConfig, *, meter: MeterBuilder = SilentMeter) -> tup
         UsageError, DataError: it cannot be read at all.
     """
     dataset = _read_source(config, None, None, skip_bad=True, meter=meter)
+    dataset = drop_flawed(dataset) if config.data.skip_bad else dataset
     return dataset, find_flaws(config, dataset, near=True)
 
 

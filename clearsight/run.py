@@ -88,7 +88,7 @@ def train(
     prepared = prepare(resolved, dataset)
     for text in prepared.notes:
         tell(text)
-    _check_place(out, dataset)
+    _check_place(out if out is not None else root, dataset)
     verdicts = _check_safety(resolved, dataset, prepared, quiet, tell)
     path = store.create_run(Path(root), data=dataset.name, model=resolved.model.family, out=Path(out) if out else None)
     with store.lock_run(path):
@@ -113,11 +113,11 @@ def _stop_at_errors(findings: list[Finding], name: str, tell: Note, *, balanced:
         )
 
 
-def _check_place(out: str | Path | None, dataset: Dataset) -> None:
+def _check_place(out: str | Path, dataset: Dataset) -> None:
     """Refuse a run directory inside a folder of pictures, where it would pass for a class."""
     folder = Path(dataset.origin)
-    if out is not None and dataset.files and folder.is_dir() and Path(out).resolve().is_relative_to(folder):
-        raise UsageError(f"--out must lie outside the data, got {out} in {folder}. Choose another place.")
+    if dataset.files and folder.is_dir() and Path(out).resolve().is_relative_to(folder):
+        raise UsageError(f"--out or --root must lie outside the data, got {out} in {folder}. Choose another place.")
 
 
 def _check_safety(config: RunConfig, dataset: Dataset, prepared: Prepared, quiet: bool, tell: Note) -> list[Verdict]:

@@ -364,3 +364,16 @@ def test_a_run_on_an_archive_is_evaluated_and_resumed_like_one_on_a_folder(suffi
     second = clearsight.train(packed, out=tmp_path / "two", epochs=2, hidden=(4,))
     assert (first.bundle.params == second.bundle.params).all()
     assert clearsight.evaluate(tmp_path / "two").as_dict() == clearsight.evaluate(tmp_path / "one").as_dict()
+
+
+def test_a_tar_with_the_same_names_sizes_and_times_is_not_taken_for_another(tmp_path):
+    found = []
+    for level in (10, 200):
+        root = tmp_path / str(level)
+        for name in ("a", "b"):
+            (root / name).mkdir(parents=True)
+            Image.new("L", (8, 8), level).save(root / name / "1.bmp")
+        path = pack_tar(root, tmp_path / f"{level}.tar")
+        os.utime(path, (1, 1))
+        found.append(int(load_data(path).images[0, 0, 0, 0]))
+    assert found == [10, 200]

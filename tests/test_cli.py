@@ -345,7 +345,7 @@ def test_a_run_inside_its_own_data_is_refused(tmp_path):
         )
     done = run("train", str(tmp_path / "d"), "--out", str(tmp_path / "d" / "run"), cwd=tmp_path)
     assert done.returncode == 2
-    assert "--out must lie outside the data" in done.stderr
+    assert "--out or --root must lie outside the data" in done.stderr
 
 
 def test_a_sheet_replaces_a_sheet_and_nothing_else(tmp_path):

@@ -348,3 +348,12 @@ def test_the_meter_hears_of_every_picture(tmp_path):
     assert heard[0] == -200
     assert -15 in heard
     assert sum(heard) == 0
+
+
+def test_a_folder_with_other_pictures_is_not_overwritten(tmp_path):
+    mine = tmp_path / "mine" / "train" / "cat" / "photo.png"
+    mine.parent.mkdir(parents=True)
+    Image.new("L", (4, 4)).save(mine)
+    with pytest.raises(UsageError, match=r"^out must hold counting pictures alone, got .*photo\.png\."):
+        make_counting(tmp_path / "mine", counts=(1, 2), per_class=1, width=64, height=64, overwrite=True)
+    assert mine.is_file()

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 import clearsight
 from clearsight.config import build_config
 from clearsight.data.load import build_request, load_data, parse_background
-from clearsight.data.pictures import PictureFormat, calm_decoder, decode_picture, read_facts
+from clearsight.data.pictures import PictureFormat, calm_decoder, decode_picture, read_facts, resize_images
 from clearsight.errors import DataError, UsageError
 from clearsight.inference import predict_files
 from clearsight.intake import load_dataset
@@ -616,3 +616,18 @@ def test_arrays_are_resized_as_files_are(tmp_path):
     order = np.argsort(labels, kind="stable")
     assert (from_files.images == from_arrays.images[order]).all()
     assert build_config({}).preprocess.resize == "squash"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value_range", "background", "level"),
+    [
+        (np.float32, (0.0, 65535.0), "white", 65535),
+        (np.float32, (0.0, 1.0), "grey", 128 / 255),
+        (np.float32, (-1.0, 1.0), "black", -1),
+    ],
+)
+def test_the_border_of_padded_arrays_is_the_background_in_their_range(dtype, value_range, background, level):
+    wanted = PictureFormat(8, 4, 1, "pad", parse_background(background))
+    framed = resize_images(np.full((1, 4, 4, 1), level / 2, dtype), wanted, value_range)
+    assert framed[0, 0, 0, 0] == pytest.approx(level)
+    assert framed[0, 4, 2, 0] == pytest.approx(level / 2)

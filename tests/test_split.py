@@ -94,3 +94,11 @@ def test_without_shuffling_each_class_gives_its_last_rows():
     split = split_data(dataset(np.repeat([0, 1, 2], 10)), valid_fraction=0.25, test_fraction=0.2, shuffle=False)
     assert split.test.tolist() == [8, 9, 18, 19, 28, 29]
     assert split.valid.tolist() == [6, 7, 16, 17, 26, 27]
+
+
+def test_no_class_gives_its_last_row_away_while_others_have_more():
+    labels = np.repeat(np.arange(5), [10, 10, 1, 1, 1])
+    images = np.random.default_rng(0).integers(0, 256, (len(labels), 6, 6)).astype(np.uint8)
+    for seed in range(20):
+        split = split_data(build_dataset({"train": (images, labels)}, name="few"), seed=seed)
+        assert set(labels[split.train]) == set(range(5))

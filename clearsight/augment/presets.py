@@ -139,7 +139,7 @@ def build_augmentation(
     values = dict(PRESETS[preset])
     digits = are_digits(class_names)
     forbidden = {"hflip", "vflip", "rot90"} if digits else set(_CUTTING) if are_counts(labels, class_names) else set()
-    why = "the classes are the digits 0 to 9" if digits else "the labels are counts"
+    why = "the classes are the digits 0 to 9" if digits else "the labels look like counts"
     dropped = [name for name in values if name in forbidden and name not in overrides]
     notes = [f"augment.preset {preset}: {', '.join(dropped)} left out, because {why}"] if dropped else []
     kept = {name: value for name, value in values.items() if name not in forbidden}

@@ -219,9 +219,9 @@ def judge_transform(
     sure, turned, first = clear, clear, None
     for view in judge.views:
         answers, like = view.look(describe(view.kind, varied, low=low, high=high))
-        agreed = (answers == answers[0]).all(axis=0) & (answers[0] != judge.classes)
-        sure, turned = sure & agreed, turned & agreed & (like | judge.strict)
         first = answers if first is None else first
+        agreed = (answers == first[0]).all(axis=0) & (first[0] != judge.classes)
+        sure, turned = sure & agreed, turned & agreed & (like | judge.strict)
     assert first is not None
     n, hits = int(clear.sum()), int(turned.sum())
     shares = {

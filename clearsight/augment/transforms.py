@@ -5,6 +5,7 @@ what touches 8-bit pixels is integer arithmetic, so that NumPy, PyTorch and ever
 labels, epochs of training or files.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -254,7 +255,8 @@ def _mean(values: Any) -> Any:
 def _blur(values: Any, keys: NDArray[np.uint64], strongest: float) -> Any:
     """Passes of the filter 1-2-1, of which each picture takes its own share."""
     xp = arrays_of(values)
-    passes = max(1, round(strongest**2 / _BLUR_PASS_VARIANCE))
+    passes = max(1, math.ceil(strongest**2 / _BLUR_PASS_VARIANCE))
+    whole = strongest**2 / (passes * _BLUR_PASS_VARIANCE)  # of a mixture the variances add by their shares
     height, width = values.shape[1:3]
     up, down = (
         xp.longs(np.clip(np.arange(height) - 1, 0, None)),
@@ -270,7 +272,7 @@ def _blur(values: Any, keys: NDArray[np.uint64], strongest: float) -> Any:
         soft = soft / 4 if xp.is_float(soft) else (soft + 2) >> 2
         soft = soft[:, :, left] + 2 * soft + soft[:, :, right]
         soft = soft / 4 if xp.is_float(soft) else (soft + 2) >> 2
-    share = _per_picture(values, _SHARE * draw_uniforms(keys, 26))
+    share = _per_picture(values, _SHARE * whole * draw_uniforms(keys, 26))
     return values + _shrink((_shrink(soft) - values) * share)
 
 

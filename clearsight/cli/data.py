@@ -51,6 +51,7 @@ def check(
     image_size: ImageSize = None,
     resize: Resize = None,
     target: Target = None,
+    skip_bad: SkipBad = False,
     set_: Set = None,
     json_: Json = False,
     quiet: Quiet = False,
@@ -63,7 +64,7 @@ def check(
     from clearsight.intake import check_source
     from clearsight.meter import build_meter
 
-    config = _configure(data, set_=set_, image_size=image_size, resize=resize, target=target)
+    config = _configure(data, set_=set_, image_size=image_size, resize=resize, target=target, skip_bad=skip_bad)
     dataset, findings = check_source(config, meter=build_meter(quiet=quiet or json_))
     print_notes(dataset.notes, quiet=quiet or json_)
     if sheet:

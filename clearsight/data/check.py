@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.data.dataset import SPLITS, Dataset
-from clearsight.data.duplicates import find_blank, find_near_copies
+from clearsight.data.duplicates import find_blank, find_near_copies, rows_at_once
 from clearsight.data.shift import find_shift
 
 LEVELS = ("error", "warning", "note")
@@ -266,13 +266,16 @@ def _check_pixels(dataset: Dataset, parts: Parts) -> list[Finding]:
             "warning", "blank", f"{_plural(len(blank), 'picture')} of one colour. Look whether something went wrong.", names,
             tuple(int(row) for row in blank),
         ))  # fmt: skip
-    flat = dataset.images[parts["train"]].reshape(len(parts["train"]), -1)
-    constant = int((flat == flat[0]).all(axis=0).sum())
-    if len(flat) > 1 and constant > _CONSTANT_SHARE * flat.shape[1]:
+    flat, train = dataset.images.reshape(len(dataset), -1), parts["train"]
+    same, step = np.ones(flat.shape[1], bool), rows_at_once(dataset.images)
+    for start in range(0, len(train), step):
+        same &= (flat[train[start : start + step]] == flat[train[0]]).all(axis=0)
+    constant = int(same.sum())
+    if len(train) > 1 and constant > _CONSTANT_SHARE * flat.shape[1]:
         found.append(Finding(
             "note", "constant-pixels", f"{constant:,} of {flat.shape[1]:,} pixel values are the same in every training picture.",
         ))  # fmt: skip
-    if dataset.value_range and dataset.images.dtype != np.uint8:
+    if dataset.value_range:
         low, high = dataset.value_range
         top = float(dataset.images.max())
         if top < low + (high - low) / 16:

@@ -315,6 +315,9 @@ def _check_out(out: Path, *, folder: bool, overwrite: bool) -> None:
     for path in sorted(out.iterdir()) if folder else ():
         if path.name not in ("train", "test", "pictures", "metadata.csv") and not path.name.isdigit():
             raise UsageError(f"out must hold counting pictures alone, got {path}. Choose another path to write to.")
+    for path in sorted(out.rglob("*")) if folder else ():
+        if not path.is_dir() and path.name != "metadata.csv" and not re.fullmatch(r"\d{5,}\.png", path.name):
+            raise UsageError(f"out must hold counting pictures alone, got {path}. Choose another path to write to.")
 
 
 def make_counting(

@@ -13,7 +13,7 @@ SIGNATURE_SIDE = 16
 NEAR_CORRELATION = 0.99
 _SIGNATURE_CORRELATION = 0.997
 _COMPONENTS = 12
-_CHUNK = 4096
+_CHUNK_VALUES = 2**22
 _MIN_VALUES = 16
 _NEIGHBOURS = 8
 _COMPARED_SIDE = 64
@@ -21,9 +21,18 @@ _COMPARED_SIDE = 64
 Pairs = NDArray[np.int64]
 
 
+def rows_at_once(images: NDArray[np.generic]) -> int:
+    """How many pictures to look at together, so that some tens of megabytes are enough."""
+    return max(1, _CHUNK_VALUES // max(1, int(images[0].size)))
+
+
 def find_blank(images: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """Which pictures (N, H, W, C) are of one colour: every channel constant."""
-    return np.asarray((images == images[:, :1, :1]).all(axis=(1, 2, 3)))
+    """Which pictures (N, H, W, C) are of one colour: every channel constant, (N,)."""
+    found, step = np.empty(len(images), bool), rows_at_once(images) if len(images) else 1
+    for start in range(0, len(images), step):
+        block = images[start : start + step]
+        found[start : start + step] = (block == block[:, :1, :1]).all(axis=(1, 2, 3))
+    return found
 
 
 def find_copies(images: NDArray[np.generic]) -> list[NDArray[np.int64]]:
@@ -49,13 +58,14 @@ def hash_rows(images: NDArray[np.generic]) -> NDArray[np.uint64]:
     words = -(-size // 8)
     factors = np.random.default_rng(0).integers(0, 2**64, words, np.uint64) | np.uint64(1)
     found = np.empty(n, np.uint64)
-    for start in range(0, n, _CHUNK):
-        rows = np.ascontiguousarray(images[start : start + _CHUNK]).reshape(-1).view(np.uint8).reshape(-1, size)
+    step = rows_at_once(images)
+    for start in range(0, n, step):
+        rows = np.ascontiguousarray(images[start : start + step]).reshape(-1).view(np.uint8).reshape(-1, size)
         padded = np.zeros((len(rows), words * 8), np.uint8)
         padded[:, :size] = rows
         mixed = padded.view(np.uint64) * factors
         mixed ^= mixed >> np.uint64(29)
-        found[start : start + _CHUNK] = mixed.sum(axis=1, dtype=np.uint64)
+        found[start : start + step] = mixed.sum(axis=1, dtype=np.uint64)
     return found
 
 
@@ -76,12 +86,14 @@ def build_signatures(images: NDArray[np.generic]) -> NDArray[np.float32]:
     n, height, width, _ = images.shape
     down, across = average_rows(height, SIGNATURE_SIDE), average_rows(width, SIGNATURE_SIDE)
     found = np.empty((n, SIGNATURE_SIDE**2), np.float32)
-    for start in range(0, n, _CHUNK):
-        grey = images[start : start + _CHUNK].mean(axis=3, dtype=np.float32)
-        found[start : start + _CHUNK] = (down @ grey @ across.T).reshape(len(grey), -1)
+    step, largest = rows_at_once(images), 1.0
+    for start in range(0, n, step):
+        grey = images[start : start + step].mean(axis=3, dtype=np.float32)
+        largest = max(largest, float(np.abs(grey).max()))
+        found[start : start + step] = (down @ grey @ across.T).reshape(len(grey), -1)
     found -= found.mean(axis=1, keepdims=True)
     length = np.sqrt((found * found).sum(axis=1, keepdims=True))
-    blank = length <= 1e-3 * max(1.0, float(np.abs(images).max()))
+    blank = length <= 1e-3 * largest
     return np.asarray(found / np.where(blank, np.inf, length), np.float32)
 
 
@@ -107,7 +119,8 @@ def find_near_copies(images: NDArray[np.generic]) -> Pairs:
     """Pairs of rows (P, 2), ascending, whose pictures look the same without being equal byte by byte.
 
     A k-d tree over the first principal components of the signatures gives the candidates, at most the eight nearest of
-    each picture; those whose signatures correlate by 0.997 and whose pixels by 0.99 are taken.
+    each picture (of exact copies the first stands for all); those whose signatures correlate by 0.997 and whose pixels by
+    0.99 are taken.
     """
     from scipy.spatial import cKDTree
 
@@ -115,7 +128,8 @@ def find_near_copies(images: NDArray[np.generic]) -> Pairs:
     if images[0].size < _MIN_VALUES or min(images.shape[1:3]) < 4:
         return none
     signatures = build_signatures(images)
-    rows = np.flatnonzero(np.abs(signatures).sum(axis=1) > 0)
+    _, singles = np.unique(hash_rows(images), return_index=True)  # one of each: copies would crowd out the rest
+    rows = np.sort(singles[np.abs(signatures[singles]).sum(axis=1) > 0])
     if len(rows) < 2:
         return none
     some = signatures[rows[:: max(1, len(rows) // 5000)]]

@@ -267,7 +267,8 @@ class TarSource:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._lock = threading.Lock()
-        self._changed = root.stat().st_mtime_ns
+        known = root.stat()
+        self._changed = f"{known.st_dev}.{known.st_ino}.{known.st_size}.{known.st_mtime_ns}.{known.st_ctime_ns}"
         self._infos: dict[str, Any] = {}
         try:
             self._tar = tarfile.open(root)  # noqa: SIM115

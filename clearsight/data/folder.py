@@ -5,7 +5,7 @@ It must not know training, nor judge the pictures: that is `check`'s affair.
 
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ from clearsight.meter import MeterBuilder, SilentMeter
 DECODER_VERSION = 1  # of everything that decides a stored pixel; a new one makes cached pictures old
 LARGEST_AUTO_SIDE = 128
 _AUTO_SIZE = (64, 64)
-_BATCH = 32
+_BATCH, _BATCH_BYTES = 32, 2**24
 _SMALL_BYTES = 8192  # below it threads spend more time on Python's lock than on decoding
 _LISTED = 20
 _T = TypeVar("_T")
@@ -312,8 +312,7 @@ def _map_files(
     waiting: deque[Future[int]] = deque()
     with calm_decoder(), ThreadPoolExecutor(workers) as pool:
         try:
-            for start in range(0, len(members), _BATCH):
-                batch = order[start : start + _BATCH]
+            for batch in _batches(members, order):
                 contents = [_try_read(source, members[at]) for at in batch] if source.sequential else None
                 waiting.append(pool.submit(run, batch, contents))
                 if len(waiting) > 2 * workers:
@@ -324,6 +323,16 @@ def _map_files(
             for future in waiting:
                 future.cancel()
     return results
+
+
+def _batches(members: list[Member], order: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Runs of `order`, ended by a number of files or of bytes, so that few bytes wait in memory."""
+    start, size = 0, 0
+    for i, at in enumerate(order):
+        size += members[at].size
+        if size >= _BATCH_BYTES or i + 1 - start == _BATCH or i + 1 == len(order):
+            yield order[start : i + 1]
+            start, size = i + 1, 0
 
 
 def _try_read(source: Source, member: Member) -> bytes | DataError:

@@ -15,6 +15,7 @@ from clearsight.data.files import is_tar
 from clearsight.data.folder import PictureRequest, read_picture_files
 from clearsight.data.idx import find_idx, is_idx, read_idx_folder
 from clearsight.data.pictures import PictureFormat, resize_images
+from clearsight.data.preprocess import find_range
 from clearsight.data.table import read_csv
 from clearsight.errors import DataError, UsageError
 from clearsight.meter import MeterBuilder, SilentMeter
@@ -238,5 +239,5 @@ def _resize(dataset: Dataset, request: PictureRequest) -> Dataset:
         return dataset
     if dataset.picture_shape[0] == 1:
         raise UsageError("image_size must go with pictures, got rows of features. Leave it out.")
-    images = resize_images(dataset.images, wanted, dataset.value_range or (0.0, float(dataset.images.max())))
+    images = resize_images(dataset.images, wanted, find_range(dataset, np.arange(len(dataset))))
     return replace(dataset, images=images)

@@ -242,8 +242,8 @@ def _check_greys(greys: NDArray[Any], top: int, what: str) -> NDArray[Any]:
     return greys
 
 
-def fit_picture(picture: Any, wanted: PictureFormat) -> Any:
-    """A Pillow picture brought to the wanted size by the wanted policy (see `PictureFormat`)."""
+def fit_picture(picture: Any, wanted: PictureFormat, *, border: float | None = None) -> Any:
+    """A Pillow picture brought to the wanted size by the wanted policy; `border` is its value if not that of the background."""
     from PIL import Image
 
     size, filter_ = (wanted.width, wanted.height), Image.Resampling.BILINEAR
@@ -259,7 +259,7 @@ def fit_picture(picture: Any, wanted: PictureFormat) -> Any:
         return picture.resize(size, filter_, box=(left, top, right, bottom))
     inner = tuple(max(1, round(side * min(ratios))) for side in picture.size)
     colour = Image.new("RGB", (1, 1), wanted.background).convert(picture.mode if picture.mode != "F" else "L")
-    framed = Image.new(picture.mode, size, colour.getpixel((0, 0)))
+    framed = Image.new(picture.mode, size, colour.getpixel((0, 0)) if border is None else border)
     framed.paste(picture.resize(inner, filter_), ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
     return framed
 
@@ -278,7 +278,7 @@ def resize_images(
     low, high = value_range
     for c in range(channels):
         level = low + wanted.background[min(c, 2)] / 255 * (high - low)
-        border = PictureFormat(wanted.height, wanted.width, 1, wanted.resize, (round(level),) * 3)
+        border = level if images.dtype.kind == "f" else round(level)
         for i in range(n):
-            fitted[i, :, :, c] = np.asarray(fit_picture(Image.fromarray(images[i, :, :, c]), border))
+            fitted[i, :, :, c] = np.asarray(fit_picture(Image.fromarray(images[i, :, :, c]), wanted, border=border))
     return fitted

@@ -9,6 +9,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.data.duplicates import rows_at_once
+
 ALPHA = 0.001
 SMALL_EFFECT = 0.2
 _MIN_ROWS = 8
@@ -16,13 +18,14 @@ _MOST_ROWS = 20_000
 
 
 def measure_pictures(images: NDArray[np.generic], rows: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-    """Brightness (mean) and contrast (standard deviation) of each picture, (n,) each; at most 20,000 evenly chosen rows."""
-    chosen = rows[:: max(1, -(-len(rows) // _MOST_ROWS))]
+    """Brightness (mean) and contrast (standard deviation) of each picture, (n,) each; of at most 20,000 rows, drawn by lot."""
+    chosen = np.sort(np.random.default_rng(0).permutation(rows)[:_MOST_ROWS])
     means, deviations = np.empty(len(chosen)), np.empty(len(chosen))
-    for start in range(0, len(chosen), 4096):
-        block = images[chosen[start : start + 4096]].reshape(len(chosen[start : start + 4096]), -1)
-        means[start : start + 4096] = block.mean(axis=1, dtype=np.float32)
-        deviations[start : start + 4096] = block.std(axis=1, dtype=np.float32)
+    step = rows_at_once(images)
+    for start in range(0, len(chosen), step):
+        block = images[chosen[start : start + step]].reshape(-1, images[0].size)
+        means[start : start + step] = block.mean(axis=1, dtype=np.float32)
+        deviations[start : start + step] = block.std(axis=1, dtype=np.float32)
     return {"brightness": means, "contrast": deviations}
 
 
@@ -44,13 +47,13 @@ def find_shift(images: NDArray[np.generic], parts: Mapping[str, NDArray[np.int64
             a, b = large[first][what], large[second][what]
             p = min(1.0, float(ks_2samp(a, b, method="asymp").pvalue) * 2 * len(pairs))
             pooled = np.sqrt((a.var() + b.var()) / 2)
-            d = (b.mean() - a.mean()) / pooled if pooled > 0 else 0.0
+            d = (b.mean() - a.mean()) / max(pooled, 1e-12)
             spread = np.log(b.std() / a.std()) if min(a.std(), b.std()) > 0 else 0.0
             if p >= ALPHA or max(abs(d), abs(spread)) < SMALL_EFFECT:
                 continue
             found.append(
                 f"{second} differs from {first} in {what}: mean {b.mean():.4g} (n={len(b):,}) against {a.mean():.4g} "
-                f"(n={len(a):,}), d={d:+.2f}, Kolmogorov-Smirnov p={p:.1g}. Find out why, or draw the splits anew with "
-                "--set data.pool=true."
+                f"(n={len(a):,}), d={d:+.2f}, Kolmogorov-Smirnov p={p:.1g}. Find out why; splits that "
+                "came with the data can be drawn anew with --set data.pool=true."
             )
     return found

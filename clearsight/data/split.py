@@ -35,6 +35,8 @@ def _draw(
 ) -> tuple[Rows, Rows]:
     """(rest, drawn): a `fraction` of `rows`, each class in proportion, rounded so that the total is right.
 
+    A class gives its last row away only where no other has one to spare.
+
     Drawn at random, or without `shuffle` from the end of each class.
     """
     if fraction == 0 or len(rows) == 0:
@@ -42,9 +44,10 @@ def _draw(
     groups = [rows[labels[rows] == k] for k in np.unique(labels[rows])]
     exact = np.array([len(g) * fraction for g in groups])
     counts = np.floor(exact).astype(int)
-    missing = round(exact.sum()) - counts.sum()
-    for k in np.argsort(-(exact - counts), kind="stable")[:missing]:
-        counts[k] += 1
+    sizes = np.array([len(g) for g in groups])
+    by_rest = np.argsort(-(exact - counts), kind="stable")
+    spare = counts[by_rest] + 1 < sizes[by_rest]  # a class gives its last row away only where no other has one to spare
+    counts[np.concatenate([by_rest[spare], by_rest[~spare]])[: round(exact.sum()) - counts.sum()]] += 1
     drawn = np.concatenate(
         [(rng.permutation(g) if shuffle else g[::-1])[:n] for g, n in zip(groups, counts, strict=True)]
     )

@@ -27,7 +27,12 @@ def draw_classes(dataset: Dataset, rows: NDArray[np.int64], *, per_class: int, s
         strips.append(Strip(f"{title}: {len(own):,}", [dataset.images[row] for row in chosen], captions))
     low, high = find_range(dataset, rows)
     height, width, channels = dataset.picture_shape
-    heading = f"{dataset.name}: {len(rows):,} training pictures of {width}x{height}x{channels}"
+    some = (
+        f", the first {_MOST_CLASSES} of {len(dataset.class_names)} classes"
+        if len(dataset.class_names) > _MOST_CLASSES
+        else ""
+    )
+    heading = f"{dataset.name}: {len(rows):,} training pictures of {width}x{height}x{channels}{some}"
     return draw_sheet(strips, low=low, high=high, heading=heading, columns=max(per_class, 5), side=_side(dataset))
 
 
