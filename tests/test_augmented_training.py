@@ -308,7 +308,7 @@ def test_presets_leave_out_what_the_data_forbids_and_say_so(preset, data):
     dropped = [name for name in PRESETS[preset] if name in FORBIDDEN[data]]
     assert set(got.active()) == set(PRESETS[preset]) - FORBIDDEN[data] - {"fill"}
     assert got.fill == PRESETS[preset].get("fill", "edge")
-    why = {"digits": "the classes are the digits 0 to 9", "counts": "the labels are counts"}.get(data)
+    why = {"digits": "the classes are the digits 0 to 9", "counts": "the labels look like counts"}.get(data)
     assert notes == ([f"augment.preset {preset}: {', '.join(dropped)} left out, because {why}"] if dropped else [])
 
 
