@@ -187,3 +187,16 @@ def write_results(
         text = table_path.read_text(encoding="utf-8") if table_path.exists() else INTRO
         table_path.write_text(replace_section(text, name=name, body=table), encoding="utf-8")
     print(table)
+
+
+def run_benchmark(
+    name: str,
+    arguments: list[str] | None,
+    *,
+    measure: Callable[..., dict[str, Any]],
+    render: Callable[[dict[str, Any]], str],
+) -> None:
+    """The command line of a benchmark: measure (by `rounds`, `quick`, `command`), print, write the files asked for."""
+    args = parse_arguments(name, arguments)
+    record = measure(rounds=args.rounds, quick=args.quick, command=args.command)
+    write_results(record, render(record), name=name, json_path=args.json, table_path=args.table)

@@ -24,11 +24,10 @@ from benchmarks import (
     Work,
     describe_run,
     measure_in_turns,
-    parse_arguments,
     render_rows,
     render_run,
+    run_benchmark,
     summarize,
-    write_results,
 )
 from clearsight.augment.presets import PRESETS, Augmentation
 from clearsight.augment.transforms import augment_rows
@@ -206,9 +205,7 @@ def render_table(record: dict[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print the table, write the files that are asked for."""
-    args = parse_arguments("data", arguments)
-    record = measure(rounds=args.rounds, quick=args.quick, command=args.command)
-    write_results(record, render_table(record), name="data", json_path=args.json, table_path=args.table)
+    run_benchmark("data", arguments, measure=measure, render=render_table)
 
 
 if __name__ == "__main__":

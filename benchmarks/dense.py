@@ -28,11 +28,10 @@ from benchmarks import (
     describe_run,
     load_average,
     measure_in_turns,
-    parse_arguments,
     render_rows,
     render_run,
+    run_benchmark,
     summarize,
-    write_results,
 )
 from clearsight.data.dataset import TRAIN, Dataset, build_dataset
 from clearsight.data.load import load_data
@@ -383,9 +382,7 @@ def render_table(record: dict[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print the table, write the files that are asked for."""
-    args = parse_arguments("dense", arguments)
-    record = measure(rounds=args.rounds, quick=args.quick, command=args.command)
-    write_results(record, render_table(record), name="dense", json_path=args.json, table_path=args.table)
+    run_benchmark("dense", arguments, measure=measure, render=render_table)
 
 
 if __name__ == "__main__":

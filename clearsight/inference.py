@@ -84,8 +84,8 @@ def evaluate(
                 "DATA must be given for a model without a run directory or trained on arrays, got none. Name it."
             )
         data, label_column = config.data.source, config.data.label_column
-    own = config is not None and labels is None and _is_source(data, config.data.source)
-    if config is not None and own and label_column in ("auto", config.data.label_column):
+    same_column = config is not None and label_column in ("auto", config.data.label_column)
+    if config is not None and same_column and labels is None and _is_source(data, config.data.source):
         own_data = config.data.model_copy(update={"skip_bad": config.data.skip_bad or skip_bad})
         dataset = load_dataset(config.model_copy(update={"data": own_data}), meter=meter)
     else:
@@ -97,7 +97,8 @@ def evaluate(
         dataset = read_data(data, labels, label_column=label_column, task=task, request=request, meter=meter)
     for text in dataset.notes:
         note(text)
-    if dataset.fingerprint != bundle.data.get("fingerprint"):
+    foreign = dataset.fingerprint != bundle.data.get("fingerprint")
+    if foreign:
         parts = {name: np.flatnonzero(dataset.given == k) for k, name in enumerate(SPLITS)}
         parts = {name: rows for name, rows in parts.items() if len(rows)}
         default = "test" if "test" in parts else "all"
@@ -118,14 +119,14 @@ def evaluate(
         raise UsageError(
             f"--split must be one of {', '.join(parts)} for this data, got {chosen!r}. Choose one of them."
         )
-    if dataset.fingerprint != bundle.data.get("fingerprint"):
-        _note_seen(bundle, dataset.images[parts[chosen]], note)
+    if foreign:
+        _note_seen(bundle, dataset.images, parts[chosen], note)
     truth = align_classes(dataset, bundle.class_names)
     return evaluate_bundle(bundle, dataset.images, truth, rows=parts[chosen], split=chosen)[0]
 
 
-def _note_seen(bundle: Bundle, images: NDArray[Any], note: Note) -> None:
-    """Tell how many pictures the model was trained or validated on, where its run directory knows."""
+def _note_seen(bundle: Bundle, images: NDArray[Any], rows: NDArray[np.int64], note: Note) -> None:
+    """Tell how many of some rows the model was trained or validated on, where its run directory knows."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -137,9 +138,9 @@ def _note_seen(bundle: Bundle, images: NDArray[Any], note: Note) -> None:
     except (OSError, SafetensorError, KeyError, ValueError):
         note(f"{path} is damaged, so nobody knows whether the model has seen these pictures")
         return
-    count = int(np.isin(hash_rows(images), seen).sum())
+    count = int(np.isin(hash_rows(images)[rows], seen).sum())
     if count:
-        share = f"{count:,} of {len(images):,} pictures are equal to ones that the model was trained or chosen on"
+        share = f"{count:,} of {len(rows):,} pictures are equal to ones that the model was trained or chosen on"
         note(f"{share}; on new ones it may be worse")
 
 

@@ -12,9 +12,11 @@ from clearsight.data.check import NEAR_ROWS_BEFORE_TRAINING, Finding, check_data
 from clearsight.data.clean import drop_flawed
 from clearsight.data.dataset import Dataset
 from clearsight.data.load import load_data
+from clearsight.data.preprocess import find_range
 from clearsight.data.split import Split, split_data
 from clearsight.errors import UsageError
 from clearsight.meter import MeterBuilder, SilentMeter
+from clearsight.threads import one_blas_thread
 
 
 def load_dataset(
@@ -108,18 +110,13 @@ def measure_safety(
     if dataset.picture_shape[0] == 1:
         raise UsageError("augment must go with pictures, got rows of features. Leave it out.")
     augmentation, _ = settle_augmentation(config, dataset)
-    low, high = dataset.value_range or (float(dataset.images.min()), float(dataset.images.max()))
-    judge = build_judge(
-        dataset.images,
-        dataset.labels,
-        build_split(config, dataset).train,
-        class_names=dataset.class_names,
-        low=low,
-        high=high,
-    )
-    if augmentation.active():
-        return judge, judge_augmentation(judge, dataset.images, augmentation, low=low, high=high)
-    return judge, judge_ladder(judge, dataset.images, low=low, high=high, meter=meter)
+    rows = build_split(config, dataset).train
+    low, high = find_range(dataset, rows)
+    with one_blas_thread():  # its products are small: threads would wait for each other
+        judge = build_judge(dataset.images, dataset.labels, rows, class_names=dataset.class_names, low=low, high=high)
+        if augmentation.active():
+            return judge, judge_augmentation(judge, dataset.images, augmentation, low=low, high=high)
+        return judge, judge_ladder(judge, dataset.images, low=low, high=high, meter=meter)
 
 
 def render_unsafe(verdicts: list[Verdict], level: str = "unsafe") -> list[str]:

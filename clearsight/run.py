@@ -80,6 +80,7 @@ def train(
     resolved = resolve_config(config, settings)
     dataset = _load(resolved, data, labels, quiet=quiet)
     resolved = resolve_config(resolved, {"source": dataset.origin})
+    _check_place(out if out is not None else root, dataset)
     for text in dataset.notes:
         tell(text)
     if resolved.data.check:
@@ -88,7 +89,6 @@ def train(
     prepared = prepare(resolved, dataset)
     for text in prepared.notes:
         tell(text)
-    _check_place(out if out is not None else root, dataset)
     verdicts = _check_safety(resolved, dataset, prepared, quiet, tell)
     path = store.create_run(Path(root), data=dataset.name, model=resolved.model.family, out=Path(out) if out else None)
     with store.lock_run(path):

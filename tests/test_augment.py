@@ -25,9 +25,7 @@ CASES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(monkeypatch, tmp_path_factory):
-    monkeypatch.setenv("CLEARSIGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def noise(n=24, size=(9, 13), channels=3, high=256, dtype=np.uint8, seed=0):

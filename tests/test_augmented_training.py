@@ -29,9 +29,7 @@ TRAIN = {"epochs": 4, "batch_size": 9, "dropout": 0.25, "sampling": "balanced", 
 ROWS, STEPS = 43, 20  # training rows in batches of 9, four epochs
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(monkeypatch, tmp_path_factory):
-    monkeypatch.setenv("CLEARSIGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def data(task="classification", dtype=np.uint8):

@@ -12,7 +12,6 @@ from scipy import stats
 from clearsight.augment.presets import Augmentation
 from clearsight.augment.randomness import count_uses, draw_keys, draw_uniforms
 from clearsight.augment.transforms import augment_rows
-from clearsight.cli.main import main
 from clearsight.config import build_config
 from clearsight.data.dataset import build_dataset
 from clearsight.data.load import load_data
@@ -21,10 +20,7 @@ from clearsight.pipeline import prepare, train_dataset
 from clearsight.training.engine import DenseEngine
 from clearsight.training.fit import epoch_order
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(monkeypatch, tmp_path_factory):
-    monkeypatch.setenv("CLEARSIGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 class_counts = st.lists(st.integers(1, 40), min_size=1, max_size=6)
@@ -199,20 +195,12 @@ def test_balanced_sampling_without_shuffling_is_refused(pictures):
         prepare(build_config(values), load_data(*pictures))
 
 
-def call(monkeypatch, *arguments):
-    """Exit code of the command line."""
-    monkeypatch.setattr("sys.argv", ["clearsight", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return ended.value.code or 0
-
-
-def test_the_flag_balances_and_a_wrong_word_is_refused(tmp_path, capsys, monkeypatch):
+def test_the_flag_balances_and_a_wrong_word_is_refused(tmp_path, capsys, call):
     dataset = faint(0)
     np.savez(tmp_path / "d.npz", images=dataset.images[..., 0], labels=dataset.labels)
     common = ["train", tmp_path / "d.npz", "--epochs", 1, "--hidden", "", "--root", tmp_path, "--json", "--quiet"]
-    assert call(monkeypatch, *common, "--sampling", "balanced") == 0
+    assert call(*common, "--sampling", "balanced") == 0
     run = Path(json.loads(capsys.readouterr().out)["run"])
     assert 'sampling = "balanced"' in (run / "config.toml").read_text()
-    assert call(monkeypatch, *common, "--sampling", "even") == 2
+    assert call(*common, "--sampling", "even") == 2
     assert "train.sampling must be right, got 'even'" in capsys.readouterr().err

@@ -25,10 +25,7 @@ from clearsight.errors import DataError
 from clearsight.intake import find_flaws
 from clearsight.pipeline import resolve_config
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(monkeypatch, tmp_path_factory):
-    monkeypatch.setenv("CLEARSIGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def noise(n, seed=0, shape=(12, 12)):

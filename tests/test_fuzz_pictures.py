@@ -22,9 +22,7 @@ MEMORY_KB = 600 * 1024  # ru_maxrss is in kilobytes on Linux
 WANTED = PictureFormat(8, 8, 3)
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(monkeypatch, tmp_path_factory):
-    monkeypatch.setenv("CLEARSIGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def pack(picture, format_, **options):

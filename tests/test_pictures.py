@@ -26,9 +26,7 @@ HOLES = np.tile(np.array([0, 255], np.uint8), (4, 3))  # transparent or not, not
 WHITE, BLACK, OTHER = (255, 255, 255), (0, 0, 0), (16, 32, 200)
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(monkeypatch, tmp_path_factory):
-    monkeypatch.setenv("CLEARSIGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def pack(picture, format_="PNG", **options):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import clearsight
-from clearsight import store
+from clearsight import intake, store
 from clearsight.augment.presets import Augmentation
 from clearsight.augment.safety import (
     LADDER,
@@ -19,12 +19,13 @@ from clearsight.augment.safety import (
     judge_ladder,
     judge_transform,
 )  # fmt: skip
-from clearsight.cli.main import main
 from clearsight.config import build_config
 from clearsight.data.counting import draw_counting
+from clearsight.data.dataset import build_dataset
 from clearsight.data.load import load_data
 from clearsight.errors import UsageError
 from clearsight.intake import build_split, load_dataset, measure_safety
+from clearsight.pipeline import prepare
 from clearsight.report import verdicts as verdicts_module
 from clearsight.report.verdicts import draw_verdicts, render_verdicts
 from clearsight.threads import one_blas_thread
@@ -265,20 +266,9 @@ def saved(tmp_path, kind="left-right"):
     return tmp_path / "d.npz"
 
 
-def call(monkeypatch, *arguments):
-    """Exit code of the command line."""
-    monkeypatch.setattr("sys.argv", ["clearsight", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return ended.value.code or 0
-
-
-def test_training_refuses_what_changes_labels(tmp_path, monkeypatch, capsys):
+def test_training_refuses_what_changes_labels(tmp_path, capsys, call):
     path = saved(tmp_path)
-    assert (
-        call(monkeypatch, "train", path, "--augment", "photo", "--epochs", 1, "--root", tmp_path / "runs", "--quiet")
-        == 2
-    )
+    assert call("train", path, "--augment", "photo", "--epochs", 1, "--root", tmp_path / "runs", "--quiet") == 2
     text = capsys.readouterr().err
     assert text.startswith("error: augment must keep labels, got transforms that change them on d: hflip 0.5: ")
     assert "clear pictures turn into another class, most of all " in text
@@ -336,9 +326,9 @@ def test_unknown_is_told(tmp_path):
     assert "whether the augmentation keeps labels is unknown: too few pictures are clear to quick probes" in notes
 
 
-def test_data_safety_prints_json_and_draws_a_sheet(tmp_path, monkeypatch, capsys):
+def test_data_safety_prints_json_and_draws_a_sheet(tmp_path, capsys, call):
     path, sheet = saved(tmp_path), tmp_path / "sheet.png"
-    assert call(monkeypatch, "data", "safety", path, "--augment", "hflip=0.5,rotate=5", "--sheet", sheet, "--json") == 0
+    assert call("data", "safety", path, "--augment", "hflip=0.5,rotate=5", "--sheet", sheet, "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found.keys() == {"data", "probes", "accuracy", "clear", "judged", "counts", "verdicts", "sheet"}
     assert [v["name"] for v in found["verdicts"]] == ["hflip", "rotate", "all"]
@@ -350,8 +340,8 @@ def test_data_safety_prints_json_and_draws_a_sheet(tmp_path, monkeypatch, capsys
     assert red > 6 * 4 * 60  # six red frames
 
 
-def test_data_safety_climbs_the_ladder_and_says_up_to_where(tmp_path, monkeypatch, capsys):
-    assert call(monkeypatch, "data", "safety", saved(tmp_path), "--quiet") == 0
+def test_data_safety_climbs_the_ladder_and_says_up_to_where(tmp_path, capsys, call):
+    assert call("data", "safety", saved(tmp_path), "--quiet") == 0
     lines = capsys.readouterr().out.splitlines()
     table = {line.split()[0]: line.split()[1] for line in lines[lines.index("") + 2 :]}
     assert table.keys() == set(LADDER) - {"color"}  # grey pictures have none
@@ -386,3 +376,21 @@ def test_rows_of_features_cannot_be_measured():
     features = load_data(np.random.default_rng(0).integers(0, 9, (40, 6)).astype(np.uint8), np.arange(40) % 2)
     with pytest.raises(UsageError, match=r"^augment must go with pictures, got rows of features\. Leave it out\.$"):
         measure_safety(build_config({}), features)
+
+
+def test_training_and_its_safety_check_take_the_same_black_and_white(monkeypatch):
+    rng = np.random.default_rng(0)
+    images = rng.uniform(0.25, 0.75, (120, 12, 12)).astype(np.float32)
+    images[100] = 0.9  # of a row that may be drawn for validation or test
+    dataset = build_dataset({"train": (images, np.arange(120) % 2)}, name="floats")
+    config = build_config({"augment": {"preset": "light"}})
+    seen = {}
+
+    def spy(*arguments, low, high, **options):
+        seen.update(low=low, high=high)
+        return build_judge(*arguments, low=low, high=high, **options)
+
+    monkeypatch.setattr(intake, "build_judge", spy)
+    measure_safety(config, dataset)
+    trained = prepare(config, dataset).preprocess
+    assert (seen["low"], seen["high"]) == (trained.low, trained.high) == (0.0, pytest.approx(trained.high))

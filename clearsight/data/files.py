@@ -11,6 +11,8 @@ import tarfile
 import threading
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -124,6 +126,26 @@ def _say(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+@contextmanager
+def _whole(member: Member, root: Path) -> Iterator[None]:
+    """Around the reading of a file in an archive: not too large, and damage becomes a DataError."""
+    _check_size(member.size, member.path)
+    try:
+        yield
+    except DataError:
+        raise
+    except _DAMAGE as error:
+        raise DataError(f"{member.path} must be whole in {root}, got damage ({_say(error)}). Get it again.") from None
+
+
+def _check_content(content: bytes, member: Member, root: Path) -> bytes:
+    """The content, if it has the size that the archive says; one byte more was asked for at most."""
+    if len(content) != member.size:
+        got = f"{len(content)}{' or more' if len(content) > member.size else ''}"
+        raise DataError(f"{member.path} must have the {member.size} bytes that {root} says, got {got}. Get it again.")
+    return content
+
+
 class FolderSource:
     """Files below a folder. Links to files inside it are followed; links to folders, and out of it, are not."""
 
@@ -146,7 +168,9 @@ class FolderSource:
             except OSError as error:
                 bad.append(BadFile(folder or ".", f"must be a folder that can be read, got {error.strerror}"))
                 continue
-            if not entries and folder.isprintable():
+            if not entries and (reason := _find_flaw(folder)):
+                bad.append(BadFile(folder.encode("utf-8", "backslashreplace").decode(), reason))
+            elif not entries:
                 empty.append(folder)
             for entry in entries:
                 path = f"{folder}/{entry.name}" if folder else entry.name
@@ -244,19 +268,8 @@ class ZipSource:
 
     def read(self, member: Member) -> bytes:
         """See `Source`."""
-        _check_size(member.size, member.path)
-        try:
-            with self._zip.open(self._infos[member.path]) as file:
-                content = file.read(member.size + 1)
-        except _DAMAGE as error:
-            raise DataError(
-                f"{member.path} must be whole in {self.root}, got damage ({_say(error)}). Get it again."
-            ) from None
-        if len(content) != member.size:
-            raise DataError(
-                f"{member.path} must have the {member.size} bytes that {self.root} says, got another number. Get it again."
-            )
-        return content
+        with _whole(member, self.root), self._zip.open(self._infos[member.path]) as file:
+            return _check_content(file.read(member.size + 1), member, self.root)
 
 
 class TarSource:
@@ -316,20 +329,9 @@ class TarSource:
 
     def read(self, member: Member) -> bytes:
         """See `Source`."""
-        _check_size(member.size, member.path)
-        try:
-            with self._lock:
-                file = self._tar.extractfile(self._infos[member.path])
-                content = file.read() if file else b""
-        except _DAMAGE as error:
-            raise DataError(
-                f"{member.path} must be whole in {self.root}, got damage ({_say(error)}). Get it again."
-            ) from None
-        if len(content) != member.size:
-            raise DataError(
-                f"{member.path} must have the {member.size} bytes that {self.root} says, got {len(content)}. Get it again."
-            )
-        return content
+        with _whole(member, self.root), self._lock:
+            file = self._tar.extractfile(self._infos[member.path])
+            return _check_content(file.read() if file else b"", member, self.root)
 
 
 def _find_empty(folders: set[str], found: list[Member]) -> list[str]:

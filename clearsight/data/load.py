@@ -139,7 +139,7 @@ def build_request(
     """What picture files shall be brought to, from the words of a configuration (see `PreprocessConfig`).
 
     Raises:
-        UsageError: a word that is not known, or a size below 1.
+        UsageError: a word that is not known, or a size outside 2 to 4096.
     """
     sides = (
         (0, 0) if image_size is None else (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
