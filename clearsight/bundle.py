@@ -21,10 +21,12 @@ from clearsight.data.preprocess import Preprocess
 from clearsight.dense.reference import softmax
 from clearsight.durable import write_durably
 from clearsight.errors import DataError, ModelFileError, UsageError
+from clearsight.models.convnet import ConvNet
 from clearsight.models.mlp import MLP
-from clearsight.training.engine import dense_logits
+from clearsight.training.logits import net_logits
 
-FORMAT_VERSION = 2  # 2: how picture files are resized, and on which background
+FORMAT_VERSION = 3  # 2: how picture files are resized, and on which background; 3: convolutional nets, range of targets
+_MOST_BLOCKS = 1000
 _SELF_TEST_TOLERANCE = 1e-4
 _SELF_TEST_ROWS = 3
 
@@ -33,12 +35,45 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class _Architecture(_Strict):
+class _DenseArchitecture(_Strict):
     family: Literal["mlp"]
     sizes: list[int] = Field(min_length=2, max_length=1000)
     activations: list[str]
     bias: str
     output: str
+
+    def build(self) -> MLP:
+        """The network, which may still be found inconsistent."""
+        if max(self.sizes) > 2**24:
+            raise UsageError(f"sizes must be at most {2**24}, got {max(self.sizes)}. Get the model again.")
+        return MLP(tuple(self.sizes), tuple(self.activations), self.bias, self.output)
+
+
+_Sizes = Annotated[list[Annotated[int, Field(ge=1, le=2**20)]], Field(max_length=100)]
+
+
+class _ConvArchitecture(_Strict):
+    family: Literal["cnn", "vgg", "resnet8", "resnet18", "resnet34", "resnet50", "speednet"]
+    input_shape: Annotated[_Sizes, Field(min_length=3, max_length=3)]
+    outputs: int = Field(ge=1, le=2**20)
+    output: str
+    widths: _Sizes
+    depths: _Sizes
+    hidden: _Sizes
+    kernel: int = Field(ge=1, le=15)
+    norm: str
+    activation: str
+    pooling: str
+    stem: str
+    pad_to: int = Field(ge=0, le=4096)
+
+    def build(self) -> ConvNet:
+        """The network, which may still be found inconsistent."""
+        if sum(self.depths) > _MOST_BLOCKS:
+            raise UsageError(f"depths must be {_MOST_BLOCKS} or less in all, got {sum(self.depths)}. Use fewer.")
+        height, width, channels = self.input_shape
+        values = self.model_dump() | {key: tuple(getattr(self, key)) for key in ("widths", "depths", "hidden")}
+        return ConvNet(**values | {"input_shape": (height, width, channels)})
 
 
 class _PreprocessSettings(_Strict):
@@ -58,7 +93,7 @@ class _Description(_Strict):
     format: Literal["clearsight-model"]
     version: int
     clearsight: str
-    architecture: _Architecture
+    architecture: Annotated[_DenseArchitecture | _ConvArchitecture, Field(discriminator="family")]
     class_names: list[str]
     preprocess: _PreprocessSettings
     temperature: float = Field(ge=1e-6, le=1e6, allow_inf_nan=False)
@@ -71,7 +106,7 @@ class Bundle:
     """A trained model with all that it needs to predict from stored pixels.
 
     Args:
-        net, params: architecture and its flat float32 parameters.
+        net, params: architecture and its numbers, flat float32 (net.num_values,).
         class_names: in the order of the outputs; empty for regression.
         preprocess: as fitted on the training rows.
         temperature: logits are divided by it before the softmax (1 unless calibrated).
@@ -81,7 +116,7 @@ class Bundle:
         path: the file or folder it was loaded from, None for one just trained.
     """
 
-    net: MLP
+    net: MLP | ConvNet
     params: NDArray[np.float32]
     class_names: tuple[str, ...]
     preprocess: Preprocess
@@ -103,7 +138,8 @@ class Bundle:
         """
         checked, _ = check_images(images)
         self.preprocess.check_shape(checked)
-        return dense_logits(self.net, self.params.astype(np.float64), self.preprocess, checked, rows)
+        params = self.params.astype(np.float64) if isinstance(self.net, MLP) else self.params
+        return net_logits(self.net, params, self.preprocess, checked, rows)
 
     def _check_range(self, images: Any) -> NDArray[Any]:
         """The pictures as `logits` takes them, refused where they are plainly in other units than those trained on."""
@@ -157,20 +193,13 @@ class Bundle:
             "preprocess.offset": self.preprocess.offset,
             "selftest.inputs": shown,
             "selftest.outputs": self.logits(shown),
+            **self.net.tensors(self.params),
         }
-        for i, (w, b) in enumerate(self.net.layers(self.params)):
-            tensors |= {f"layers.{i}.weight": w, f"layers.{i}.bias": b}
         description = {
             "format": "clearsight-model",
             "version": FORMAT_VERSION,
             "clearsight": __version__,
-            "architecture": {
-                "family": "mlp",
-                "sizes": list(self.net.sizes),
-                "activations": list(self.net.activations),
-                "bias": self.net.bias,
-                "output": self.net.output,
-            },
+            "architecture": self.net.describe(),
             "class_names": list(self.class_names),
             "preprocess": self.preprocess.settings(),
             "temperature": self.temperature,
@@ -237,17 +266,15 @@ def load(path: str | Path) -> Bundle:
 
 def _assemble(description: _Description, tensors: dict[str, NDArray[Any]], place: Path) -> Bundle:
     again = "Get the model again."
-    architecture, settings = description.architecture, description.preprocess
-    if max(architecture.sizes) > 2**24:
-        raise ModelFileError(f"sizes must be at most {2**24}, got {max(architecture.sizes)} in {place}. {again}")
+    settings = description.preprocess
     try:
-        net = MLP(tuple(architecture.sizes), tuple(architecture.activations), architecture.bias, architecture.output)
+        net = description.architecture.build()
     except UsageError as error:
         raise ModelFileError(f"{place}: {error}") from None
     outputs = len(description.class_names) or 1
-    if net.sizes[-1] != outputs or len(set(description.class_names)) != len(description.class_names):
+    if net.outputs != outputs or len(set(description.class_names)) != len(description.class_names):
         raise ModelFileError(
-            f"class_names of {place} must be {net.sizes[-1]} different names, one an output, got {description.class_names[:12]}. "
+            f"class_names of {place} must be {net.outputs} different names, one an output, got {description.class_names[:12]}. "
             f"{again}"
         )
     if (net.output == "softmax") != bool(description.class_names) or settings.low > settings.high:
@@ -256,12 +283,11 @@ def _assemble(description: _Description, tensors: dict[str, NDArray[Any]], place
             f"{settings.low}..{settings.high}. {again}"
         )
     size = settings.height * settings.width * settings.channels
-    if net.sizes[0] != size:
-        raise ModelFileError(f"the first layer must take {size} pixels, got {net.sizes[0]} in {place}. {again}")
-    wanted: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {}
-    for i in range(net.num_layers):
-        wanted[f"layers.{i}.weight"] = (net.sizes[i : i + 2], ("float32",))
-        wanted[f"layers.{i}.bias"] = ((net.num_biases(i),), ("float32",))
+    if net.num_inputs != size:
+        raise ModelFileError(f"the first layer must take {size} pixels, got {net.num_inputs} in {place}. {again}")
+    wanted: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
+        name: (shape, ("float32",)) for name, (shape, _) in net.layout().items()
+    }
     wanted["preprocess.scale"] = wanted["preprocess.offset"] = ((size,), ("float32",))
     rows = len(tensors["selftest.inputs"]) if tensors.get("selftest.inputs", np.zeros(())).ndim == 4 else 0
     picture = (rows, settings.height, settings.width, settings.channels)
@@ -278,9 +304,9 @@ def _assemble(description: _Description, tensors: dict[str, NDArray[Any]], place
                 f"tensor {name} of {place} must be {' or '.join(dtypes)} {shape}, got "
                 f"{tensors[name].dtype} {tensors[name].shape}. {again}"
             )
-    params = np.empty(net.num_parameters, np.float32)
-    for i, (w, b) in enumerate(net.layers(params)):
-        w[:], b[:] = tensors[f"layers.{i}.weight"], tensors[f"layers.{i}.bias"]
+    params = np.empty(net.num_values, np.float32)
+    for name, values in net.tensors(params).items():
+        values[:] = tensors[name]
     red, green, blue = settings.background
     preprocess = Preprocess(
         **settings.model_dump(exclude={"background"}), scale=tensors["preprocess.scale"], offset=tensors["preprocess.offset"],

@@ -1,13 +1,11 @@
-"""RunConfig: every choice of a run, in sections, read from TOML, JSON, flags and `--set`; an unknown key is an error.
+"""RunConfig: every choice of a run, in sections, each with its type, range and meaning; an unknown key is an error.
 
-It must not know how any choice is carried out. Ranges that only make sense together are checked where they are used.
+It must not know how any choice is carried out, nor where it was written (`settings` does). Ranges that only make sense
+together are checked where they are used.
 """
 
 import difflib
-import json
-import tomllib
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,7 +15,14 @@ from clearsight.errors import UsageError
 Activation = Literal["relu", "leaky_relu", "sigmoid", "tanh", "gelu", "identity"]
 Bias = Literal["unit", "shared", "none"]
 Init = Literal["auto", "normal", "uniform", "xavier", "he", "orthogonal", "zeros"]
-Optimizer = Literal["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw"]
+Optimizer = Literal["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "muon"]
+Family = Literal["mlp", "cnn", "vgg", "resnet8", "resnet18", "resnet34", "resnet50", "speednet"]
+Norm = Literal["batch", "none"]
+Pooling = Literal["max", "mean"]
+Stem = Literal["small", "large"]
+Loss = Literal["auto", "cross_entropy", "squared_error", "huber"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "float32", "bfloat16"]
 Reduction = Literal["mean", "sum"]
 Schedule = Literal["constant", "step", "cosine", "one-cycle", "linear"]
 Scaling = Literal["unit", "symmetric", "standardize", "mean-image", "none"]
@@ -26,7 +31,10 @@ Channels = Literal["auto", "grey", "rgb"]
 Sampling = Literal["natural", "balanced"]
 Fill = Literal["edge", "reflect"]
 Preset = Literal["none", "light", "photo", "digits", "counting"]
-DEFAULT_LR = {"sgd": 0.1, "momentum": 0.05, "nesterov": 0.05, "rmsprop": 0.001, "adam": 0.001, "adamw": 0.001}
+DEFAULT_LR = {
+    "sgd": 0.1, "momentum": 0.05, "nesterov": 0.05, "rmsprop": 0.001, "adam": 0.001, "adamw": 0.001, "muon": 0.02,
+}  # fmt: skip
+DEFAULT_HIDDEN: dict[str, tuple[int, ...]] = {"mlp": (128,), "vgg": (4096,)}
 
 
 class _Section(BaseModel):
@@ -34,6 +42,9 @@ class _Section(BaseModel):
 
 
 Side = Annotated[int, Field(ge=2, le=4096)]
+Width = Annotated[int, Field(ge=1, le=2**14)]
+Depth = Annotated[int, Field(ge=1, le=1000)]
+Rate = Annotated[float, Field(ge=0)]
 
 
 class DataConfig(_Section):
@@ -104,15 +115,38 @@ class AugmentConfig(_Section):
 class ModelConfig(_Section):
     """The network and its first weights."""
 
-    family: Literal["mlp"] = Field("mlp", description="Kind of network.")
+    family: Family = Field("mlp", description="Kind of network; `clearsight models` lists them.")
     inputs: int | None = Field(None, ge=1, description="Pixel values a picture must have; refuse other data.")
     outputs: int | None = Field(None, ge=1, description="Classes the data must have; refuse other data.")
-    hidden: tuple[Annotated[int, Field(ge=1, le=2**20)], ...] = Field(
-        (128,), description="Units of each hidden layer; [] for none."
+    hidden: tuple[Annotated[int, Field(ge=1, le=2**20)], ...] | None = Field(
+        None, description=f"Units of each hidden dense layer, [] for none; by default {DEFAULT_HIDDEN}."
+    )
+    widths: tuple[Width, ...] | None = Field(
+        None, min_length=1, description="Channels of each stage of a convolutional net; by default its family's."
+    )
+    depths: tuple[Depth, ...] | None = Field(
+        None, min_length=1, description="Convolutions (or blocks) of each stage; by default its family's."
+    )
+    kernel: int | None = Field(None, ge=1, le=15, description="Side of the convolutions of cnn and vgg; odd.")
+    norm: Norm | None = Field(None, description="Of cnn and vgg: batch normalisation after each convolution, or none.")
+    pooling: Pooling | None = Field(
+        None,
+        description="Over all places at the end; mean sums up a map, as counting wants. By default max; mean for numbers.",
+    )
+    stem: Stem | None = Field(
+        None,
+        description="First layers of a resnet: small keeps the size, large quarters it; by default by --image-size.",
+    )
+    pad_to: Side | None = Field(
+        None, description="Side to which pictures are padded with 0 inside a convolutional net."
     )
     activation: Activation | tuple[Activation, ...] = Field("relu", description="Of all hidden layers, or one each.")
     bias: Bias = Field("unit", description="A bias a unit, one a layer, or none.")
-    init: Init = Field("auto", description="First weights; auto is he for the relu family and gelu, else xavier.")
+    init: Init = Field(
+        "auto",
+        description="First weights; auto is he for the relu family and gelu, else xavier; and xavier for the last layer of "
+        "convolutional nets.",
+    )
     init_std: float = Field(0.1, ge=0, description="Standard deviation of normal and uniform.")
     bias_init: Literal["zeros", "normal"] = Field("zeros", description="First biases; normal uses init_std.")
 
@@ -120,20 +154,38 @@ class ModelConfig(_Section):
 class TrainConfig(_Section):
     """What is minimised, how, and for how long."""
 
-    engine: Literal["auto", "dense", "reference"] = Field(
-        "auto", description="auto is dense; reference is the NumPy textbook."
+    engine: Literal["auto", "dense", "reference", "torch"] = Field(
+        "auto", description="auto is dense for an mlp on a CPU, else torch; reference is the NumPy textbook."
+    )
+    device: Device = Field("auto", description="Of engine torch; auto is cuda or mps where there is one, else cpu.")
+    precision: Precision = Field(
+        "auto", description="Of engine torch: auto is bfloat16 (products only) on cuda, else float32."
+    )
+    compile: bool = Field(False, description="Compile the network with torch.compile.")
+    accumulate: int = Field(1, ge=1, description="Parts in which a batch is computed, to save memory.")
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="Decay of a running average of the weights, which is then the model."
+    )
+    lookahead: int = Field(
+        0, ge=0, description="Steps after which weights go back half way (Zhang et al. 2019); 0 for none."
+    )
+    loss: Loss = Field("auto", description="auto is cross_entropy for classes and squared_error for numbers.")
+    huber_delta: float = Field(
+        1.0, gt=0, description="Of loss huber: error, in deviations, beyond which it grows linearly."
     )
     epochs: int = Field(20, ge=1, le=10**9, description="Passes over the training rows.")
     batch_size: int = Field(32, ge=1, le=2**31, description="Rows a step; the last batch of an epoch may be short.")
     shuffle: bool = Field(True, description="A new order each epoch.")
     sampling: Sampling = Field("natural", description="balanced draws every class equally often in an epoch.")
     optimizer: Optimizer = Field("adam", description="How a gradient moves the weights.")
-    lr: float | None = Field(None, ge=0, description=f"Largest learning rate; by default {DEFAULT_LR}.")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Of momentum and nesterov.")
+    lr: Rate | Literal["auto"] | None = Field(
+        None, description=f"Largest learning rate, or auto to look for it; by default {DEFAULT_LR}."
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="Of momentum, nesterov and muon.")
     rho: float = Field(0.9, ge=0, lt=1, description="Decay of rmsprop's mean square.")
-    beta1: float = Field(0.9, ge=0, lt=1, description="Of adam and adamw.")
-    beta2: float = Field(0.999, ge=0, lt=1, description="Of adam and adamw.")
-    eps: float = Field(1e-8, ge=0, description="Of rmsprop, adam and adamw.")
+    beta1: float = Field(0.9, ge=0, lt=1, description="Of adam, adamw and muon.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Of adam, adamw and muon.")
+    eps: float = Field(1e-8, ge=0, description="Of rmsprop, adam, adamw and muon.")
     schedule: Schedule = Field("constant", description="How the learning rate changes over the run.")
     schedule_unit: Literal["step", "epoch"] = Field("step", description="Change the rate each step or each epoch.")
     warmup_epochs: float = Field(0.0, ge=0, description="First epochs in which the rate also grows from near 0.")
@@ -157,6 +209,7 @@ class TrainConfig(_Section):
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Of weights, order and dropout.")
     checkpoint_steps: int = Field(0, ge=0, description="Steps between checkpoints; 0 for every 30 seconds.")
+    keep_steps: int = Field(0, ge=0, description="Steps between models that are kept, to go back to any; 0 for none.")
     weight_history: bool = Field(False, description="Keep the weights of every epoch, to draw them.")
 
 
@@ -178,22 +231,20 @@ class RunConfig(_Section):
 
     @property
     def lr(self) -> float:
-        """The learning rate in force."""
-        return DEFAULT_LR[self.train.optimizer] if self.train.lr is None else self.train.lr
+        """The learning rate in force; the optimiser's usual one until `auto` has been looked for."""
+        return self.train.lr if isinstance(self.train.lr, float) else DEFAULT_LR[self.train.optimizer]
 
     @property
-    def init(self) -> str:
-        """The initialiser in force."""
-        if self.model.init != "auto":
-            return self.model.init
-        first = self.activations[0] if self.activations else "identity"
-        return "he" if first in ("relu", "leaky_relu", "gelu") else "xavier"
+    def hidden(self) -> tuple[int, ...]:
+        """Units of the hidden dense layers in force."""
+        chosen = self.model.hidden
+        return DEFAULT_HIDDEN.get(self.model.family, ()) if chosen is None else chosen
 
     @property
     def activations(self) -> tuple[str, ...]:
         """One activation a hidden layer."""
         chosen = self.model.activation
-        return (chosen,) * len(self.model.hidden) if isinstance(chosen, str) else chosen
+        return (chosen,) * len(self.hidden) if isinstance(chosen, str) else chosen
 
 
 def known_keys() -> list[str]:
@@ -247,25 +298,53 @@ def _find_near(name: str) -> str:
     return names[near[0]] if near else ""
 
 
+TORCH_ONLY = ("precision", "compile", "accumulate", "ema", "lookahead")
+
+
+def uses_torch(config: RunConfig) -> bool:
+    """Whether the torch engine is meant: by name, by the network, or by a choice that only it can carry out."""
+    train = config.train
+    if train.engine != "auto":
+        return train.engine == "torch"
+    chosen = any(getattr(train, key) != type(train).model_fields[key].default for key in TORCH_ONLY)
+    return config.model.family != "mlp" or train.optimizer == "muon" or train.device in ("cuda", "mps") or chosen
+
+
 def check_used(config: RunConfig) -> None:
     """Refuse a choice that others leave without effect, so that none is ignored in silence.
 
     Raises:
         UsageError: which choice, and what it needs.
     """
-    train, model = config.train, config.model
-    normal = "normal" in (config.init, model.bias_init)
+    train, model, family = config.train, config.model, config.model.family
+    normal = "normal" in (model.init, model.bias_init)
+    plain, residual = family in ("cnn", "vgg"), family.startswith("resnet")
+    adams = train.optimizer in ("adam", "adamw", "muon")
+    torch = uses_torch(config)
     needs: list[tuple[BaseModel, str, str, bool]] = [
-        (train, "momentum", "optimizer momentum or nesterov", train.optimizer in ("momentum", "nesterov")),
+        (train, "momentum", "optimizer momentum, nesterov or muon", train.optimizer in ("momentum", "nesterov", "muon")),
         (train, "rho", "optimizer rmsprop", train.optimizer == "rmsprop"),
-        (train, "beta1", "optimizer adam or adamw", train.optimizer in ("adam", "adamw")),
-        (train, "beta2", "optimizer adam or adamw", train.optimizer in ("adam", "adamw")),
-        (train, "eps", "optimizer rmsprop, adam or adamw", train.optimizer in ("rmsprop", "adam", "adamw")),
+        (train, "beta1", "optimizer adam, adamw or muon", adams),
+        (train, "beta2", "optimizer adam, adamw or muon", adams),
+        (train, "eps", "optimizer rmsprop, adam, adamw or muon", adams or train.optimizer == "rmsprop"),
         (train, "step_epochs", "schedule step", train.schedule == "step"),
         (train, "step_gamma", "schedule step", train.schedule == "step"),
         (train, "monitor", "patience", train.patience is not None),
-        (train, "dropout", "a hidden layer", bool(model.hidden)),
-        (model, "init_std", "init or bias_init normal, or init uniform", normal or config.init == "uniform"),
+        (train, "huber_delta", "loss huber", train.loss == "huber"),
+        (train, "dropout", "a hidden layer", bool(config.hidden) or family != "mlp"),
+        *((train, key, "engine torch", torch) for key in TORCH_ONLY),
+        (train, "device", "engine torch", torch or train.device == "cpu"),
+        (model, "init_std", "init or bias_init normal, or init uniform", normal or model.init == "uniform"),
+        (model, "hidden", "model mlp or vgg", family in ("mlp", "vgg")),
+        (model, "activation", "model mlp, cnn or vgg", plain or family == "mlp"),
+        (model, "bias", "model mlp", family == "mlp"),
+        (model, "widths", "a convolutional model", family != "mlp"),
+        (model, "depths", "model cnn, vgg or a resnet", plain or residual),
+        (model, "kernel", "model cnn or vgg", plain),
+        (model, "norm", "model cnn or vgg", plain),
+        (model, "pooling", "model cnn or a resnet", family == "cnn" or residual),
+        (model, "stem", "a resnet", residual),
+        (model, "pad_to", "a convolutional model", family != "mlp"),
         (config.data, "valid_fraction", "no train_per_class", config.data.train_per_class is None),
         (config.data, "test_fraction", "no train_per_class", config.data.train_per_class is None),
         (train, "shuffle", "sampling natural", train.sampling == "natural"),
@@ -275,146 +354,3 @@ def check_used(config: RunConfig) -> None:
             raise UsageError(
                 f"{key} must go with {partner}, got {getattr(section, key)} without. Leave it out or add that."
             )
-
-
-def merge(*layers: dict[str, Any]) -> dict[str, Any]:
-    """Nested values, later layers over earlier ones."""
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        for key, value in layer.items():
-            both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-            merged[key] = merge(merged[key], value) if both else value
-    return merged
-
-
-def nest(key: str, value: Any) -> dict[str, Any]:
-    """`train.lr`, 0.1 as {"train": {"lr": 0.1}}."""
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return dict(value)
-
-
-def parse_setting(text: str) -> dict[str, Any]:
-    """`train.lr=0.1` as nested values; the right side is read as TOML, or as a plain word.
-
-    Raises:
-        UsageError: no `=`, or an empty key.
-    """
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise UsageError(f"--set must be KEY=VALUE, got {text!r}. For example --set train.lr=0.1.")
-    try:
-        table = tomllib.loads(f"value = {value}")
-        parsed = table["value"] if len(table) == 1 else value
-    except (ValueError, RecursionError):
-        parsed = value.strip()
-    return nest(key.strip(), parsed)
-
-
-def read_config_file(path: Path) -> dict[str, Any]:
-    """Nested values of a TOML or JSON file; the small JSON format with `layers` is translated.
-
-    Raises:
-        UsageError: missing, unreadable, or neither TOML nor JSON.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"config must be a readable file, got {path}: {error.strerror}. Check the path.") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"config must be UTF-8 text, got other bytes in {path}. Save it as UTF-8.") from None
-    try:
-        values = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"config must be TOML or JSON, got an error in {path}: {error}. Mend the file.") from None
-    if not isinstance(values, dict):
-        raise UsageError(f"config must be a table of sections, got a {type(values).__name__} in {path}. Mend the file.")
-    return translate_small_format(values, path) if "layers" in values else values
-
-
-_SMALL_KEYS = ("layers", "learning_rate", "epochs", "momentum", "batch_size")
-_LAYER_KEYS = ("nodes", "activation")  # the last layer has no next one, so no activation
-_SMALL_ACTIVATIONS = {a.replace("_", ""): a for a in get_args(Activation)} | {"linear": "identity"}
-
-
-def translate_small_format(values: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The format `{"layers": [{"nodes": 784, "activation": "Sigmoid"}, ...], "learning_rate": 0.01, ...}`.
-
-    An activation belongs to the step to the next layer; the gradient is summed over a batch (so the rate is that of the
-    sum), weights move with momentum, all training rows are used. Source: the study "Machine Learning Part 7".
-
-    Raises:
-        UsageError: an unknown key or activation, or layers that are not a list of nodes.
-    """
-    layers = values["layers"]
-    if (
-        not isinstance(layers, list)
-        or len(layers) < 2
-        or not all(
-            isinstance(layer, dict) and type(layer.get("nodes")) is int and layer["nodes"] > 0 for layer in layers
-        )
-    ):
-        raise UsageError(
-            f'layers must be a list of two or more {{"nodes": N, "activation": NAME}}, got another form in {path}. Mend it.'
-        )
-    given = [(key, _SMALL_KEYS) for key in values] + [(key, _LAYER_KEYS) for layer in layers[:-1] for key in layer]
-    for key, known in [*given, *((key, _LAYER_KEYS[:1]) for key in layers[-1])]:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            raise UsageError(
-                f"{path} must hold known keys, got {key!r}. {f'Did you mean {near[0]}?' if near else 'Remove it.'}"
-            )
-    names = [str(layer.get("activation", "")).lower().replace("_", "") for layer in layers[:-1]]
-    if names[-1] not in ("softmax", ""):
-        raise UsageError(
-            f"the last activation must be Softmax, got {layers[-2]['activation']!r} in {path}. Correct it."
-        )
-    for name, layer in zip(names[:-1], layers, strict=False):
-        if name not in _SMALL_ACTIVATIONS:
-            raise UsageError(
-                f"activation must be one of {', '.join(get_args(Activation))}, got {layer.get('activation')!r} in {path}. "
-                "Correct it."
-            )
-    train = {"reduction": "sum", "optimizer": "momentum" if values.get("momentum") else "sgd"}
-    for key, name in (
-        ("learning_rate", "lr"),
-        ("epochs", "epochs"),
-        ("momentum", "momentum"),
-        ("batch_size", "batch_size"),
-    ):
-        if key in values and not (key == "momentum" and not values[key]):
-            train[name] = values[key]
-    return {
-        "data": {"valid_fraction": 0.0},
-        "model": {
-            "inputs": layers[0]["nodes"],
-            "outputs": layers[-1]["nodes"],
-            "hidden": [layer["nodes"] for layer in layers[1:-1]],
-            "activation": [_SMALL_ACTIVATIONS[name] for name in names[:-1]],
-        },
-        "train": train,
-    }
-
-
-def render_toml(config: RunConfig) -> str:
-    """The configuration as TOML that reads back equal; unset values are left out."""
-    lines = []
-    for section, values in config.model_dump(mode="json", exclude_none=True).items():
-        lines.append(f"[{section}]")
-        lines += [
-            f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
-            for key, value in values.items()
-        ]
-        lines.append("")
-    return "\n".join(lines)
-
-
-def find_differences(old: RunConfig, new: RunConfig) -> list[str]:
-    """Every key whose value differs, as `train.lr: 0.1 -> 0.2`."""
-    before, after = old.model_dump(), new.model_dump()
-    return [
-        f"{section}.{key}: {before[section][key]} -> {value}"
-        for section, values in after.items()
-        for key, value in values.items()
-        if before[section][key] != value
-    ]

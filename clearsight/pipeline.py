@@ -6,6 +6,7 @@ kept: that is `run`'s affair.
 
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,30 +15,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight import store
+from clearsight.assemble import build_engine, build_net
 from clearsight.augment.presets import Augmentation
 from clearsight.bundle import Bundle
-from clearsight.config import RunConfig, build_config, check_used, known_keys, merge, nest, read_config_file
+from clearsight.config import RunConfig, build_config, check_used, known_keys
 from clearsight.data.dataset import Dataset
 from clearsight.data.load import parse_background
 from clearsight.data.preprocess import Preprocess, fit_preprocess
 from clearsight.data.split import Rows, Split
-from clearsight.dense.recipe import Recipe
 from clearsight.errors import DataError, DivergedError, RunError, UsageError
 from clearsight.evaluation.metrics import Evaluation, evaluate_logits, evaluate_numbers
 from clearsight.intake import build_split, settle_augmentation
-from clearsight.models.initialize import initialize
+from clearsight.models.convnet import ConvNet
 from clearsight.models.mlp import MLP
+from clearsight.settings import merge, nest, read_config_file
 from clearsight.threads import one_blas_thread
-from clearsight.training.engine import DenseEngine, Engine
+from clearsight.training.engine import Engine
 from clearsight.training.fit import FitResult, check_stopping, fit
 from clearsight.training.history import History
 from clearsight.training.progress import Progress, SilentProgress
 from clearsight.training.schedules import learning_rates
+from clearsight.training.team import Team
 
 Note = Callable[[str], None]
 _COMPILE_NOTE_SECONDS = 1.0
 _WEIGHT_HISTORY_BYTES = 2**30
-_MOST_PARAMETERS = 1_000_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +50,11 @@ class Prepared:
     dataset: Dataset
     split: Split
     preprocess: Preprocess
-    net: MLP
-    params: NDArray[np.floating]
+    net: MLP | ConvNet
     engine: Engine
     lrs: NDArray[np.float64]
     augmentation: Augmentation
+    team: Team
     notes: tuple[str, ...] = ()
 
 
@@ -104,13 +106,16 @@ class Run:
         }
 
 
-def prepare(config: RunConfig, dataset: Dataset) -> Prepared:
+def prepare(config: RunConfig, dataset: Dataset, team: Team | None = None) -> Prepared:
     """Split, fit the preprocessing, build network, recipe, schedule and engine.
+
+    Args:
+        team: the processes that train together; by default this one alone.
 
     Raises:
         UsageError: choices that do not go together. DataError: data that does not allow them.
     """
-    train = config.train
+    train, team = config.train, team or Team()
     check_used(config)
     split = build_split(config, dataset)
     check_stopping(
@@ -140,68 +145,21 @@ def prepare(config: RunConfig, dataset: Dataset) -> Prepared:
             raise UsageError(
                 f"{name} must fit the data, which has {got}, got {wanted}. Correct the layers or the data."
             )
-    net = MLP(
-        (preprocess.num_inputs, *config.model.hidden, outputs),
-        config.activations,
-        config.model.bias,
-        "identity" if dataset.is_regression else "softmax",
-    )
+    net = build_net(config, preprocess, outputs=outputs, regression=dataset.is_regression)
     augmentation, notes = settle_augmentation(config, dataset)
-    if net.num_parameters > _MOST_PARAMETERS:
-        raise UsageError(
-            f"the network must have at most {_MOST_PARAMETERS:,} weights, got {net.num_parameters:,}. Use a smaller "
-            "--image-size or --hidden."
-        )
     steps = -(-len(split.train) // train.batch_size)
-    if train.weight_history and net.num_parameters * 4 * (train.epochs + 1) > _WEIGHT_HISTORY_BYTES:
+    if train.weight_history and net.num_values * 4 * (train.epochs + 1) > _WEIGHT_HISTORY_BYTES:
         raise UsageError(
-            f"weight_history must stay under 1 GiB, got {train.epochs + 1} times {net.num_parameters:,} weights. "
+            f"weight_history must stay under 1 GiB, got {train.epochs + 1} times {net.num_values:,} weights. "
             "Train fewer epochs or a smaller net."
         )
-    lrs = learning_rates(
-        train.schedule, lr=config.lr, epochs=train.epochs, steps_per_epoch=steps, unit=train.schedule_unit,
-        warmup_epochs=train.warmup_epochs, step_epochs=train.step_epochs, step_gamma=train.step_gamma,
-    )  # fmt: skip
-    params = initialize(
-        net, init=config.init, seed=train.seed, init_std=config.model.init_std, bias_init=config.model.bias_init
-    )
-    engine = DenseEngine(
-        net, build_recipe(config, dataset, split.train), images=dataset.images, labels=dataset.labels,
-        preprocess=preprocess, params=params, batch_size=train.batch_size, seed=train.seed,
-        name="dense" if train.engine == "auto" else train.engine, augmentation=augmentation, pool=split.train,
-    )  # fmt: skip
-    return Prepared(config, dataset, split, preprocess, net, params, engine, lrs, augmentation, tuple(notes))
-
-
-def build_recipe(config: RunConfig, dataset: Dataset, rows: Rows) -> Recipe:
-    """The step's loss, penalties and optimiser, with class weights worked out from the training rows."""
-    train = config.train
-    weights: tuple[float, ...] = ()
-    if isinstance(train.class_weights, tuple):
-        weights = train.class_weights
-    elif train.class_weights == "balanced" and not dataset.is_regression:
-        counts = np.bincount(dataset.labels[rows], minlength=len(dataset.class_names))
-        weights = tuple(float(w) for w in len(rows) / (len(counts) * np.maximum(counts, 1)))
-    shared = (
-        "reduction",
-        "label_smoothing",
-        "dropout",
-        "l1",
-        "l2",
-        "clip_norm",
-        "optimizer",
-        "momentum",
-        "rho",
-        "beta1",
-        "beta2",
-        "eps",
-        "weight_decay",
-    )
-    return Recipe(
-        loss="squared_error" if dataset.is_regression else "cross_entropy",
-        class_weights=weights,
-        **{key: getattr(train, key) for key in shared},
-    )
+    schedule: dict[str, Any] = {
+        "epochs": train.epochs, "steps_per_epoch": steps, "unit": train.schedule_unit,
+        "warmup_epochs": train.warmup_epochs, "step_epochs": train.step_epochs, "step_gamma": train.step_gamma,
+    }  # fmt: skip
+    lrs = learning_rates(train.schedule, lr=config.lr, **schedule)
+    engine = build_engine(config, net, dataset, split, preprocess, augmentation, team)
+    return Prepared(config, dataset, split, preprocess, net, engine, lrs, augmentation, team, tuple(notes))
 
 
 def fit_prepared(
@@ -212,9 +170,9 @@ def fit_prepared(
     resume: bool = False,
     note: Note = lambda text: None,
 ) -> FitResult:
-    """Run the fit loop on prepared parts, with BLAS held to one thread."""
+    """Run the fit loop on prepared parts, with NumPy's BLAS held to one thread."""
     train, preprocess = prepared.config.train, prepared.preprocess
-    with one_blas_thread():
+    with nullcontext() if prepared.engine.name == "torch" else one_blas_thread():
         if prepared.engine.name == "dense":
             _warm_up(prepared.dataset.images.dtype, note)
         return fit(
@@ -223,7 +181,7 @@ def fit_prepared(
             seed=train.seed, progress=progress, shuffle=train.shuffle, balanced=train.sampling == "balanced",
             patience=train.patience, monitor=train.monitor, target_mean=preprocess.target_mean,
             target_std=preprocess.target_std, checkpoints=checkpoints, checkpoint_steps=train.checkpoint_steps,
-            weight_history=train.weight_history, resume=resume, note=note,
+            weight_history=train.weight_history, resume=resume, note=note, team=prepared.team,
         )  # fmt: skip
 
 
@@ -250,7 +208,7 @@ def build_bundle(prepared: Prepared, *, epoch: int, status: str) -> Bundle:
     """The model with the weights now in force."""
     dataset = prepared.dataset
     return Bundle(
-        prepared.net, prepared.params.astype(np.float32), dataset.class_names, prepared.preprocess,
+        prepared.net, prepared.engine.params(), dataset.class_names, prepared.preprocess,
         data={"name": dataset.name, "fingerprint": dataset.fingerprint},
         training={"engine": prepared.engine.name, "seed": prepared.config.train.seed, "epoch": epoch, "status": status},
     )  # fmt: skip

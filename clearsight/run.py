@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from clearsight import __version__, store
 from clearsight.augment.safety import Verdict
-from clearsight.config import RunConfig, find_differences, render_toml
+from clearsight.config import RunConfig
 from clearsight.data.check import Finding
 from clearsight.data.dataset import Dataset
 from clearsight.data.duplicates import hash_rows
@@ -27,6 +27,7 @@ from clearsight.evaluation.metrics import worst_mistakes
 from clearsight.intake import find_flaws, load_dataset, measure_safety, render_unsafe
 from clearsight.meter import build_meter
 from clearsight.pipeline import Note, Prepared, Run, fit_prepared, judge, prepare, resolve_config
+from clearsight.settings import find_differences, render_toml
 from clearsight.training.fit import FitResult
 from clearsight.training.progress import build_progress
 
@@ -181,7 +182,7 @@ def _train_in(path: Path, prepared: Prepared, *, quiet: bool, note: Note, resume
         "status": "running",
         "created": time.strftime("%Y-%m-%dT%H:%M:%S"),
         "data": prepared.dataset.name,
-        "model": "-".join(map(str, prepared.net.sizes)),
+        "model": prepared.net.label,
         "fingerprint": prepared.dataset.fingerprint,
         "class_names": list(prepared.dataset.class_names),
         "bad": len(prepared.dataset.bad),

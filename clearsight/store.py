@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clearsight.config import RunConfig, build_config, find_differences, read_config_file
+from clearsight.config import RunConfig, build_config
 from clearsight.durable import write_durably
 from clearsight.errors import RunError, UsageError
+from clearsight.settings import find_differences, read_config_file
 
 RECORD, CONFIG, METRICS = "run.json", "config.toml", "metrics.json"
 EPOCHS, STEPS, SHOWN = "history.csv", "steps.csv", "shown.safetensors"

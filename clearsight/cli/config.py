@@ -19,7 +19,8 @@ def show(
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Print the resolved settings as TOML."""
-    from clearsight.config import build_config, merge, parse_setting, read_config_file, render_toml
+    from clearsight.config import build_config
+    from clearsight.settings import merge, parse_setting, read_config_file, render_toml
 
     layers = [read_config_file(config)] if config else []
     resolved = build_config(merge(*layers, *(parse_setting(text) for text in set_ or [])))

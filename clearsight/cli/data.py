@@ -36,7 +36,8 @@ def _configure(
     augment: str | None = None,
     skip_bad: bool = False,
 ) -> Any:
-    from clearsight.config import build_config, merge
+    from clearsight.config import build_config
+    from clearsight.settings import merge
 
     flags = {"data.source": data, "preprocess.resize": resize, "data.skip_bad": skip_bad or None}
     return build_config(merge(*build_layers(flags, image_size=image_size, target=target, augment=augment, set_=set_)))

@@ -110,8 +110,8 @@ def train(
     model is kept), 130 Ctrl-C and 143 SIGTERM (saved, go on with --resume).
     """
     from clearsight import run as runs
-    from clearsight.config import merge
     from clearsight.errors import UsageError
+    from clearsight.settings import merge
 
     if target and (label_column or task):
         raise UsageError("--target must stand alone, got --label-column or --task beside it. Leave those out.")
@@ -151,7 +151,7 @@ def build_layers(
     set_: list[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Nested settings of a file, flags and `--set`, later ones over earlier ones."""
-    from clearsight.config import nest, parse_setting, read_config_file
+    from clearsight.settings import nest, parse_setting, read_config_file
 
     flags = flags | {"preprocess.image_size": parse_size(image_size), **_parse_augment(augment)}
     if target:

@@ -22,7 +22,7 @@ from clearsight.models.mlp import ACTIVATIONS, BIASES, MLP
 
 RELU, LEAKY_RELU, SIGMOID, TANH, GELU, IDENTITY = range(len(ACTIVATIONS))
 UNIT, SHARED, NONE = range(len(BIASES))
-SGD, MOMENTUM, NESTEROV, RMSPROP, ADAM, ADAMW = range(len(OPTIMIZERS))
+SGD, MOMENTUM, NESTEROV, RMSPROP, ADAM, ADAMW = range(6)  # the first of OPTIMIZERS; no others come here
 
 
 class Net(NamedTuple):
@@ -38,7 +38,8 @@ class Net(NamedTuple):
 class Rule(NamedTuple):
     """`Recipe` as numbers."""
 
-    squared_error: bool
+    regression: bool
+    huber_delta: float  # infinite for squared error, which it then is
     reduce_mean: bool
     smoothing: float
     dropout: float
@@ -121,6 +122,7 @@ def _activate(z, b, bias, activation, slope, dropout, seed, step, layer):  # typ
 def _loss_and_delta(z, b, bias, labels, targets, rows, others, shares, class_weights, rule):  # type: ignore[no-untyped-def]
     """D_L in place of the logits; returns the mean loss and how many rows are right."""
     real = z.dtype.type
+    half = real(0.5)
     count, classes = z.shape
     loss, total, hits = 0.0, 0.0, 0
     for i in range(count):
@@ -128,10 +130,12 @@ def _loss_and_delta(z, b, bias, labels, targets, rows, others, shares, class_wei
         if bias != NONE:
             for k in range(classes):
                 z[i, k] += b[k if bias == UNIT else 0]
-        if rule.squared_error:
+        if rule.regression:
             for k in range(classes):
-                z[i, k] -= targets[rows[i], k]
-                loss += 0.5 * z[i, k] * z[i, k]
+                error = z[i, k] - targets[rows[i], k]
+                inner = min(max(error, real(-rule.huber_delta)), real(rule.huber_delta))
+                loss += np.float64(inner * (error - half * inner))
+                z[i, k] = inner
         else:
             label = labels[rows[i]]
             other, share = label, real(1)
@@ -352,7 +356,8 @@ def _compile_net(net: MLP) -> Net:
 
 def _compile_rule(recipe: Recipe) -> Rule:
     return Rule(
-        squared_error=recipe.loss == "squared_error",
+        regression=recipe.is_regression,
+        huber_delta=float(recipe.huber_delta) if recipe.loss == "huber" else math.inf,
         reduce_mean=recipe.reduction == "mean",
         smoothing=float(recipe.label_smoothing),
         dropout=float(recipe.dropout),

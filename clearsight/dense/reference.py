@@ -155,14 +155,19 @@ def loss_and_delta(
     """Mean loss of a batch and D_L, equation (2).
 
     Args:
-        z: logits (B, K). labels: (B,), used by cross-entropy. targets: (B, K), used by squared error.
+        z: logits (B, K). labels: (B,), used by cross-entropy. targets: (B, K), used by the others.
         mixed: the loss is then share * C(label) + (1 - share) * C(other), each with its class's weight (Zhang et al. 2018).
     """
     rows, classes = z.shape
     weights = np.ones(rows, z.dtype)
-    if recipe.loss == "squared_error":
+    if recipe.is_regression:
         delta = z - targets
-        losses = 0.5 * (delta * delta).sum(axis=1)
+        if recipe.loss == "huber":  # beyond d the slope stays at d: quadratic to there, linear from there
+            inner = np.clip(delta, -recipe.huber_delta, recipe.huber_delta)
+            losses = (inner * (delta - 0.5 * inner)).sum(axis=1)
+            delta = inner
+        else:
+            losses = 0.5 * (delta * delta).sum(axis=1)
     else:
         by_class = np.asarray(recipe.class_weights or np.ones(classes), z.dtype)
         others, shares = mixed if mixed is not None else (labels, np.ones(rows))

@@ -14,6 +14,7 @@ from clearsight.errors import UsageError
 ACTIVATIONS: tuple[str, ...] = get_args(Activation)
 BIASES: tuple[str, ...] = get_args(Bias)
 OUTPUTS = ("softmax", "identity")
+TRAINED = "trained"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,53 @@ class MLP:
             found.append((slice(at, end), slice(end, stop)))
             at = stop
         return found
+
+    @property
+    def num_values(self) -> int:
+        """Length of the flat vector: all of it is trained."""
+        return self.num_parameters
+
+    @property
+    def num_inputs(self) -> int:
+        """Pixel values of a picture."""
+        return self.sizes[0]
+
+    @property
+    def outputs(self) -> int:
+        """Units of the last layer."""
+        return self.sizes[-1]
+
+    @property
+    def family(self) -> str:
+        """Always `mlp`."""
+        return "mlp"
+
+    @property
+    def label(self) -> str:
+        """The units of all layers."""
+        return "-".join(map(str, self.sizes))
+
+    def layout(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Name, shape and kind (always `trained`) of each tensor, in the order of the flat vector."""
+        found: dict[str, tuple[tuple[int, ...], str]] = {}
+        for i in range(self.num_layers):
+            found[f"layers.{i}.weight"] = self.sizes[i : i + 2], TRAINED
+            found[f"layers.{i}.bias"] = (self.num_biases(i),), TRAINED
+        return found
+
+    def tensors(self, params: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Views into the flat vector, named `layers.0.weight`, `layers.0.bias` and so on."""
+        found: dict[str, NDArray[Any]] = {}
+        for i, (weights, biases) in enumerate(self.layers(params)):
+            found |= {f"layers.{i}.weight": weights, f"layers.{i}.bias": biases}
+        return found
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values that `build_net` reads back."""
+        return {
+            "family": "mlp", "sizes": list(self.sizes), "activations": list(self.activations), "bias": self.bias,
+            "output": self.output,
+        }  # fmt: skip
 
     def layers(self, params: NDArray[Any]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
         """Views into the flat vector: for each layer its weights (in, out) and its biases (units,), (1,) or (0,)."""

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from clearsight.config import RunConfig, build_config, merge
+from clearsight.config import RunConfig, build_config
 from clearsight.data.dataset import Dataset
 from clearsight.data.load import load_data
 from clearsight.errors import DivergedError, UsageError
 from clearsight.pipeline import Run, train_dataset
 from clearsight.report.plots import draw_side_by_side
 from clearsight.run import train
+from clearsight.settings import merge
 from clearsight.store import write_text
 
 FOLDER = Path(__file__).parent

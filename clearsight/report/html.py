@@ -15,6 +15,7 @@ from clearsight import bundle as bundles
 from clearsight import store
 from clearsight.bundle import Bundle
 from clearsight.errors import RunError
+from clearsight.models.mlp import MLP
 from clearsight.report import page, pictures, plots, words
 from clearsight.report.text import find_confused_pairs
 from clearsight.training.history import History, read_history
@@ -311,6 +312,8 @@ def _render_first_layer(files: _Files) -> str:
     scaling, net = files.model.preprocess, files.model.net
     if scaling.height == 1:
         return ""
+    if not isinstance(net, MLP):
+        return ""
     weights, _ = net.layers(files.model.params)[0]
     maps = pictures.first_layer_maps(
         weights[:, :_MAX_UNITS], height=scaling.height, width=scaling.width, channels=scaling.channels
@@ -336,6 +339,8 @@ def _render_weight_history(files: _Files) -> str:
     if kept is None:
         return ""
     net = files.model.net
+    if not isinstance(net, MLP):
+        return ""
     layers = [kept[:, weights] for weights, _ in net.slices()]
     names = [f"Layer {i + 1}: {net.sizes[i]} × {net.sizes[i + 1]}" for i in range(net.num_layers)]
     svg = plots.draw_weight_history(layers, names)

@@ -12,11 +12,12 @@ from clearsight.data.preprocess import Preprocess
 from clearsight.dense import reference
 from clearsight.dense.recipe import Recipe
 from clearsight.errors import UsageError
+from clearsight.models.convnet import ConvNet
 from clearsight.models.mlp import MLP
+from clearsight.training.logits import net_logits
 
 Rows = NDArray[np.int64]
 State = dict[str, NDArray[Any]]
-_CHUNK = 2048
 _AUGMENTED_BYTES = 2**24  # of varied pictures at a time
 ENGINES = ("dense", "reference")
 
@@ -33,14 +34,17 @@ class Engine(Protocol):
 
         Returns:
             Mean loss of each batch before its update, and how many rows were classified rightly. A loss that is not
-            finite ends the array, and its batch changes nothing.
+            finite ends the array; the caller then goes back to a state that it kept.
         """
 
     def logits(self, rows: Rows) -> NDArray[np.float32]:
         """Outputs before the softmax for some rows, (n, K), without dropout."""
 
+    def params(self) -> NDArray[np.float32]:
+        """A copy of the numbers that a model file should hold, (net.num_values,)."""
+
     def state(self) -> State:
-        """A copy of all that training changes: parameters and what the optimiser remembers."""
+        """A copy of all that training changes: `params`, and what the optimiser remembers."""
 
     def load_state(self, state: State) -> None:
         """Go back to such a copy."""
@@ -84,21 +88,10 @@ class DenseEngine:
         pool: Rows | None = None,
     ) -> None:
         if name not in ENGINES:
-            raise UsageError(f"engine must be auto, {' or '.join(ENGINES)}, got {name!r}. Choose one of them.")
-        if net.sizes[0] != preprocess.num_inputs:
-            raise UsageError(
-                f"the first layer must have {preprocess.num_inputs} units, one a pixel value, got {net.sizes[0]}. "
-                "Correct the layers."
-            )
-        if recipe.loss == "cross_entropy" and not 0 <= labels.min() <= labels.max() < net.sizes[-1]:
-            raise UsageError(
-                f"labels must lie in [0, {net.sizes[-1]}), a unit of the last layer each, got {labels.min()} to {labels.max()}. "
-                "Correct the labels or the layers."
-            )
-        if recipe.class_weights and len(recipe.class_weights) != net.sizes[-1]:
-            raise UsageError(
-                f"class_weights must be one a class ({net.sizes[-1]}), got {len(recipe.class_weights)}. Give as many."
-            )
+            raise UsageError(f"engine must be auto, {', '.join(ENGINES)} or torch, got {name!r}. Choose one of them.")
+        if recipe.optimizer == "muon":
+            raise UsageError(f"optimizer muon must go with engine torch, got engine {name}. Leave --engine out.")
+        check_ends(net, recipe, labels, preprocess)
         self.name = name
         self._net, self._recipe, self._preprocess = net, recipe, preprocess
         self._images, self._batch_size, self._seed = images, batch_size, seed
@@ -107,7 +100,7 @@ class DenseEngine:
         self._uses: tuple[Rows, Rows] | None = None
         self._params = params
         self._slots = np.zeros((recipe.num_slots, params.size), params.dtype)
-        if recipe.loss == "squared_error":
+        if recipe.is_regression:
             standard = (labels.astype(np.float64) - preprocess.target_mean) / preprocess.target_std
             self._labels, self._targets = np.zeros(len(labels), np.int64), standard[:, None].astype(params.dtype)
         else:
@@ -209,7 +202,11 @@ class DenseEngine:
 
     def logits(self, rows: Rows) -> NDArray[np.float32]:
         """See `Engine`."""
-        return dense_logits(self._net, self._params, self._preprocess, self._images, rows)
+        return net_logits(self._net, self._params, self._preprocess, self._images, rows)
+
+    def params(self) -> NDArray[np.float32]:
+        """See `Engine`."""
+        return self._params.astype(np.float32)
 
     def state(self) -> State:
         """See `Engine`."""
@@ -225,17 +222,23 @@ class DenseEngine:
         return bool(np.isfinite(self._params).all())
 
 
-def dense_logits(
-    net: MLP, params: NDArray[np.floating], preprocess: Preprocess, images: NDArray[Any], rows: Rows | None = None
-) -> NDArray[np.float32]:
-    """Outputs before the softmax, (n, K) float32, of stored pictures; a few thousand rows become floats at a time.
+def check_ends(net: MLP | ConvNet, recipe: Recipe, labels: NDArray[Any], preprocess: Preprocess) -> None:
+    """Refuse data that does not fit a network's ends.
 
-    With float64 `params` everything but the preprocessing is computed in float64, so that a row's answer does not depend,
-    in float32, on which rows stand beside it.
+    Raises:
+        UsageError: inputs, classes or class weights are not as many as the network has.
     """
-    chosen = np.arange(len(images)) if rows is None else rows
-    found = np.empty((len(chosen), net.sizes[-1]), np.float32)
-    for start in range(0, len(chosen), _CHUNK):
-        block = preprocess.apply(images[chosen[start : start + _CHUNK]]).astype(params.dtype, copy=False)
-        found[start : start + _CHUNK] = reference.logits(net, params, block)
-    return found
+    if net.num_inputs != preprocess.num_inputs:
+        raise UsageError(
+            f"the first layer must have {preprocess.num_inputs} units, one a pixel value, got {net.num_inputs}. "
+            "Correct the layers."
+        )
+    if not recipe.is_regression and not 0 <= labels.min() <= labels.max() < net.outputs:
+        raise UsageError(
+            f"labels must lie in [0, {net.outputs}), a unit of the last layer each, got {labels.min()} to {labels.max()}. "
+            "Correct the labels or the layers."
+        )
+    if recipe.class_weights and len(recipe.class_weights) != net.outputs:
+        raise UsageError(
+            f"class_weights must be one a class ({net.outputs}), got {len(recipe.class_weights)}. Give as many."
+        )

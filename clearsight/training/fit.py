@@ -20,6 +20,7 @@ from clearsight.training.engine import Engine, Rows, State
 from clearsight.training.history import History
 from clearsight.training.progress import Progress
 from clearsight.training.signals import StopSignals
+from clearsight.training.team import Team
 
 _CHUNK_SECONDS = 0.2
 MONITORS = {"valid_loss": -1, "valid_accuracy": 1, "train_loss": -1}
@@ -116,6 +117,7 @@ def fit(
     weight_history: bool = False,
     resume: bool = False,
     note: Callable[[str], None] = lambda text: None,
+    team: Team | None = None,
 ) -> FitResult:
     """Train `engine` for `epochs` epochs and leave it with the weights in force.
 
@@ -133,6 +135,7 @@ def fit(
         weight_history: keep the parameters of every epoch.
         resume: go on from the newest checkpoint, if there is one.
         note: told of damaged checkpoints and the like.
+        team: the processes that train together, which must all come here; they then pause at the same steps.
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; a checkpoint was saved. (Without checkpoints signals are left alone.)
@@ -154,20 +157,22 @@ def fit(
         history.weights.append(engine.state()["params"])
     if place.good is None:
         place.good = engine.state()
+    team = team or Team()
     chunk, saved_at = 1, time.monotonic()
 
     def pause(done: int) -> None:
         """After `done` steps: save if it is time, and stop if that was asked for."""
-        nonlocal saved_at
+        nonlocal saved_at, chunk
+        chunk, asked = team.agree((chunk, stop.received or 0))
         late = done % checkpoint_steps == 0 if checkpoint_steps else time.monotonic() - saved_at > checkpoint_seconds
-        if checkpoints and (late or stop.received is not None):
+        if checkpoints and (late or asked):
             tensors, meta = _pack(engine, place, history)
             save_checkpoint(checkpoints, step=done, tensors=tensors, meta=meta)
             saved_at = time.monotonic()
-        if stop.received is not None:
-            raise Interrupted(f"stopped on request after step {done}.", stop.exit_code)
+        if asked:
+            raise Interrupted(f"stopped on request after step {done}.", 128 + asked)  # as shells have it
 
-    with StopSignals(enabled=checkpoints is not None) as stop:
+    with StopSignals(enabled=checkpoints is not None or team.size > 1) as stop:
         progress.start(epochs=epochs, steps=epochs * steps, done=place.epoch * steps + place.batch)
         try:
             while place.epoch < epochs and not _exhausted(place, patience):

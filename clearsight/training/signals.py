@@ -33,8 +33,3 @@ class StopSignals:
         if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = number
-
-    @property
-    def exit_code(self) -> int:
-        """128 + the signal's number, as shells have it."""
-        return 128 + (self.received or signal.SIGINT)

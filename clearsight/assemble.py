@@ -1,0 +1,158 @@
+"""From a configuration and its data to a network, what a step does, and the engine that trains it. It must not know runs."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clearsight.augment.presets import Augmentation
+from clearsight.config import RunConfig, uses_torch
+from clearsight.data.dataset import Dataset
+from clearsight.data.preprocess import Preprocess
+from clearsight.data.split import Rows, Split
+from clearsight.dense.recipe import Recipe
+from clearsight.errors import UsageError
+from clearsight.models.convnet import ConvNet
+from clearsight.models.initialize import initialize, whiten
+from clearsight.models.mlp import MLP
+from clearsight.training.engine import DenseEngine, Engine
+from clearsight.training.team import Team
+
+_MOST_PARAMETERS = 1_000_000_000
+_WHITENED_ROWS = 2000
+
+
+def build_net(config: RunConfig, preprocess: Preprocess, *, outputs: int, regression: bool) -> MLP | ConvNet:
+    """The network that a configuration means for pictures of some size.
+
+    Raises:
+        UsageError: sizes that do not fit together, or more than a billion weights.
+    """
+    model, output = config.model, "identity" if regression else "softmax"
+    net: MLP | ConvNet
+    if model.family == "mlp":
+        net = MLP((preprocess.num_inputs, *config.hidden, outputs), config.activations, model.bias, output)
+    else:
+        if preprocess.height == 1:
+            raise UsageError(f"model {model.family} must have pictures, got rows of features. Use model mlp.")
+        if not isinstance(model.activation, str):
+            raise UsageError(f"activation must be one name for {model.family}, got {list(model.activation)}. Give one.")
+        net = ConvNet(
+            model.family, (preprocess.height, preprocess.width, preprocess.channels), outputs, output,
+            widths=model.widths or (), depths=model.depths or (), hidden=config.hidden, kernel=model.kernel or 0,
+            norm=model.norm or "", activation=model.activation, pooling=model.pooling or "", stem=model.stem or "",
+            pad_to=model.pad_to or 0,
+        )  # fmt: skip
+    if net.num_parameters > _MOST_PARAMETERS:
+        raise UsageError(
+            f"the network must have at most {_MOST_PARAMETERS:,} weights, got {net.num_parameters:,}. Use a smaller "
+            "--image-size or --hidden."
+        )
+    return net
+
+
+def build_recipe(config: RunConfig, dataset: Dataset, rows: Rows) -> Recipe:
+    """The step's loss, penalties and optimiser, with class weights worked out from the training rows.
+
+    Raises:
+        UsageError: a loss for classes with numbers, or the other way round.
+    """
+    train = config.train
+    weights: tuple[float, ...] = ()
+    if isinstance(train.class_weights, tuple):
+        weights = train.class_weights
+    elif train.class_weights == "balanced" and not dataset.is_regression:
+        counts = np.bincount(dataset.labels[rows], minlength=len(dataset.class_names))
+        weights = tuple(float(w) for w in len(rows) / (len(counts) * np.maximum(counts, 1)))
+    loss = ("squared_error" if dataset.is_regression else "cross_entropy") if train.loss == "auto" else train.loss
+    if (loss == "cross_entropy") == dataset.is_regression:
+        fitting = "squared_error or huber" if dataset.is_regression else "cross_entropy"
+        raise UsageError(f"loss must be {fitting} for this data, got {loss}. Leave it out, or set --task.")
+    shared = (
+        "huber_delta", "reduction", "label_smoothing", "dropout", "l1", "l2", "clip_norm", "optimizer", "momentum", "rho",
+        "beta1", "beta2", "eps", "weight_decay",
+    )  # fmt: skip
+    return Recipe(loss=loss, class_weights=weights, **{key: getattr(train, key) for key in shared})
+
+
+def first_params(
+    config: RunConfig, net: MLP | ConvNet, dataset: Dataset, rows: Rows, preprocess: Preprocess
+) -> NDArray[Any]:
+    """The weights before training, (net.num_values,) float32; speednet's first layer is fitted to some training rows."""
+    model, seed = config.model, config.train.seed
+    params = initialize(net, init=model.init, seed=seed, init_std=model.init_std, bias_init=model.bias_init)
+    if isinstance(net, ConvNet) and net.family == "speednet":
+        some = np.random.default_rng([seed, 0x5EED]).permutation(rows)[:_WHITENED_ROWS]
+        whiten(net, params, preprocess.apply(dataset.images[some]).reshape(-1, *net.input_shape))
+    return params
+
+
+def build_engine(
+    config: RunConfig,
+    net: MLP | ConvNet,
+    dataset: Dataset,
+    split: Split,
+    preprocess: Preprocess,
+    augmentation: Augmentation,
+    team: Team,
+) -> Engine:
+    """The engine that a configuration means, with its first weights.
+
+    Raises:
+        UsageError: an engine, a device or a precision that cannot be had, or that does not go with the network.
+    """
+    train = config.train
+    shared: dict[str, Any] = {
+        "images": dataset.images, "labels": dataset.labels, "preprocess": preprocess, "batch_size": train.batch_size,
+        "params": first_params(config, net, dataset, split.train, preprocess), "seed": train.seed,
+        "augmentation": augmentation, "pool": split.train,
+    }  # fmt: skip
+    recipe = build_recipe(config, dataset, split.train)
+    if not uses_torch(config):
+        if not isinstance(net, MLP):
+            raise UsageError(
+                f"engine {train.engine} must have model mlp, got {net.family}. Use --engine torch, or leave it out."
+            )
+        if team.size > 1:
+            raise UsageError(
+                f"several processes must train with engine torch, got {team.size} of them. Add --engine torch."
+            )
+        return DenseEngine(net, recipe, name="dense" if train.engine == "auto" else train.engine, **shared)
+    from clearsight.training.torch_engine import TorchEngine
+
+    device = choose_device(config)
+    return TorchEngine(
+        net, recipe, device=device, bfloat16=uses_bfloat16(config, device), compile_module=train.compile,
+        accumulate=train.accumulate, ema=train.ema, lookahead=train.lookahead, team=team, **shared,
+    )  # fmt: skip
+
+
+def choose_device(config: RunConfig) -> str:
+    """The device of the torch engine: the wanted one, or the best there is; of several CUDA devices, this process's own.
+
+    Raises:
+        UsageError: PyTorch is missing, or the wanted device.
+    """
+    from clearsight.models.modules import import_torch
+    from clearsight.training.team import local_rank
+
+    torch, wanted = import_torch(), config.train.device
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    chosen = next(name for name, there in found.items() if there) if wanted == "auto" else wanted
+    if not found[chosen]:
+        there = ", ".join(name for name, there in found.items() if there)
+        raise UsageError(f"device must be one that PyTorch finds here ({there}), got {wanted}. Choose one of them.")
+    if chosen == "cuda":
+        index = local_rank() % torch.cuda.device_count()
+        torch.cuda.set_device(index)
+        return f"cuda:{index}"
+    return chosen
+
+
+def uses_bfloat16(config: RunConfig, device: str) -> bool:
+    """Whether products are computed in bfloat16: if so chosen, or by itself on a CUDA device that can."""
+    if config.train.precision != "auto":
+        return config.train.precision == "bfloat16"
+    from clearsight.models.modules import import_torch
+
+    return device.startswith("cuda") and bool(import_torch().cuda.is_bf16_supported())

@@ -1,0 +1,208 @@
+"""Convolutional networks as descriptions: family, sizes and options, and where each tensor lies in one flat vector.
+
+The modules that compute them are built on demand, so a description needs no PyTorch until its shapes are asked for. It must
+not know how a network is trained.
+"""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from math import prod
+from typing import Any, get_args
+
+from numpy.typing import NDArray
+
+from clearsight.config import Activation, Norm, Pooling, Stem
+from clearsight.errors import UsageError
+from clearsight.models.mlp import OUTPUTS, TRAINED
+
+LARGE_SIDE = 96  # from here on a resnet starts with the large stem
+KEPT = "kept"
+_MOST_ACTIVATIONS = 2**28  # values of one layer's output for one picture
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A kind of network: what it is, which options it takes, and what those are if not given."""
+
+    title: str
+    widths: tuple[int, ...]
+    depths: tuple[int, ...] = ()
+    options: tuple[str, ...] = ("widths", "depths")
+    kernel: int = 3
+    norm: str = "batch"
+
+
+_PLAIN = ("widths", "depths", "kernel", "norm", "activation")
+_RESIDUAL = ("widths", "depths", "pooling", "stem")
+FAMILIES: dict[str, Family] = {
+    "cnn": Family("small and quick: convolutions, one pool over all places", (32, 64, 128), (1, 1, 1), (*_PLAIN, "pooling")),
+    "vgg": Family(
+        "stages of convolutions, then hidden layers (Simonyan & Zisserman 2015)", (64, 128, 256, 512), (2, 2, 3, 3),
+        (*_PLAIN, "hidden"),
+    ),
+    "resnet8": Family("three stages of one residual block (He et al. 2016)", (16, 32, 64), (1, 1, 1), _RESIDUAL),
+    "resnet18": Family("four stages of two residual blocks", (64, 128, 256, 512), (2, 2, 2, 2), _RESIDUAL),
+    "resnet34": Family("four stages of residual blocks", (64, 128, 256, 512), (3, 4, 6, 3), _RESIDUAL),
+    "resnet50": Family("four stages of bottleneck blocks", (64, 128, 256, 512), (3, 4, 6, 3), _RESIDUAL),
+    "speednet": Family("whitened patches, then three groups of two convolutions (Jordan 2024)", (64, 256, 256), (), ("widths",)),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ConvNet:
+    """A convolutional network, its numbers kept in one flat vector: trained ones first, then statistics of normalisation.
+
+    Args:
+        family: a name of `FAMILIES`.
+        input_shape: height, width and channels of a picture.
+        outputs: classes, or 1 for a number.
+        output: `softmax` for class probabilities, `identity` for regression.
+        widths, depths: channels, and convolutions or blocks, of each stage; () for the family's.
+        hidden: units of the dense layers of vgg.
+        kernel: side of the convolutions of cnn and vgg, odd; 0 for the family's.
+        norm: `batch` or `none`, of cnn and vgg.
+        activation: of cnn and vgg.
+        pooling: over all places, `max` or `mean`.
+        stem: of a resnet: `small` keeps the size of the picture, `large` quarters it; "" chooses by the size.
+        pad_to: side to which pictures are padded with zeros; 0 for as they are.
+
+    Raises:
+        UsageError: an unknown name, sizes that do not go together, or pictures too small for so many stages.
+    """
+
+    family: str
+    input_shape: tuple[int, int, int]
+    outputs: int
+    output: str = "softmax"
+    widths: tuple[int, ...] = field(default=())
+    depths: tuple[int, ...] = field(default=())
+    hidden: tuple[int, ...] = field(default=())
+    kernel: int = 0
+    norm: str = ""
+    activation: str = "relu"
+    pooling: str = ""
+    stem: str = ""
+    pad_to: int = 0
+
+    def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise UsageError(
+                f"family must be one of mlp, {', '.join(FAMILIES)}, got {self.family!r}. Choose one of them."
+            )
+        family = FAMILIES[self.family]
+        defaults: dict[str, Any] = {
+            "widths": family.widths, "depths": family.depths, "kernel": family.kernel, "norm": family.norm,
+            "pooling": "mean" if self.output == "identity" or self.family.startswith("resnet") else "max",
+            "stem": "large" if min(self.input_shape[:2]) >= LARGE_SIDE else "small",
+        }  # fmt: skip
+        for name, value in defaults.items():
+            if not getattr(self, name):
+                object.__setattr__(self, name, value)
+        for name, value, known in (
+            ("norm", self.norm, get_args(Norm)),
+            ("activation", self.activation, get_args(Activation)),
+            ("pooling", self.pooling, get_args(Pooling)),
+            ("stem", self.stem, get_args(Stem)),
+            ("output", self.output, OUTPUTS),
+        ):
+            if value not in known:
+                raise UsageError(f"{name} must be one of {', '.join(known)}, got {value!r}. Choose one of them.")
+        self._check_sizes(family)
+
+    def _check_sizes(self, family: Family) -> None:
+        height, width, channels = self.input_shape
+        numbers = (height, width, channels, self.outputs, self.kernel, *self.widths, *self.depths, *self.hidden)
+        if min(numbers) < 1 or self.kernel % 2 == 0:
+            raise UsageError(f"sizes must be 1 or more and kernel odd, got {list(numbers)}. Correct them.")
+        if len(self.depths) != len(family.depths) and len(self.widths) != len(self.depths):
+            raise UsageError(
+                f"widths and depths must be one a stage, got {len(self.widths)} and {len(self.depths)}. Give as many."
+            )
+        if self.family in ("cnn", "vgg") and len(self.widths) != len(self.depths):
+            raise UsageError(
+                f"widths and depths must be one a stage, got {len(self.widths)} and {len(self.depths)}. Give as many."
+            )
+        if not self.family.startswith(("cnn", "vgg")) and (
+            len(self.widths) != len(family.widths) or len(self.depths) != len(family.depths)
+        ):
+            raise UsageError(
+                f"widths and depths of {self.family} must be {len(family.widths)} and {len(family.depths)} numbers, got "
+                f"{len(self.widths)} and {len(self.depths)}. Give as many, or take model cnn or vgg."
+            )
+        if self.pad_to and self.pad_to < max(height, width):
+            raise UsageError(
+                f"pad_to must be {max(height, width)} or more, the picture's side, got {self.pad_to}. Raise it."
+            )
+        side, least = min(height, width) if not self.pad_to else self.pad_to, self.least_side
+        if side < least:
+            raise UsageError(
+                f"pictures must be {least}x{least} or more for {self.family} of {len(self.widths)} stages, got {height}x{width}. "
+                "Use --image-size, pad_to, or fewer widths."
+            )
+
+        large = self.stem == "large" and self.family.startswith("resnet")
+        area = (self.pad_to**2 or height * width) // (16 if large else 1)
+        if area * max(self.widths[0], 8 * channels) > _MOST_ACTIVATIONS:
+            raise UsageError(
+                f"pictures times widths must be {_MOST_ACTIVATIONS:,} or less, got {area:,} times {self.widths[0]}. "
+                "Use a smaller --image-size, pad_to or widths."
+            )
+
+    @property
+    def num_inputs(self) -> int:
+        """Pixel values of a picture."""
+        return prod(self.input_shape)
+
+    @property
+    def least_side(self) -> int:
+        """The smallest picture that leaves a pixel at the end."""
+        if self.family == "speednet":
+            return 9
+        return 1 << (len(self.widths) - (self.family != "vgg"))
+
+    @property
+    def label(self) -> str:
+        """The network in a word or two, for lists and names."""
+        return self.family
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(prod(shape) for shape, kind in self.layout().values() if kind == TRAINED)
+
+    @property
+    def num_values(self) -> int:
+        """Length of the flat vector."""
+        return sum(prod(shape) for shape, _ in self.layout().values())
+
+    def layout(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Name, shape and kind (`trained` or `kept`) of each tensor, in the order of the flat vector."""
+        return _find_layout(self)
+
+    def tensors(self, params: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Views into the flat vector by the names that published checkpoints use."""
+        found, at = {}, 0
+        for name, (shape, _) in self.layout().items():
+            found[name] = params[at : at + prod(shape)].reshape(shape)
+            at += prod(shape)
+        return found
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values that `build_net` reads back."""
+        return {
+            "family": self.family, "input_shape": list(self.input_shape), "outputs": self.outputs, "output": self.output,
+            "widths": list(self.widths), "depths": list(self.depths), "hidden": list(self.hidden), "kernel": self.kernel,
+            "norm": self.norm, "activation": self.activation, "pooling": self.pooling, "stem": self.stem,
+            "pad_to": self.pad_to,
+        }  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def _find_layout(net: ConvNet) -> dict[str, tuple[tuple[int, ...], str]]:
+    from clearsight.models.modules import build_module, import_torch
+
+    torch = import_torch()
+    with torch.device("meta"):
+        module = build_module(net)
+    found = {name: (tuple(p.shape), TRAINED) for name, p in module.named_parameters()}
+    return found | {name: (tuple(b.shape), KEPT) for name, b in module.named_buffers() if b.dtype.is_floating_point}

@@ -1,0 +1,109 @@
+"""Outputs of any trained network on stored pictures: the one way for engines, model files and evaluation."""
+
+import ctypes
+import sys
+import warnings
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clearsight.data.preprocess import Preprocess
+from clearsight.dense import reference
+from clearsight.models.convnet import ConvNet
+from clearsight.models.mlp import MLP
+
+if TYPE_CHECKING:
+    from torch import Tensor, device, nn
+
+_CHUNK = 2048
+_PIXELS = 2**19  # of pictures that go through a convolutional net at a time
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
+
+
+def net_logits(
+    net: MLP | ConvNet,
+    params: NDArray[np.floating],
+    preprocess: Preprocess,
+    images: NDArray[Any],
+    rows: NDArray[np.int64] | None = None,
+) -> NDArray[np.float32]:
+    """Outputs before the softmax, (n, K) float32, of stored pictures; few rows become floats at a time.
+
+    A dense net with float64 `params` is computed in float64 but for the preprocessing, so that a row's answer does not
+    depend, in float32, on which rows stand beside it. A convolutional net is computed by PyTorch on the CPU in float32.
+    """
+    chosen = np.arange(len(images)) if rows is None else rows
+    found = np.empty((len(chosen), net.outputs), np.float32)
+    if isinstance(net, MLP):
+        for start in range(0, len(chosen), _CHUNK):
+            block = preprocess.apply(images[chosen[start : start + _CHUNK]]).astype(params.dtype, copy=False)
+            found[start : start + _CHUNK] = reference.logits(net, params, block)
+        return found
+    import torch
+
+    module, inputs, size = build_bound(net, params.astype(np.float32)), Inputs(preprocess), rows_at_once(preprocess)
+    with torch.no_grad():
+        for start in range(0, len(chosen), size):
+            block = preprocess.check_shape(images[chosen[start : start + size]])
+            found[start : start + size] = run_module(module, inputs(torch.from_numpy(np.array(block)))).numpy()
+    return found
+
+
+def rows_at_once(preprocess: Preprocess) -> int:
+    """How many pictures go through a convolutional net together."""
+    return max(1, min(1024, _PIXELS // (preprocess.height * preprocess.width)))
+
+
+def build_bound(net: ConvNet, params: NDArray[np.float32]) -> "nn.Module":
+    """A module on the CPU that holds these numbers and does not train."""
+    import torch
+
+    from clearsight.models.modules import bind, build_module, count_trained
+
+    trained, kept = torch.from_numpy(np.array(params)).tensor_split([count_trained(net)])
+    module = build_module(net)
+    bind(module, trained, kept)
+    return module.eval()
+
+
+class Inputs:
+    """Stored pictures on a device to network inputs, as `Preprocess.apply` computes them."""
+
+    def __init__(self, preprocess: Preprocess, device: "device | str" = "cpu") -> None:
+        self._scale, self._offset = as_tensor(preprocess.scale, device), as_tensor(preprocess.offset, device)
+        self._shape = preprocess.height, preprocess.width, preprocess.channels
+
+    def __call__(self, images: "Tensor") -> "Tensor":
+        """Float32 (n, H, W, C) of pictures (n, H, W, C) or rows (n, inputs)."""
+        flat = images.reshape(len(images), -1) * self._scale + self._offset  # 8-bit times float is float
+        return flat.view(len(images), *self._shape)
+
+
+def run_module(module: Any, inputs: "Tensor", *, bfloat16: bool = False) -> "Tensor":
+    """Logits (n, K) float32 of inputs (n, H, W, C)."""
+    import torch
+
+    with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=bfloat16):
+        logits: Tensor = module(inputs)
+    return logits.float()
+
+
+def as_tensor(array: NDArray[Any], device: "device | str" = "cpu") -> "Tensor":
+    """An array as a tensor, without a copy on the CPU, even where the array may not be written to."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes to it
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+
+@lru_cache(maxsize=1)
+def keep_freed_memory() -> None:
+    """Let the C library keep what large arrays free: to ask the system again at each step costs a sixth of the time."""
+    if sys.platform == "linux":
+        library = ctypes.CDLL(None)
+        if hasattr(library, "mallopt"):
+            library.mallopt(_MMAP_THRESHOLD, 32 * 2**20)
+            library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)

@@ -1,0 +1,95 @@
+"""PyTorch's optimisers over flat tensors: the same updates as the dense engine's, and Muon.
+
+They must not know networks, losses or schedules.
+"""
+
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clearsight.dense.recipe import Recipe
+
+MUON_REST = 0.15  # of the learning rate, for vectors and the last layer, which Adam moves
+Slots = dict[str, Tensor]
+
+
+class Stepper:
+    """Some optimisers of PyTorch that are stepped together, each at its own share of the learning rate.
+
+    Args:
+        parts: optimiser and share.
+    """
+
+    def __init__(self, *parts: tuple[torch.optim.Optimizer, float]) -> None:
+        self._parts = parts
+
+    def step(self, lr: float) -> None:
+        """Move the parameters along their gradients."""
+        for optimizer, share in self._parts:
+            for group in optimizer.param_groups:
+                group["lr"] = lr * share
+            optimizer.step()
+
+    def slots(self) -> Slots:
+        """All that is remembered from step to step, copied."""
+        found: Slots = {}
+        for i, (optimizer, _) in enumerate(self._parts):
+            for k, values in optimizer.state_dict()["state"].items():
+                found |= {f"{i}.{k}.{name}": value.clone() for name, value in values.items() if value is not None}
+        return found
+
+    def load_slots(self, slots: Slots) -> None:
+        """Go back to such a copy."""
+        for i, (optimizer, _) in enumerate(self._parts):
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, value in slots.items():
+                part, k, name = key.split(".")
+                if int(part) == i:
+                    state.setdefault(int(k), {})[name] = value.clone()
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def build_optimizer(recipe: Recipe, trained: Tensor, grad: Tensor, *, shapes: list[tuple[int, ...]]) -> Stepper:
+    """The optimiser that a recipe names, over a flat tensor and its flat gradient. Decay and penalties are not its affair.
+
+    Args:
+        trained, grad: (P,), which it reads and moves in place.
+        shapes: of the tensors that lie in them one after another. `muon` (Jordan 2024, "Muon: an optimizer for hidden
+            layers in neural networks") moves those of two and more axes but the last along orthogonalised momentum, the
+            others by Adam at a fraction of the rate.
+    """
+    if recipe.optimizer == "muon":
+        return _build_muon(recipe, trained, grad, shapes)
+    whole = [_leaf(trained, grad)]
+    fused: dict[str, Any] = {"fused": True}
+    if recipe.optimizer in ("adam", "adamw"):
+        betas = (recipe.beta1, recipe.beta2)
+        return Stepper((torch.optim.Adam(whole, betas=betas, eps=recipe.eps, **fused), 1.0))
+    if recipe.optimizer == "rmsprop":
+        return Stepper((torch.optim.RMSprop(whole, alpha=recipe.rho, eps=recipe.eps), 1.0))
+    momentum = 0.0 if recipe.optimizer == "sgd" else recipe.momentum
+    nesterov = recipe.optimizer == "nesterov" and momentum > 0
+    return Stepper((torch.optim.SGD(whole, lr=1.0, momentum=momentum, nesterov=nesterov, **fused), 1.0))
+
+
+def _leaf(values: Tensor, grad: Tensor) -> nn.Parameter:
+    parameter = nn.Parameter(values)
+    parameter.grad = grad
+    return parameter
+
+
+def _build_muon(recipe: Recipe, trained: Tensor, grad: Tensor, shapes: list[tuple[int, ...]]) -> Stepper:
+    matrices, others, at = [], [], 0
+    last = max((i for i, shape in enumerate(shapes) if len(shape) > 1), default=-1)
+    for i, shape in enumerate(shapes):
+        part = slice(at, at + prod(shape))
+        at = part.stop
+        if len(shape) > 1 and i != last:
+            matrices.append(_leaf(trained[part].view(shape[0], -1), grad[part].view(shape[0], -1)))
+        else:
+            others.append(_leaf(trained[part], grad[part]))
+    adam = torch.optim.Adam(others, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps)
+    muon = (torch.optim.Muon(matrices, momentum=recipe.momentum, weight_decay=0.0), 1.0)
+    return Stepper(*([muon] if matrices else []), (adam, MUON_REST))

@@ -1,0 +1,116 @@
+"""Several processes that train one network together, started by torchrun; a team of one is a process by itself.
+
+Each computes its share of every batch and of every validation; sums make them agree. It must not know networks or files.
+"""
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clearsight.errors import RunError
+
+_TIMEOUT_MINUTES = 10
+
+
+class Team:
+    """A process by itself, which the others extend.
+
+    Attributes:
+        rank, size: which process this is, from 0, and of how many.
+    """
+
+    rank, size = 0, 1
+
+    def share(self, count: int) -> slice:
+        """This process's part of `count` rows; the parts of all are the whole, in order, and none overlap."""
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def sum(self, tensor: Any) -> None:
+        """Add up a tensor over all processes, in place."""
+
+    def follow(self, tensor: Any) -> None:
+        """Take over the tensor of process 0, in place."""
+
+    def agree(self, numbers: tuple[int, int]) -> tuple[int, int]:
+        """The first number as process 0 has it, and the largest of the second ones."""
+        return numbers
+
+    def receive(self, text: str) -> str:
+        """The text of process 0."""
+        return text
+
+    def close(self) -> None:
+        """Leave the team."""
+
+
+class ProcessTeam(Team):
+    """The processes that torchrun started, joined by gloo (CPU) or NCCL (CUDA)."""
+
+    def __init__(self, device: str) -> None:
+        from datetime import timedelta
+
+        import torch
+        from torch import distributed
+
+        self._torch, self._group = torch, distributed
+        backend = "nccl" if device.startswith("cuda") else "gloo"
+        distributed.init_process_group(backend, timeout=timedelta(minutes=_TIMEOUT_MINUTES))
+        self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
+        self._device = device
+
+    def _call(self, function: Any, *arguments: Any, **options: Any) -> None:
+        try:
+            function(*arguments, **options)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0][:160]
+            raise RunError(
+                f"all {self.size} processes must go on together, got another one lost ({reason}). Look at its own message, then "
+                "go on with --resume."
+            ) from None
+
+    def sum(self, tensor: Any) -> None:
+        """See `Team`."""
+        self._call(self._group.all_reduce, tensor)
+
+    def follow(self, tensor: Any) -> None:
+        """See `Team`."""
+        self._call(self._group.broadcast, tensor, 0)
+
+    def agree(self, numbers: tuple[int, int]) -> tuple[int, int]:
+        """See `Team`."""
+        first, second = (self._torch.tensor([n], device=self._device) for n in numbers)
+        self.follow(first)
+        self._call(self._group.all_reduce, second, op=self._group.ReduceOp.MAX)
+        return int(first), int(second)
+
+    def receive(self, text: str) -> str:
+        """See `Team`."""
+        raw = np.frombuffer(text.encode(), np.uint8)
+        length, _ = self.agree((len(raw), 0))
+        buffer = self._torch.zeros(length, dtype=self._torch.uint8, device=self._device)
+        if self.rank == 0:
+            buffer.copy_(self._torch.from_numpy(raw.copy()))
+        self.follow(buffer)
+        content: NDArray[np.uint8] = buffer.cpu().numpy()
+        return content.tobytes().decode()
+
+    def close(self) -> None:
+        """See `Team`."""
+        self._group.destroy_process_group()
+
+
+def started_by_torchrun() -> bool:
+    """Whether the environment says that this is one of several processes."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def local_rank() -> int:
+    """Which of this machine's processes this is, from 0."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def join_team(device: str) -> Team:
+    """The team that torchrun started this process for; a team of one without it."""
+    return ProcessTeam(device) if started_by_torchrun() else Team()
