@@ -5,8 +5,8 @@ kept: that is `run`'s affair.
 """
 
 import threading
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from clearsight.threads import one_blas_thread
 from clearsight.training.engine import Engine
 from clearsight.training.fit import FitResult, check_stopping, fit
 from clearsight.training.history import History
+from clearsight.training.lr_finder import HIGH, LOW, STEPS, RateSearch, find_lr
 from clearsight.training.progress import Progress, SilentProgress
 from clearsight.training.schedules import learning_rates
 from clearsight.training.team import Team
@@ -113,7 +114,8 @@ def prepare(config: RunConfig, dataset: Dataset, team: Team | None = None) -> Pr
         team: the processes that train together; by default this one alone.
 
     Raises:
-        UsageError: choices that do not go together. DataError: data that does not allow them.
+        UsageError: choices that do not go together, or an lr of `auto` that is not found. DataError: data that does not
+        allow them.
     """
     train, team = config.train, team or Team()
     check_used(config)
@@ -159,7 +161,29 @@ def prepare(config: RunConfig, dataset: Dataset, team: Team | None = None) -> Pr
     }  # fmt: skip
     lrs = learning_rates(train.schedule, lr=config.lr, **schedule)
     engine = build_engine(config, net, dataset, split, preprocess, augmentation, team)
-    return Prepared(config, dataset, split, preprocess, net, engine, lrs, augmentation, team, tuple(notes))
+    prepared = Prepared(config, dataset, split, preprocess, net, engine, lrs, augmentation, team, tuple(notes))
+    if train.lr != "auto":
+        return prepared
+    found = search_rate(prepared)
+    if found.suggestion is None:
+        raise UsageError(f"lr auto must find a rate, got none, because {found.reason}. Set --lr.")
+    config = config.model_copy(update={"train": train.model_copy(update={"lr": found.suggestion})})
+    text = f"lr {found.suggestion:.3g} found: two thirds down the longest fall of the loss over {len(found.lrs)} rates"
+    lrs = learning_rates(train.schedule, lr=config.lr, **schedule)
+    return replace(prepared, config=config, lrs=lrs, notes=(*notes, text))
+
+
+def search_rate(
+    prepared: Prepared, *, low: float = LOW, high: float = HIGH, steps: int = STEPS, note: Note = lambda text: None
+) -> RateSearch:
+    """Look for a learning rate with the very engine and batches of a run, which are afterwards as before; see `find_lr`."""
+    train, dataset, rows = prepared.config.train, prepared.dataset, prepared.split.train
+    classes = dataset.labels[rows] if train.sampling == "balanced" else None
+    with _computing(prepared, note):
+        return find_lr(
+            prepared.engine, train_rows=rows, batch_size=train.batch_size, seed=train.seed, low=low, high=high, steps=steps,
+            shuffle=train.shuffle, classes=classes,
+        )  # fmt: skip
 
 
 def fit_prepared(
@@ -172,9 +196,7 @@ def fit_prepared(
 ) -> FitResult:
     """Run the fit loop on prepared parts, with NumPy's BLAS held to one thread."""
     train, preprocess = prepared.config.train, prepared.preprocess
-    with nullcontext() if prepared.engine.name == "torch" else one_blas_thread():
-        if prepared.engine.name == "dense":
-            _warm_up(prepared.dataset.images.dtype, note)
+    with _computing(prepared, note):
         return fit(
             prepared.engine, labels=prepared.dataset.labels, train_rows=prepared.split.train,
             valid_rows=prepared.split.valid, epochs=train.epochs, batch_size=train.batch_size, lrs=prepared.lrs,
@@ -183,6 +205,15 @@ def fit_prepared(
             target_std=preprocess.target_std, checkpoints=checkpoints, checkpoint_steps=train.checkpoint_steps,
             weight_history=train.weight_history, resume=resume, note=note, team=prepared.team,
         )  # fmt: skip
+
+
+@contextmanager
+def _computing(prepared: Prepared, note: Note) -> Iterator[None]:
+    """What an engine needs around its work: NumPy's products in one thread, and the kernel compiled."""
+    with nullcontext() if prepared.engine.name == "torch" else one_blas_thread():
+        if prepared.engine.name == "dense":
+            _warm_up(prepared.dataset.images.dtype, note)
+        yield
 
 
 def _warm_up(dtype: np.dtype[Any], note: Note) -> None:

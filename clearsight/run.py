@@ -25,10 +25,11 @@ from clearsight.durable import write_durably
 from clearsight.errors import DataError, DivergedError, Interrupted, RunError, UsageError
 from clearsight.evaluation.metrics import worst_mistakes
 from clearsight.intake import find_flaws, load_dataset, measure_safety, render_unsafe
-from clearsight.meter import build_meter
-from clearsight.pipeline import Note, Prepared, Run, fit_prepared, judge, prepare, resolve_config
+from clearsight.meter import MeterBuilder, build_meter
+from clearsight.pipeline import Note, Prepared, Run, fit_prepared, judge, prepare, resolve_config, search_rate
 from clearsight.settings import find_differences, render_toml
 from clearsight.training.fit import FitResult
+from clearsight.training.lr_finder import RateSearch
 from clearsight.training.progress import build_progress
 
 _SHOWN_FILES = 3
@@ -88,6 +89,7 @@ def train(
         balanced = resolved.train.sampling == "balanced" or resolved.train.class_weights != "none"
         _stop_at_errors(find_flaws(resolved, dataset), dataset.name, tell, balanced=balanced)
     prepared = prepare(resolved, dataset)
+    resolved = prepared.config
     for text in prepared.notes:
         tell(text)
     verdicts = _check_safety(resolved, dataset, prepared, quiet, tell)
@@ -98,6 +100,21 @@ def train(
         if verdicts:
             store.write_json(path / store.SAFETY, {"verdicts": [verdict.as_dict() for verdict in verdicts]})
         return _train_in(path, prepared, quiet=quiet, note=tell, resume=False)
+
+
+def load_and_search(
+    config: RunConfig, *, low: float, high: float, steps: int, note: Note, meter: MeterBuilder
+) -> tuple[RateSearch, tuple[str, ...]]:
+    """Look for a learning rate for the data and network of a configuration; also what was assumed about the data.
+
+    Raises:
+        UsageError, DataError: see `prepare` and `find_lr`.
+    """
+    dataset = load_dataset(config, meter=meter)
+    wanted = config.train.model_copy(update={"lr": None})  # so that none is looked for on the way
+    prepared = prepare(config.model_copy(update={"train": wanted}), dataset)
+    found = search_rate(prepared, low=low, high=high, steps=steps, note=note)
+    return found, (*dataset.notes, *prepared.notes)
 
 
 def _stop_at_errors(findings: list[Finding], name: str, tell: Note, *, balanced: bool) -> None:

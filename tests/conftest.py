@@ -2,6 +2,7 @@
 
 import os
 
+os.environ["OMP_NUM_THREADS"] = "1"  # PyTorch: nets of tests are too small to share out
 os.environ["SCIPY_ARRAY_API"] = "1"  # SciPy reads it once, here: scikit-learn then runs all its estimator checks
 import scipy.linalg  # noqa: F401
 

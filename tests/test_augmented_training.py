@@ -18,6 +18,7 @@ from clearsight.report import contact
 from clearsight.training import engine as engine_module
 from clearsight.training import fit as fit_module
 from clearsight.training.engine import DenseEngine
+from clearsight.training.logits import net_logits
 from clearsight.training.progress import SilentProgress
 
 STRENGTHS = {
@@ -94,7 +95,8 @@ def test_how_pictures_are_cut_into_blocks_does_not_matter(bytes_, engine, monkey
 def test_a_loss_that_is_not_finite_ends_a_varied_epoch_too(monkeypatch):
     monkeypatch.setattr(engine_module, "_AUGMENTED_BYTES", 1)
     prepared = prepare(config(), data())
-    prepared.params[0] = np.nan
+    state = prepared.engine.state()
+    prepared.engine.load_state(state | {"params": np.full_like(state["params"], np.nan)})
     order = prepared.split.train
     losses, hits = prepared.engine.train_steps(order, epoch=0, first_batch=0, first_step=0, lrs=np.full(5, 0.1))
     assert np.isnan(losses).tolist() == [True]
@@ -133,7 +135,7 @@ def test_validation_and_evaluation_see_clean_pictures(monkeypatch):
     assert np.isin(np.concatenate(drawn), prepared.split.train).all()
     rows = prepared.split.valid
     for epoch, params in enumerate(result.history.weights[1:]):
-        clean = engine_module.dense_logits(prepared.net, params, prepared.preprocess, prepared.dataset.images, rows)
+        clean = net_logits(prepared.net, params, prepared.preprocess, prepared.dataset.images, rows)
         expected = fit_module.mean_loss(clean, prepared.dataset.labels[rows])
         assert result.history.epochs[epoch]["valid_loss"] == pytest.approx(expected, rel=1e-6)
 
@@ -148,9 +150,11 @@ def test_pictures_are_mixed_with_training_rows_alone(monkeypatch):
 
 def in_steps(folder, stops, monkeypatch, **train):
     """Train in a folder, stopped on request after each of `stops` steps and resumed; the last parameters and losses."""
-    original = DenseEngine.train_steps
+    wanted = config(checkpoint_steps=1, **train)
+    kind = type(prepare(wanted, data()).engine)
+    original = kind.train_steps
     for stop in [*stops, None]:
-        prepared, done = prepare(config(checkpoint_steps=1, **train), data()), [0]
+        prepared, done = prepare(wanted, data()), [0]
 
         def counted(self, order, stop=stop, done=done, **options):
             result = original(self, order, **options)
@@ -159,7 +163,7 @@ def in_steps(folder, stops, monkeypatch, **train):
                 signal.raise_signal(signal.SIGINT)
             return result
 
-        monkeypatch.setattr(DenseEngine, "train_steps", counted)
+        monkeypatch.setattr(kind, "train_steps", counted)
         try:
             result = fit_prepared(
                 prepared, progress=SilentProgress(), checkpoints=folder, resume=stop != stops[0] if stops else False
@@ -168,7 +172,7 @@ def in_steps(folder, stops, monkeypatch, **train):
             assert f"after step {stop}." in str(stopped)
         else:
             return (
-                prepared.params.tobytes(),
+                prepared.engine.params().tobytes(),
                 result.history.step_losses.tobytes(),
                 result.history.column("train_accuracy"),
             )

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clearsight.dense import kernel, reference
-from clearsight.dense.recipe import OPTIMIZERS, REDUCTIONS, Recipe
+from clearsight.dense.recipe import DENSE_OPTIMIZERS, LOSSES, REDUCTIONS, Recipe
 from clearsight.models.initialize import INITIALIZERS, initialize
 from clearsight.models.mlp import ACTIVATIONS, BIASES, MLP
 
@@ -84,7 +84,7 @@ def assert_gradient_is_exact(net, recipe, params):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", DENSE_OPTIMIZERS)
 def test_engines_agree_on_every_optimizer(optimizer, dtype):
     net, params = build()
     assert_engines_agree(net, Recipe(optimizer=optimizer), params, dtype)
@@ -97,7 +97,7 @@ def test_engines_agree_on_every_activation(activation, dtype):
     assert_engines_agree(net, Recipe(), params, dtype)
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("bias", BIASES)
 def test_engines_agree_on_every_bias_and_loss(bias, loss):
     net, params = build(bias=bias, loss=loss)
@@ -156,7 +156,7 @@ def test_tanh_keeps_its_precision_near_zero():
 
 recipes = st.builds(
     Recipe,
-    loss=st.sampled_from(["cross_entropy", "squared_error"]),
+    loss=st.sampled_from(LOSSES),
     reduction=st.sampled_from(REDUCTIONS),
     label_smoothing=st.sampled_from([0.0, 0.1]),
     class_weights=st.sampled_from([(), (1.0, 2.0, 0.5, 1.0)]),
@@ -164,7 +164,7 @@ recipes = st.builds(
     l1=st.sampled_from([0.0, 0.01]),
     l2=st.sampled_from([0.0, 0.05]),
     clip_norm=st.sampled_from([0.0, 0.5]),
-    optimizer=st.sampled_from(OPTIMIZERS),
+    optimizer=st.sampled_from(DENSE_OPTIMIZERS),
     weight_decay=st.sampled_from([None, 0.02]),
 )
 
@@ -244,7 +244,7 @@ def torch_params(net, model):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", DENSE_OPTIMIZERS)
 def test_training_equals_pytorch(optimizer, activation):
     recipe = Recipe(optimizer=optimizer, l1=0.001, l2=0.01, clip_norm=0.5, label_smoothing=0.1)
     net, params = build(activation=activation)
@@ -269,7 +269,7 @@ def test_training_equals_pytorch(optimizer, activation):
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_gradient_equals_autograd_in_float32(loss, reduction):
     recipe = Recipe(
         loss=loss, reduction=reduction, class_weights=(1.0, 2.0, 0.5, 1.0) if loss == "cross_entropy" else ()
@@ -356,7 +356,7 @@ def test_kernel_reads_float_pictures_as_it_reads_bytes():
     np.testing.assert_array_equal(*found)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", DENSE_OPTIMIZERS)
 def test_every_optimizer_solves_a_quadratic(optimizer):
     net = MLP((1, 1), (), "none", "identity")  # minimise (w - 3)^2 / 2
     recipe = Recipe(loss="squared_error", optimizer=optimizer, weight_decay=0.0)

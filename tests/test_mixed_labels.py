@@ -13,7 +13,7 @@ from clearsight.augment.transforms import augment_rows
 from clearsight.data.load import load_data
 from clearsight.data.preprocess import fit_preprocess
 from clearsight.dense import kernel, reference
-from clearsight.dense.recipe import OPTIMIZERS, REDUCTIONS, Recipe
+from clearsight.dense.recipe import DENSE_OPTIMIZERS, REDUCTIONS, Recipe
 from clearsight.models.initialize import initialize
 from clearsight.models.mlp import ACTIVATIONS, BIASES, MLP
 from clearsight.training.engine import ENGINES, DenseEngine
@@ -23,6 +23,7 @@ OPTIONS = [
     {"l1": 0.01}, {"l2": 0.1}, {"weight_decay": 0.1}, {"dropout": 0.4}, {"label_smoothing": 0.2}, {"clip_norm": 0.05},
     {"class_weights": (1.0, 0.0, 3.0, 0.5)}, {"class_weights": (2.0, 1.0, 3.0, 0.5), "label_smoothing": 0.1}, {"reduction": "sum"},
     {"loss": "squared_error"},
+    {"loss": "huber", "huber_delta": 0.3},
 ]  # fmt: skip
 
 
@@ -68,7 +69,7 @@ def assert_engines_agree(net, recipe, params, dtype=np.float64, **options):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", DENSE_OPTIMIZERS)
 def test_engines_agree_on_mixed_labels_under_every_optimizer(optimizer, dtype):
     net, params = build()
     assert_engines_agree(net, Recipe(optimizer=optimizer), params, dtype)
@@ -95,7 +96,7 @@ recipes = st.builds(
     dropout=st.sampled_from([0.0, 0.3]),
     l1=st.sampled_from([0.0, 0.01]),
     l2=st.sampled_from([0.0, 0.05]),
-    optimizer=st.sampled_from(OPTIMIZERS),
+    optimizer=st.sampled_from(DENSE_OPTIMIZERS),
 )
 
 

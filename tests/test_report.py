@@ -11,8 +11,8 @@ import pytest
 import clearsight
 from clearsight.errors import DivergedError, RunError
 from clearsight.evaluation.metrics import Evaluation, evaluate_logits, evaluate_numbers
+from clearsight.report import figure, plots, text, words
 from clearsight.report import pictures as png
-from clearsight.report import plots, text, words
 from clearsight.report.html import write_report
 
 HOSTILE = "<script>alert(1)</script>"
@@ -165,7 +165,7 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone():
 def test_thinning_keeps_extremes_and_leaves_out_nan():
     values = np.random.default_rng(0).random(50_000)
     values[[777, 40_001]], values[5] = (9.0, -9.0), np.nan
-    x, y = plots.thin(np.arange(50_000.0), values, buckets=100)
+    x, y = figure.thin(np.arange(50_000.0), values, buckets=100)
     assert len(y) <= 200
     assert (y.max(), y.min()) == (9.0, -9.0)
     assert {777.0, 40_001.0} <= set(x)
@@ -173,7 +173,7 @@ def test_thinning_keeps_extremes_and_leaves_out_nan():
 
 
 def test_running_mean_is_of_the_last_values():
-    assert plots.running_mean(np.array([2.0, 4.0, 6.0, 8.0]), window=2).tolist() == [2, 3, 5, 7]
+    assert figure.running_mean(np.array([2.0, 4.0, 6.0, 8.0]), window=2).tolist() == [2, 3, 5, 7]
 
 
 def test_weights_are_white_at_zero_and_coloured_alike_on_both_sides():

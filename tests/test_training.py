@@ -163,11 +163,11 @@ def test_divergence_keeps_the_last_good_weights():
     dataset = load_data("digits")
     sections = {"model": {"activation": "identity"}, "train": {"epochs": 5, "optimizer": "sgd", "lr": 1e4}}
     prepared = prepare(build_config(sections), dataset)
-    first = prepared.params.copy()
+    first = prepared.engine.params()
     result = fit_prepared(prepared, progress=SilentProgress())
     assert result.status == "diverged"
     assert result.epoch == 0
-    assert prepared.params.tobytes() == first.tobytes()
+    assert prepared.engine.params().tobytes() == first.tobytes()
     assert not np.isfinite(result.history.step_losses[-1])
     with pytest.raises(
         DivergedError, match=r"must stay finite, got .* at step \d+ \(epoch 1, lr 10000\)\. Kept the weights of epoch 0"
@@ -180,9 +180,10 @@ def test_divergence_with_patience_keeps_the_best_epoch(pictures, monkeypatch):
     original, states = prepared.engine.train_steps, []
 
     def explode(order, **options):
-        states.append(prepared.params.copy())
+        states.append(prepared.engine.params())
         if len(states) == 6:
-            prepared.params[:] = np.nan
+            state = prepared.engine.state()
+            prepared.engine.load_state(state | {"params": np.full_like(state["params"], np.nan)})
         return original(order, **options)
 
     monkeypatch.setattr(fit_module, "_CHUNK_SECONDS", 1e9)
@@ -190,7 +191,7 @@ def test_divergence_with_patience_keeps_the_best_epoch(pictures, monkeypatch):
     result = fit_prepared(prepared, progress=SilentProgress())
     assert result.status == "diverged"
     assert result.epoch == int(np.argmin(result.history.column("valid_loss"))) + 1
-    assert np.isfinite(prepared.params).all()
+    assert np.isfinite(prepared.engine.params()).all()
 
 
 def test_in_memory_training_leaves_ctrl_c_to_python(pictures, monkeypatch):

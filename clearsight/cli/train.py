@@ -22,7 +22,9 @@ def train(
     ] = None,
     config: Annotated[Path | None, _option("TOML or JSON file of settings.", "--config")] = None,
     set_: Annotated[list[str] | None, _option("One setting, as train.lr=0.1; may be repeated.", "--set")] = None,
-    model: Annotated[str | None, _option("Kind of network: mlp.", "--model")] = None,
+    model: Annotated[
+        str | None, _option("mlp, cnn, vgg, resnet8, resnet18, ...; see `clearsight models`.", "--model")
+    ] = None,
     hidden: Annotated[str | None, _option("Units of the hidden layers, as 128,64; '' for none.", "--hidden")] = None,
     activation: Annotated[
         str | None,
@@ -33,8 +35,10 @@ def train(
     init_std: Annotated[float | None, _option("Standard deviation of normal and uniform.", "--init-std")] = None,
     epochs: Annotated[int | None, _option("Passes over the training rows.", "--epochs")] = None,
     batch_size: Annotated[int | None, _option("Rows a step.", "--batch-size")] = None,
-    optimizer: Annotated[str | None, _option("sgd, momentum, nesterov, rmsprop, adam or adamw.", "--optimizer")] = None,
-    lr: Annotated[float | None, _option("Largest learning rate.", "--lr")] = None,
+    optimizer: Annotated[
+        str | None, _option("sgd, momentum, nesterov, rmsprop, adam, adamw or muon.", "--optimizer")
+    ] = None,
+    lr: Annotated[str | None, _option("Largest learning rate, or auto to look for it first.", "--lr")] = None,
     momentum: Annotated[float | None, _option("Of momentum and nesterov.", "--momentum")] = None,
     schedule: Annotated[str | None, _option("constant, step, cosine, one-cycle or linear.", "--schedule")] = None,
     warmup_epochs: Annotated[
@@ -44,6 +48,7 @@ def train(
     l1: Annotated[float | None, _option("L1 penalty.", "--l1")] = None,
     l2: Annotated[float | None, _option("L2 penalty.", "--l2")] = None,
     dropout: Annotated[float | None, _option("Share of hidden units silenced at each step.", "--dropout")] = None,
+    loss: Annotated[str | None, _option("auto, cross_entropy, squared_error or huber.", "--loss")] = None,
     label_smoothing: Annotated[
         float | None, _option("Share of the target spread over all classes.", "--label-smoothing")
     ] = None,
@@ -91,9 +96,20 @@ def train(
         str | None, _option("What patience watches: valid_loss, valid_accuracy or train_loss.", "--monitor")
     ] = None,
     seed: Annotated[int | None, _option("Of weights, order and dropout.", "--seed")] = None,
-    engine: Annotated[str | None, _option("auto, dense (compiled) or reference (NumPy textbook).", "--engine")] = None,
+    engine: Annotated[
+        str | None, _option("auto, dense (compiled), reference (NumPy textbook) or torch.", "--engine")
+    ] = None,
+    device: Annotated[str | None, _option("auto, cpu, cuda or mps, of engine torch.", "--device")] = None,
+    precision: Annotated[str | None, _option("auto, float32 or bfloat16, of engine torch.", "--precision")] = None,
+    compile_: Annotated[bool, _option("Compile the network with torch.compile.", "--compile")] = False,
+    accumulate: Annotated[int | None, _option("Parts in which a batch is computed.", "--accumulate")] = None,
+    ema: Annotated[float | None, _option("Decay of a running average of the weights.", "--ema")] = None,
+    lookahead: Annotated[int | None, _option("Steps after which weights go back half way.", "--lookahead")] = None,
     checkpoint_steps: Annotated[
         int | None, _option("Steps between checkpoints; by default every 30 seconds.", "--checkpoint-steps")
+    ] = None,
+    keep_steps: Annotated[
+        int | None, _option("Steps between models that are kept, to go back to any.", "--keep-steps")
     ] = None,
     weight_history: Annotated[
         bool, _option("Keep the weights of every epoch, to draw them.", "--weight-history")
@@ -120,10 +136,12 @@ def train(
         "data.skip_bad": skip_bad or None, "preprocess.resize": resize,
         "preprocess.channels": channels, "preprocess.background": background, "train.sampling": sampling,
         "data.valid_fraction": valid_fraction,
-        "data.test_fraction": test_fraction, "preprocess.scale": scale, "model.family": model,
-        "model.hidden": _numbers(hidden, "--hidden", int), "model.activation": _words(activation), "model.bias": bias,
-        "model.init": init, "model.init_std": init_std, "train.engine": engine, "train.epochs": epochs,
-        "train.batch_size": batch_size, "train.optimizer": optimizer, "train.lr": lr, "train.momentum": momentum,
+        "data.test_fraction": test_fraction, "preprocess.scale": scale,
+        **parse_network(model=model, hidden=hidden, activation=activation), "model.bias": bias,
+        "model.init": init, "model.init_std": init_std, "train.engine": engine, "train.epochs": epochs, "train.device": device,
+        "train.precision": precision, "train.compile": compile_ or None, "train.accumulate": accumulate, "train.ema": ema,
+        "train.lookahead": lookahead, "train.loss": loss, "train.keep_steps": keep_steps,
+        "train.batch_size": batch_size, "train.optimizer": optimizer, "train.lr": parse_rate(lr), "train.momentum": momentum,
         "train.schedule": schedule, "train.warmup_epochs": warmup_epochs, "train.weight_decay": weight_decay,
         "train.l1": l1, "train.l2": l2, "train.dropout": dropout, "train.label_smoothing": label_smoothing,
         "train.class_weights": _class_weights(class_weights), "train.clip_norm": clip_norm, "train.patience": patience,
@@ -159,6 +177,13 @@ def build_layers(
     layers = [read_config_file(config)] if config else []
     layers += [nest(key, value) for key, value in flags.items() if value is not None]
     return layers + [parse_setting(text) for text in set_ or []]
+
+
+def parse_network(*, model: str | None, hidden: str | None, activation: str | None) -> dict[str, Any]:
+    """What the flags of those names say."""
+    return {
+        "model.family": model, "model.hidden": _numbers(hidden, "--hidden", int), "model.activation": _words(activation),
+    }  # fmt: skip
 
 
 def _parse_augment(text: str | None) -> dict[str, Any]:
@@ -216,6 +241,18 @@ def _numbers(text: str | None, flag: str, kind: type) -> list[Any] | None:
         raise UsageError(
             f"{flag} must be numbers with commas between, got {text!r}. For example {flag} 128,64."
         ) from None
+
+
+def parse_rate(text: str | None) -> float | str | None:
+    """`0.1` as 0.1; auto as it is."""
+    from clearsight.errors import UsageError
+
+    if text is None or text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--lr must be a number or auto, got {text!r}. For example --lr 0.01.") from None
 
 
 def parse_size(text: str | None) -> int | list[int] | None:

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from clearsight.dense.primitives import exp, mix, transpose
 from clearsight.dense.product import LANES, multiply
-from clearsight.dense.recipe import OPTIMIZERS, Recipe
+from clearsight.dense.recipe import DENSE_OPTIMIZERS, Recipe
 from clearsight.dense.reference import LEAK, Mixed
 from clearsight.models.mlp import ACTIVATIONS, BIASES, MLP
 
 RELU, LEAKY_RELU, SIGMOID, TANH, GELU, IDENTITY = range(len(ACTIVATIONS))
 UNIT, SHARED, NONE = range(len(BIASES))
-SGD, MOMENTUM, NESTEROV, RMSPROP, ADAM, ADAMW = range(6)  # the first of OPTIMIZERS; no others come here
+SGD, MOMENTUM, NESTEROV, RMSPROP, ADAM, ADAMW = range(len(DENSE_OPTIMIZERS))
 
 
 class Net(NamedTuple):
@@ -336,7 +336,7 @@ def _build_train(sources: int) -> Any:
 def _hash_sources() -> int:
     """A number that changes with any source the compiled code comes from."""
     texts = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
-    texts.append(repr((ACTIVATIONS, BIASES, OPTIMIZERS)).encode())  # their order gives the codes
+    texts.append(repr((ACTIVATIONS, BIASES, DENSE_OPTIMIZERS)).encode())  # their order gives the codes
     return int.from_bytes(hashlib.sha256(b"".join(texts)).digest()[:6], "big")
 
 
@@ -364,7 +364,7 @@ def _compile_rule(recipe: Recipe) -> Rule:
         l1=float(recipe.l1),
         l2=float(recipe.l2),
         clip_norm=float(recipe.clip_norm),
-        optimizer=OPTIMIZERS.index(recipe.optimizer),
+        optimizer=DENSE_OPTIMIZERS.index(recipe.optimizer),
         momentum=float(recipe.momentum),
         rho=float(recipe.rho),
         beta1=float(recipe.beta1),

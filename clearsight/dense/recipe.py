@@ -10,6 +10,7 @@ from clearsight.config import Optimizer, Reduction
 from clearsight.errors import UsageError
 
 OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
+DENSE_OPTIMIZERS = tuple(name for name in OPTIMIZERS if name != "muon")  # of the dense engine; muon is PyTorch's
 LOSSES = ("cross_entropy", "squared_error", "huber")
 REDUCTIONS: tuple[str, ...] = get_args(Reduction)
 

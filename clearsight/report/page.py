@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape as _escape
 
-from clearsight.report.plots import COLORS
+from clearsight.report.figure import COLORS
 from clearsight.report.text import clean
 
 _PIXELS_PER_POINT = 1.25

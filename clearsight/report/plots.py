@@ -1,89 +1,39 @@
 """Curves and matrices as SVG texts: pure functions of arrays, drawn with matplotlib but never through its global state.
 
-It must not know runs, files or HTML. Every colour that a page may want to change is a constant of `COLORS`.
+It must not know runs, files or HTML.
 """
 
-import io
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.report.figure import (
+    BLUE,
+    FAINT,
+    INK,
+    RULE,
+    SKY,
+    VERMILION,
+    WIDTH,
+    Floats,
+    add_axes,
+    add_legend,
+    choose_scale,
+    draw_line,
+    new_figure,
+    running_mean,
+    set_limits,
+)  # fmt: skip
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-Floats = NDArray[np.floating[Any]]
-
-# Okabe and Ito (2008): told apart by readers with any of the common kinds of colour blindness.
-BLUE, VERMILION, SKY = "#0072b2", "#d55e00", "#56b4e9"
-INK, FAINT, RULE = "#24292f", "#6e7781", "#d8dee4"
-COLORS = {"ink": INK, "faint": FAINT, "rule": RULE, "blue": BLUE, "vermilion": VERMILION, "sky": SKY}
 MAX_COUNTED_CLASSES = 20
 MAX_NAMED_CLASSES = 60
 MAX_LAYERS = 8
 _MAX_LINES, _MAX_RANKED = 200, 20_000
-_LOG_RATIO = 50.0
-_WIDTH, _HEIGHT = 5.8, 3.2
-_RC: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.family": ["sans-serif"],
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 10.5,
-    "text.parse_math": False,
-    "text.color": INK,
-    "axes.facecolor": "none",
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.titlesize": 11.0,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.formatter.use_mathtext": False,
-    "axes.formatter.useoffset": False,
-    "grid.color": RULE,
-    "grid.linewidth": 0.6,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-    "lines.solid_capstyle": "round",
-}
-
-
-def thin(x: Floats, y: Floats, *, buckets: int = 500) -> tuple[Floats, Floats]:
-    """At most `2 * buckets` of the finite points, with the least and the greatest of every bucket among them.
-
-    Args:
-        x, y: (n,), x rising.
-        buckets: stretches of x, each with equally many points.
-    """
-    finite = np.isfinite(y)
-    x, y = x[finite], y[finite]
-    if len(y) <= 2 * buckets:
-        return x, y
-    edges = np.linspace(0, len(y), buckets + 1).astype(np.int64)
-    kept = {int(a + at) for a, b in pairwise(edges) for at in (y[a:b].argmin(), y[a:b].argmax())}
-    rows = np.array(sorted(kept))
-    return x[rows], y[rows]
-
-
-def running_mean(values: Floats, *, window: int) -> Floats:
-    """Mean of each value and up to `window - 1` before it, (n,)."""
-    total = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - window, 0)
-    return np.asarray((total[ends] - total[starts]) / (ends - starts))
 
 
 def cap(losses: Floats) -> Floats:
@@ -105,20 +55,22 @@ def draw_losses(losses: Floats, *, steps_per_epoch: int, unit: str) -> str:
     losses = cap(losses)
     window = max(1, min(steps_per_epoch, len(losses) // 40))
     mean = running_mean(losses[finite], window=window)
-    with _figure("losses", "Loss of every batch") as (figure, out):
-        axes = _axes(figure, top=0.84)
+    with new_figure("losses", "Loss of every batch") as (figure, out):
+        axes = add_axes(figure, top=0.84)
         if window > 1:
-            _line(axes, steps, losses, color=SKY, linewidth=0.8, alpha=0.75, label="each batch")
-        _line(axes, steps[finite], mean, color=BLUE, label=f"mean of {window} batches" if window > 1 else "each batch")
+            draw_line(axes, steps, losses, color=SKY, linewidth=0.8, alpha=0.75, label="each batch")
+        draw_line(
+            axes, steps[finite], mean, color=BLUE, label=f"mean of {window} batches" if window > 1 else "each batch"
+        )
         if not finite.all():
             first = int(steps[~finite][0])
             axes.axvline(first, color=VERMILION, linestyle=(0, (4, 2)), label="no longer finite")
-        log = _choose_scale(axes, mean)
+        log = choose_scale(axes, mean)
         axes.set_ylabel(f"loss ({unit}{', log scale' if log else ''})")
         axes.set_xlabel("step (batches, from 0)")
-        _set_limits(axes, len(losses))
+        set_limits(axes, len(losses))
         _mark_epochs(axes, len(losses), steps_per_epoch)
-        _legend(axes)
+        add_legend(axes)
     return out[0]
 
 
@@ -132,8 +84,8 @@ def draw_epochs(epochs: Sequence[dict[str, Any]], *, what: str, unit: str, best:
         best: epoch whose weights are in force, 0 for none of them.
         title: of the picture, for readers who cannot see it.
     """
-    with _figure(what, title or f"{what} of every epoch") as (figure, out):
-        _draw_course(_axes(figure), epochs, what=what, unit=unit, best=best)
+    with new_figure(what, title or f"{what} of every epoch") as (figure, out):
+        _draw_course(add_axes(figure), epochs, what=what, unit=unit, best=best)
     return out[0]
 
 
@@ -141,7 +93,7 @@ def draw_history(epochs: Sequence[dict[str, Any]], *, unit: str, best: int) -> s
     """Loss and, where there is one, accuracy of every epoch, side by side on white: a file of its own."""
     wanted = [("loss", unit)] + [("accuracy", "%")] * any(row["train_accuracy"] is not None for row in epochs)
     size = (5.4 * len(wanted), 3.6)
-    with _figure("history", "Course of the training", size=size, background="#ffffff") as (figure, out):
+    with new_figure("history", "Course of the training", size=size, background="#ffffff") as (figure, out):
         for at, (what, of) in enumerate(wanted):
             axes = figure.add_subplot(1, len(wanted), at + 1, title=f"{what.capitalize()} per epoch")
             _draw_course(axes, epochs, what=what, unit=of, best=best)
@@ -154,20 +106,20 @@ def draw_side_by_side(losses: Mapping[str, Floats]) -> str:
     """Loss of every batch of several runs, a panel each on one scale, on white: a file of its own."""
     size = (3.1 * len(losses) + 0.95, 3.2)
     capped = {name: cap(values) for name, values in losses.items()}
-    with _figure("side-by-side", "Loss of every batch", size=size, background="#ffffff") as (figure, out):
+    with new_figure("side-by-side", "Loss of every batch", size=size, background="#ffffff") as (figure, out):
         first: Any = None
         for at, (name, values) in enumerate(capped.items()):
             first = axes = figure.add_subplot(1, len(losses), at + 1, title=name, sharey=first)
             steps = np.arange(len(values), dtype=np.float64)
-            _line(axes, steps, values, color=SKY, linewidth=0.6)
+            draw_line(axes, steps, values, color=SKY, linewidth=0.6)
             kept = np.isfinite(values)
             mean = running_mean(values[kept], window=max(1, len(values) // 40))
-            _line(axes, steps[kept], mean, color=BLUE)
-            _set_limits(axes, len(values))
+            draw_line(axes, steps[kept], mean, color=BLUE)
+            set_limits(axes, len(values))
             axes.locator_params(axis="x", nbins=4)
             axes.set_xlabel("step (batches, from 0)")
             axes.tick_params(labelleft=at == 0)
-        _choose_scale(first, np.concatenate(list(capped.values())))
+        choose_scale(first, np.concatenate(list(capped.values())))
         figure.axes[0].set_ylabel("loss (nats)")
         figure.subplots_adjust(left=0.95 / size[0], right=1 - 0.15 / size[0], bottom=0.17, top=0.89, wspace=0.08)
     return out[0]
@@ -176,14 +128,14 @@ def draw_side_by_side(losses: Mapping[str, Floats]) -> str:
 def draw_learning_rate(lrs: Floats, *, steps_per_epoch: int) -> str:
     """Learning rate of every batch."""
     steps = np.arange(len(lrs), dtype=np.float64)
-    with _figure("rates", "Learning rate of every batch", size=(_WIDTH, 2.4)) as (figure, out):
-        axes = _axes(figure, top=0.8, bottom=0.2)
-        _line(axes, steps, lrs, color=BLUE)
+    with new_figure("rates", "Learning rate of every batch", size=(WIDTH, 2.4)) as (figure, out):
+        axes = add_axes(figure, top=0.8, bottom=0.2)
+        draw_line(axes, steps, lrs, color=BLUE)
         axes.set_ylim(0, 1.08 * max(float(lrs.max(initial=0)), 1e-12))
         axes.set_ylabel("learning rate")
         axes.set_xlabel("step (batches, from 0)")
         axes.yaxis.set_major_formatter("{x:.3g}")
-        _set_limits(axes, len(lrs))
+        set_limits(axes, len(lrs))
         _mark_epochs(axes, len(lrs), steps_per_epoch)
     return out[0]
 
@@ -203,7 +155,7 @@ def draw_confusion(confusion: NDArray[np.int64], class_names: Sequence[str]) -> 
     digits = len(str(int(confusion.max())))
     side = max(3.0, k * max(0.42, 0.115 * digits)) if counted else 6.4
     width, height = left + side + 0.1, top + side + 0.1
-    with _figure("confusion", "Confusion matrix", size=(width, height)) as (figure, out):
+    with new_figure("confusion", "Confusion matrix", size=(width, height)) as (figure, out):
         axes = figure.add_axes((left / width, 0.1 / height, side / width, side / height))
         axes.grid(visible=False)
         shades = _shade(shares)
@@ -240,7 +192,7 @@ def draw_weight_history(layers: Sequence[NDArray[Any]], names: Sequence[str]) ->
     rows = -(-len(shown) // 2)
     columns = min(len(shown), 2)
     size = (5.9 * columns + 0.4, 2.9 * rows + 0.3)
-    with _figure("weights", "Course of the weights", size=size) as (figure, out):
+    with new_figure("weights", "Course of the weights", size=size) as (figure, out):
         for at, layer in enumerate(shown):
             values = layers[layer]
             epochs = np.arange(len(values), dtype=np.float64)
@@ -252,7 +204,7 @@ def draw_weight_history(layers: Sequence[NDArray[Any]], names: Sequence[str]) ->
             for line, dashes, label in zip(
                 ranked, [(0, (4, 2)), "-", (0, (4, 2))], ["5 and 95 %", "median", ""], strict=True
             ):
-                _line(axes, epochs, line, color=BLUE, linestyle=dashes, linewidth=1.5, label=label)
+                draw_line(axes, epochs, line, color=BLUE, linestyle=dashes, linewidth=1.5, label=label)
             axes.autoscale_view()
             axes.set_xlim(0, max(len(values) - 1, 1))
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
@@ -260,7 +212,7 @@ def draw_weight_history(layers: Sequence[NDArray[Any]], names: Sequence[str]) ->
             if at + columns >= len(shown):
                 axes.set_xlabel("epoch (0 before training)")
             if at == 0:
-                _legend(axes)
+                add_legend(axes)
         width, height = size
         figure.subplots_adjust(
             left=0.75 / width,
@@ -284,8 +236,8 @@ def _draw_course(axes: "Axes", epochs: Sequence[dict[str, Any]], *, what: str, u
     for split, values in series.items():
         color, label = (BLUE, "training") if split == "train" else (VERMILION, "validation")
         dashes = "-" if split == "valid" or len(series) == 1 else (0, (5, 2))
-        _line(axes, x, values, color=color, linestyle=dashes, marker=marker, markersize=3.5, label=label)
-    log = what == "loss" and _choose_scale(axes, np.concatenate(list(series.values()) or [x]))
+        draw_line(axes, x, values, color=color, linestyle=dashes, marker=marker, markersize=3.5, label=label)
+    log = what == "loss" and choose_scale(axes, np.concatenate(list(series.values()) or [x]))
     if best and len(x):
         axes.axvline(best, color=FAINT, linewidth=1, linestyle=(0, (1, 2)), zorder=1, label=f"in force: epoch {best}")
         for values in series.values():
@@ -295,7 +247,7 @@ def _draw_course(axes: "Axes", epochs: Sequence[dict[str, Any]], *, what: str, u
     margin = 0.5 if len(x) < 3 else 0.03 * len(x)
     axes.set_xlim(1 - margin, max(len(x), 1) + margin)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
-    _legend(axes)
+    add_legend(axes)
 
 
 def _column(epochs: Sequence[dict[str, Any]], name: str) -> Floats:
@@ -333,40 +285,6 @@ def _write_counts(axes: "Axes", confusion: NDArray[np.int64], shades: NDArray[np
         axes.text(answer, true, count, color=color, ha="center", va="center_baseline", fontsize=10)
 
 
-def _axes(figure: "Figure", *, top: float = 0.96, bottom: float = 0.16) -> "Axes":
-    return figure.add_axes((0.15, bottom, 0.83, top - bottom))
-
-
-def _line(axes: "Axes", x: Floats, y: Floats, **style: Any) -> None:
-    x, y = thin(x, y)
-    if len(x) == 1:
-        style["marker"] = "o"
-    axes.plot(x, y, **style)
-
-
-def _choose_scale(axes: "Axes", values: Floats) -> bool:
-    """Take a logarithmic axis where the course spans so much that a linear one hides its end; say whether."""
-    from matplotlib.ticker import NullFormatter
-
-    values = values[np.isfinite(values)]
-    log = bool(len(values)) and float(values.min()) > 0 and float(values.max() / values.min()) > _LOG_RATIO
-    if log:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(NullFormatter())
-    elif len(values):
-        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]) if values.min() < 0.5 * values.max() else None)
-    return log
-
-
-def _set_limits(axes: "Axes", steps: int) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    margin = max(0.5, 0.01 * steps)
-    axes.set_xlim(-margin, max(steps, 1) - 1 + margin)
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
-
-
 def _mark_epochs(axes: "Axes", steps: int, steps_per_epoch: int) -> None:
     """Ticks above the axes where each epoch ends, some 12 at most."""
     epochs = steps // steps_per_epoch
@@ -381,39 +299,3 @@ def _mark_epochs(axes: "Axes", steps: int, steps_per_epoch: int) -> None:
     if epochs <= 30:
         for end in range(1, epochs):
             axes.axvline(end * steps_per_epoch - 0.5, color=RULE, linewidth=0.6, zorder=0.5)
-
-
-def _legend(axes: "Axes") -> None:
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="best", fontsize=9, handlelength=2.2)
-
-
-@contextmanager
-def _figure(
-    name: str, title: str, *, size: tuple[float, float] = (_WIDTH, _HEIGHT), background: str = "none"
-) -> Iterator[tuple["Figure", list[str]]]:
-    """A new figure to draw on in the house style, and a list that holds its SVG once the block ends."""
-    import warnings
-
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    out: list[str] = []
-    with matplotlib.rc_context({**_RC, "svg.hashsalt": f"clearsight-{name}"}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the reader's fonts draw the text
-        figure = Figure(figsize=size, facecolor=background)
-        yield figure, out
-        out.append(_render(figure, title))
-
-
-def _render(figure: "Figure", title: str) -> str:
-    """The figure as one `<svg>` element, without what only an editor would need."""
-    buffer = io.BytesIO()
-    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(buffer, format="svg", dpi=150, metadata=metadata, facecolor=figure.get_facecolor())
-    text = buffer.getvalue().decode()
-    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r'<g id="[^"]*"', "<g", text).replace("font-family: 'DejaVu Sans'", "font-family: system-ui")
-    text = re.sub(r' d="[^"]*"', lambda path: re.sub(r"\s+", " ", re.sub(r"(\.\d\d)\d+", r"\1", path[0])), text)
-    text = re.sub(r">\s+<", "><", text)
-    return text.replace(">", f"><title>{title}</title>", 1)

@@ -90,6 +90,10 @@ def _build_muon(recipe: Recipe, trained: Tensor, grad: Tensor, shapes: list[tupl
             matrices.append(_leaf(trained[part].view(shape[0], -1), grad[part].view(shape[0], -1)))
         else:
             others.append(_leaf(trained[part], grad[part]))
-    adam = torch.optim.Adam(others, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps)
-    muon = (torch.optim.Muon(matrices, momentum=recipe.momentum, weight_decay=0.0), 1.0)
-    return Stepper(*([muon] if matrices else []), (adam, MUON_REST))
+    parts: list[tuple[torch.optim.Optimizer, float]] = []
+    if others:
+        betas = (recipe.beta1, recipe.beta2)
+        parts.append((torch.optim.Adam(others, betas=betas, eps=recipe.eps), MUON_REST))
+    if matrices:
+        parts.append((torch.optim.Muon(matrices, momentum=recipe.momentum, weight_decay=0.0), 1.0))
+    return Stepper(*parts)

@@ -1,0 +1,99 @@
+"""`clearsight lr-find`: the loss at rising learning rates, and which one to take."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clearsight.cli.output import print_json, print_notes, tell
+from clearsight.cli.train import build_layers, parse_network
+
+Text = Annotated[str | None, typer.Option(show_default=False)]
+
+
+def _option(help_text: str, *names: str) -> Any:
+    return typer.Option(*names, help=help_text, show_default=False)
+
+
+def lr_find(
+    data: Annotated[str, typer.Argument(help="Name or path of labelled data, as for train.")],
+    low: Annotated[float, typer.Option("--low", help="First rate.")] = 1e-7,
+    high: Annotated[float, typer.Option("--high", help="Last rate.")] = 10.0,
+    steps: Annotated[int, typer.Option("--steps", help="Batches, one a rate.")] = 100,
+    plot: Annotated[Path | None, _option("Draw the losses into this SVG.", "--plot")] = None,
+    config: Annotated[Path | None, _option("TOML or JSON file of settings.", "--config")] = None,
+    set_: Annotated[list[str] | None, _option("One setting of train; may be repeated.", "--set")] = None,
+    model: Annotated[str | None, _option("Kind of network, as for train.", "--model")] = None,
+    hidden: Annotated[str | None, _option("Units of the hidden layers, as 128,64.", "--hidden")] = None,
+    activation: Annotated[str | None, _option("As for train.", "--activation")] = None,
+    optimizer: Annotated[str | None, _option("As for train.", "--optimizer")] = None,
+    batch_size: Annotated[int | None, _option("Rows a step.", "--batch-size")] = None,
+    augment: Annotated[str | None, _option("As for train.", "--augment")] = None,
+    image_size: Annotated[str | None, _option("Side or HEIGHTxWIDTH, as for train.", "--image-size")] = None,
+    target: Annotated[str | None, _option("Column of the numbers to predict.", "--target")] = None,
+    engine: Annotated[str | None, _option("auto, dense, reference or torch.", "--engine")] = None,
+    device: Annotated[str | None, _option("auto, cpu, cuda or mps.", "--device")] = None,
+    seed: Annotated[int | None, _option("Of weights and order.", "--seed")] = None,
+    quiet: Annotated[bool, _option("No notes.", "--quiet")] = False,
+    json_: Annotated[bool, _option("Print one JSON object.", "--json")] = False,
+) -> None:
+    """Look for a learning rate: one batch at each rate, then weights and all else are as before.
+
+    The suggestion lies two thirds down the longest fall of the loss. `train --lr auto` does the same and takes it.
+    """
+    from clearsight.config import build_config
+    from clearsight.meter import build_meter
+    from clearsight.run import load_and_search
+    from clearsight.settings import merge
+    from clearsight.store import write_text
+
+    flags = {
+        "data.source": data, "train.optimizer": optimizer, "train.batch_size": batch_size, "train.seed": seed,
+        "train.engine": engine, "train.device": device, **parse_network(model=model, hidden=hidden, activation=activation),
+    }  # fmt: skip
+    layers = build_layers(flags, config=config, image_size=image_size, target=target, augment=augment, set_=set_)
+    settings, quiet = build_config(merge(*layers)), quiet or json_
+    found, notes = load_and_search(
+        settings, low=low, high=high, steps=steps, note=tell(quiet=quiet), meter=build_meter(quiet=quiet)
+    )
+    print_notes(notes, quiet=quiet)
+    if plot:
+        from clearsight.report.curves import draw_rate_search
+
+        svg = draw_rate_search(
+            found.lrs,
+            found.losses,
+            found.smoothed,
+            suggestion=found.suggestion,
+            steepest=found.steepest,
+            reason=found.reason,
+        )
+        write_text(plot, svg + "\n")
+    if json_:
+        print_json({"data": data, "plot": str(plot) if plot else None, **found.as_dict()})
+    elif not quiet:
+        typer.echo(_render(found))
+        if plot:
+            typer.echo(f"plot   {plot}")
+    else:
+        typer.echo("none" if found.suggestion is None else f"{found.suggestion:.3g}")
+
+
+def _render(found: Any) -> str:
+    """The curve in characters, and the sentence below it."""
+    import numpy as np
+
+    from clearsight.report.chart import render_chart
+
+    shown = found.smoothed[np.isfinite(found.smoothed)]
+    lines = []
+    if len(shown) > 1:
+        first, least = float(shown[0]), float(shown.min())
+        room = max(first - least, 0.05 * abs(first), 1e-12)
+        mark = None if found.suggestion is None else int(np.abs(found.lrs - found.suggestion).argmin())
+        lines.append(render_chart(found.smoothed, low=least - 0.1 * room, high=first + 0.5 * room, mark=mark))
+        lines.append(f"{'':>9} └{f'{found.lrs[0]:.1g}':<48}{f'{found.lrs[-1]:.2g}':>16}")
+        lines.append(f"{'':>11}{'learning rate (log scale)':^64}")
+    if found.suggestion is None:
+        return "\n".join([*lines, f"no suggestion, because {found.reason}"])
+    return "\n".join([*lines, f"suggestion {found.suggestion:.3g}   (steepest {found.steepest:.3g})"])

@@ -1,0 +1,32 @@
+"""`clearsight models`: the kinds of networks, with their sizes for given pictures."""
+
+from typing import Annotated
+
+import typer
+
+from clearsight.cli.output import print_json
+
+
+def models(
+    image_size: Annotated[
+        str, typer.Option("--image-size", help="Side or HEIGHTxWIDTH of the pictures to count for.")
+    ] = "32",
+    channels: Annotated[int, typer.Option("--channels", min=1, max=64, help="Of the pictures.")] = 3,
+    classes: Annotated[int, typer.Option("--classes", min=2, max=100_000, help="Outputs.")] = 10,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """List the kinds of networks with their weights and multiply-adds for one picture."""
+    from clearsight.cli.train import parse_size
+    from clearsight.models.count import list_models
+
+    size = parse_size(image_size)
+    height, width = (size, size) if isinstance(size, int) else tuple(size or ())
+    found = list_models((height, width, channels), outputs=classes)
+    if json_:
+        print_json({"image_size": [height, width], "channels": channels, "classes": classes, "models": found})
+        return
+    typer.echo(f"for pictures of {height}x{width} with {channels} channels and {classes} classes\n")
+    typer.echo(f"{'model':<10}{'weights':>12}{'multiply-adds':>16}  what")
+    for row in found:
+        numbers = f"{row['parameters']:>12,}{row['multiply_adds']:>16,}" if row["fits"] else f"{row['why']:>28}"
+        typer.echo(f"{row['model']:<10}{numbers}  {row['title']}")
