@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.augment.presets import Augmentation
+from clearsight.bundle import load
 from clearsight.config import RunConfig, uses_torch
 from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import Preprocess
@@ -78,8 +79,20 @@ def build_recipe(config: RunConfig, dataset: Dataset, rows: Rows) -> Recipe:
 def first_params(
     config: RunConfig, net: MLP | ConvNet, dataset: Dataset, rows: Rows, preprocess: Preprocess
 ) -> NDArray[Any]:
-    """The weights before training, (net.num_values,) float32; speednet's first layer is fitted to some training rows."""
+    """The weights before training, (net.num_values,) float32; speednet's first layer is fitted to some training rows.
+
+    Raises:
+        UsageError: a model to start from that is of another network. ModelFileError: it cannot be read.
+    """
     model, seed = config.model, config.train.seed
+    if model.start_from is not None:
+        found = load(model.start_from)
+        if found.net != net:
+            raise UsageError(
+                f"start_from must be a model of the same network ({net.label}, {net.num_parameters:,} weights), got "
+                f"{found.net.label} with {found.net.num_parameters:,} in {model.start_from}. Choose another."
+            )
+        return found.params.copy()
     params = initialize(net, init=model.init, seed=seed, init_std=model.init_std, bias_init=model.bias_init)
     if isinstance(net, ConvNet) and net.family == "speednet":
         some = np.random.default_rng([seed, 0x5EED]).permutation(rows)[:_WHITENED_ROWS]

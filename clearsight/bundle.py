@@ -25,7 +25,7 @@ from clearsight.models.convnet import ConvNet
 from clearsight.models.mlp import MLP
 from clearsight.training.logits import net_logits
 
-FORMAT_VERSION = 3  # 2: how picture files are resized, and on which background; 3: convolutional nets, range of targets
+FORMAT_VERSION = 3  # 2: how picture files are resized, and on which background; 3: convolutional nets
 _MOST_BLOCKS = 1000
 _SELF_TEST_TOLERANCE = 1e-4
 _SELF_TEST_ROWS = 3
@@ -208,6 +208,7 @@ class Bundle:
         }
         members = {TENSORS: pack_tensors(tensors), DESCRIPTION: json.dumps(description, indent=1).encode()}
         if path.suffix:
+            path.parent.mkdir(parents=True, exist_ok=True)
             write_durably(path, pack_zip(members))
             return
         path.mkdir(parents=True, exist_ok=True)

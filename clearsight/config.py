@@ -62,6 +62,9 @@ class DataConfig(_Section):
     train_per_class: int | None = Field(None, ge=1, description="Exact training rows a class, instead of fractions.")
     valid_per_class: int = Field(0, ge=0, description="Exact validation rows a class, with train_per_class.")
     test_per_class: int = Field(0, ge=0, description="Exact test rows a class, with train_per_class.")
+    train_fraction: float = Field(
+        1.0, gt=0, le=1, description="Share of the training rows that is used, of each class."
+    )
     shuffle_split: bool = Field(True, description="False splits in file order instead of at random.")
     pool: bool = Field(False, description="Put the splits that came with the data together and draw anew.")
     split_seed: int = Field(0, ge=0, description="Seed of the split, apart from train.seed.")
@@ -149,6 +152,7 @@ class ModelConfig(_Section):
     )
     init_std: float = Field(0.1, ge=0, description="Standard deviation of normal and uniform.")
     bias_init: Literal["zeros", "normal"] = Field("zeros", description="First biases; normal uses init_std.")
+    start_from: str | None = Field(None, description="Model of the same network whose weights are the first ones.")
 
 
 class TrainConfig(_Section):
@@ -217,6 +221,9 @@ class EvalConfig(_Section):
     """What is shown at the end."""
 
     mistakes: int = Field(24, ge=0, description="Worst mistakes pictured in the report.")
+    floor: float | None = Field(
+        None, ge=0, le=1, description="Error that nobody gets below, for bias and variance; known for some data sets."
+    )
 
 
 class RunConfig(_Section):

@@ -122,7 +122,25 @@ def evaluate(
     if foreign:
         _note_seen(bundle, dataset.images, parts[chosen], note)
     truth = align_classes(dataset, bundle.class_names)
-    return evaluate_bundle(bundle, dataset.images, truth, rows=parts[chosen], split=chosen)[0]
+    found, logits = evaluate_bundle(bundle, dataset.images, truth, rows=parts[chosen], split=chosen)
+    if not bundle.class_names:
+        _note_outside(bundle, truth[parts[chosen]], logits[:, 0], note)
+    return found
+
+
+def _note_outside(bundle: Bundle, targets: NDArray[Any], logits: NDArray[np.float32], note: Note) -> None:
+    """Tell how the error differs where numbers lie outside the range that the model was trained on."""
+    low, high = bundle.training.get("target_low"), bundle.training.get("target_high")
+    if low is None or high is None:
+        return
+    errors = np.abs(logits * bundle.preprocess.target_std + bundle.preprocess.target_mean - targets)
+    outside = (targets < low) | (targets > high)
+    if outside.any():
+        inside = f"inside it is {errors[~outside].mean():.3g}" if not outside.all() else "none lie inside"
+        note(
+            f"{int(outside.sum()):,} of {len(targets):,} numbers lie outside the range trained on, {low:g} to {high:g}: "
+            f"there the mean absolute error is {errors[outside].mean():.3g}, {inside}"
+        )
 
 
 def _note_seen(bundle: Bundle, images: NDArray[Any], rows: NDArray[np.int64], note: Note) -> None:
@@ -155,9 +173,10 @@ def _is_source(data: Any, source: str) -> bool:
 
 def _own_config(bundle: Bundle) -> RunConfig | None:
     """The configuration of the run whose directory the model lies in, if it does."""
-    if bundle.path is None or not (bundle.path.parent / store.RECORD).is_file():
+    if bundle.path is None:
         return None
-    return store.read_run_config(bundle.path.parent)
+    place = bundle.path.parent.parent if bundle.path.parent.name == store.SERIES else bundle.path.parent
+    return store.read_run_config(place) if (place / store.RECORD).is_file() else None
 
 
 def predict_files(bundle: Bundle, paths: list[Path]) -> tuple[list[dict[str, Any]], list[ClearsightError]]:

@@ -13,7 +13,7 @@ from clearsight.data.clean import drop_flawed
 from clearsight.data.dataset import Dataset
 from clearsight.data.load import load_data
 from clearsight.data.preprocess import find_range
-from clearsight.data.split import Split, split_data
+from clearsight.data.split import Split, split_data, thin_training
 from clearsight.errors import UsageError
 from clearsight.meter import MeterBuilder, SilentMeter
 from clearsight.threads import one_blas_thread
@@ -50,7 +50,7 @@ def build_split(config: RunConfig, dataset: Dataset) -> Split:
     Raises:
         UsageError, DataError: see `split_data`.
     """
-    return split_data(
+    split = split_data(
         dataset,
         valid_fraction=config.data.valid_fraction,
         test_fraction=config.data.test_fraction,
@@ -61,6 +61,7 @@ def build_split(config: RunConfig, dataset: Dataset) -> Split:
         pool=config.data.pool,
         seed=config.data.split_seed,
     )
+    return thin_training(split, dataset.labels, share=config.data.train_fraction, seed=config.data.split_seed)
 
 
 def find_flaws(config: RunConfig, dataset: Dataset, *, near: bool | None = None) -> list[Finding]:

@@ -31,15 +31,17 @@ from clearsight.models.mlp import MLP
 from clearsight.settings import merge, nest, read_config_file
 from clearsight.threads import one_blas_thread
 from clearsight.training.engine import Engine
-from clearsight.training.fit import FitResult, check_stopping, fit
+from clearsight.training.fit import FitResult, check_stopping, fit, mean_loss
 from clearsight.training.history import History
 from clearsight.training.lr_finder import HIGH, LOW, STEPS, RateSearch, find_lr
+from clearsight.training.probes import describe_signals
 from clearsight.training.progress import Progress, SilentProgress
 from clearsight.training.schedules import learning_rates
 from clearsight.training.team import Team
 
 Note = Callable[[str], None]
 _COMPILE_NOTE_SECONDS = 1.0
+_SIGNAL_PIXELS = 2**18  # of pictures whose way through the layers is measured
 _WEIGHT_HISTORY_BYTES = 2**30
 
 
@@ -193,8 +195,10 @@ def fit_prepared(
     checkpoints: Path | None = None,
     resume: bool = False,
     note: Note = lambda text: None,
+    keep: Callable[[int], None] = lambda step: None,
+    restore: Path | None = None,
 ) -> FitResult:
-    """Run the fit loop on prepared parts, with NumPy's BLAS held to one thread."""
+    """Run the fit loop on prepared parts; see `fit`. Processes other than the first only read checkpoints, from `restore`."""
     train, preprocess = prepared.config.train, prepared.preprocess
     with _computing(prepared, note):
         return fit(
@@ -202,9 +206,23 @@ def fit_prepared(
             valid_rows=prepared.split.valid, epochs=train.epochs, batch_size=train.batch_size, lrs=prepared.lrs,
             seed=train.seed, progress=progress, shuffle=train.shuffle, balanced=train.sampling == "balanced",
             patience=train.patience, monitor=train.monitor, target_mean=preprocess.target_mean,
-            target_std=preprocess.target_std, checkpoints=checkpoints, checkpoint_steps=train.checkpoint_steps,
+            target_std=preprocess.target_std, checkpoints=checkpoints, restore=restore, checkpoint_steps=train.checkpoint_steps,
             weight_history=train.weight_history, resume=resume, note=note, team=prepared.team,
+            keep=keep, keep_steps=train.keep_steps,
         )  # fmt: skip
+
+
+def measure_signals(prepared: Prepared) -> dict[str, Any]:
+    """What goes through the layers with the weights as they are now, on a few training rows; see `describe_signals`."""
+    p, rows = prepared.preprocess, prepared.split.train
+    some = np.sort(
+        np.random.default_rng(0).permutation(rows)[: max(8, min(256, _SIGNAL_PIXELS // (p.height * p.width)))]
+    )
+    labels = prepared.dataset.labels[some]
+    with one_blas_thread(), np.errstate(all="ignore"):  # weights may be far off
+        outputs = prepared.engine.layer_outputs(some)
+        loss = mean_loss(list(outputs.values())[-1], labels, mean=p.target_mean, std=p.target_std)
+        return describe_signals(outputs, labels, loss=loss)
 
 
 @contextmanager
@@ -241,8 +259,19 @@ def build_bundle(prepared: Prepared, *, epoch: int, status: str) -> Bundle:
     return Bundle(
         prepared.net, prepared.engine.params(), dataset.class_names, prepared.preprocess,
         data={"name": dataset.name, "fingerprint": dataset.fingerprint},
-        training={"engine": prepared.engine.name, "seed": prepared.config.train.seed, "epoch": epoch, "status": status},
+        training={
+            "engine": prepared.engine.name, "seed": prepared.config.train.seed, "epoch": epoch, "status": status,
+            **_describe_targets(dataset, prepared.split.train),
+        },
     )  # fmt: skip
+
+
+def _describe_targets(dataset: Dataset, rows: Rows) -> dict[str, float]:
+    """The range of the numbers that a regression was trained on."""
+    if not dataset.is_regression:
+        return {}
+    targets = dataset.labels[rows]
+    return {"target_low": float(targets.min()), "target_high": float(targets.max())}
 
 
 def evaluate_bundle(

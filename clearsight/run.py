@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight import __version__, store
+from clearsight.assemble import choose_device
 from clearsight.augment.safety import Verdict
 from clearsight.config import RunConfig
 from clearsight.data.check import Finding
@@ -26,13 +27,26 @@ from clearsight.errors import DataError, DivergedError, Interrupted, RunError, U
 from clearsight.evaluation.metrics import worst_mistakes
 from clearsight.intake import find_flaws, load_dataset, measure_safety, render_unsafe
 from clearsight.meter import MeterBuilder, build_meter
-from clearsight.pipeline import Note, Prepared, Run, fit_prepared, judge, prepare, resolve_config, search_rate
+from clearsight.pipeline import (
+    Note,
+    Prepared,
+    Run,
+    build_bundle,
+    fit_prepared,
+    judge,
+    measure_signals,
+    prepare,
+    resolve_config,
+    search_rate,
+)  # fmt: skip
 from clearsight.settings import find_differences, render_toml
 from clearsight.training.fit import FitResult
 from clearsight.training.lr_finder import RateSearch
-from clearsight.training.progress import build_progress
+from clearsight.training.progress import SilentProgress, build_progress
+from clearsight.training.team import Team, join_team, started_by_torchrun
 
 _SHOWN_FILES = 3
+_PARITY_ROWS = 5000
 
 
 def train(
@@ -75,11 +89,17 @@ def train(
         if out is not None:
             raise UsageError("--out must be left out with --resume, which goes on in its own directory. Remove it.")
         path = store.find_run(str(resume), Path(root))
+        team = _join(store.read_run_config(path))
+        if team.rank > 0:
+            again = _prepare_again(path, data, labels, config, settings, True, team)
+            return _help(again, checkpoints=path / store.CHECKPOINTS)
         with store.lock_run(path):
-            return _train_in(
-                path, _prepare_again(path, data, labels, config, settings, quiet), quiet=quiet, note=tell, resume=True
-            )
+            again = _prepare_again(path, data, labels, config, settings, quiet, team)
+            return _train_in(path, again, quiet=quiet, note=tell, resume=True)
     resolved = resolve_config(config, settings)
+    team = _join(resolved)
+    if team.rank > 0:
+        quiet, tell = True, lambda text: None
     dataset = _load(resolved, data, labels, quiet=quiet)
     resolved = resolve_config(resolved, {"source": dataset.origin})
     _check_place(out if out is not None else root, dataset)
@@ -88,11 +108,13 @@ def train(
     if resolved.data.check:
         balanced = resolved.train.sampling == "balanced" or resolved.train.class_weights != "none"
         _stop_at_errors(find_flaws(resolved, dataset), dataset.name, tell, balanced=balanced)
-    prepared = prepare(resolved, dataset)
+    prepared = prepare(resolved, dataset, team)
     resolved = prepared.config
     for text in prepared.notes:
         tell(text)
     verdicts = _check_safety(resolved, dataset, prepared, quiet, tell)
+    if team.rank > 0:
+        return _help(prepared)
     path = store.create_run(Path(root), data=dataset.name, model=resolved.model.family, out=Path(out) if out else None)
     with store.lock_run(path):
         store.write_text(path / store.CONFIG, render_toml(resolved))
@@ -162,7 +184,25 @@ def _load(config: RunConfig, data: Any, labels: Any, *, quiet: bool) -> Dataset:
     return load_dataset(config, given, labels, meter=build_meter(quiet=quiet))
 
 
-def _prepare_again(path: Path, data: Any, labels: Any, config: Any, settings: dict[str, Any], quiet: bool) -> Prepared:
+def _join(config: RunConfig) -> Team:
+    """The processes that torchrun started, this one among them; a team of one otherwise."""
+    return join_team(choose_device(config)) if started_by_torchrun() else Team()
+
+
+def _help(prepared: Prepared, *, checkpoints: Path | None = None) -> Run:
+    """Train as a process that is not the first: compute a share of each batch, and write nothing.
+
+    Args:
+        checkpoints: of the run that is resumed, to read; every process must see them.
+    """
+    result = fit_prepared(prepared, progress=SilentProgress(), restore=checkpoints)
+    prepared.team.close()
+    return judge(prepared, result)[0]
+
+
+def _prepare_again(
+    path: Path, data: Any, labels: Any, config: Any, settings: dict[str, Any], quiet: bool, team: Team
+) -> Prepared:
     """The parts of a run that has not ended, once it is sure that nothing has changed since."""
     record = store.read_json(path / store.RECORD)
     saved = store.read_run_config(path)
@@ -184,7 +224,7 @@ def _prepare_again(path: Path, data: Any, labels: Any, config: Any, settings: di
                 f"--resume must find the same data as before, got another {key.replace('_', ' ')}: {_short(record.get(key))} "
                 f"became {_short(now)} in {saved.data.source}. Bring the old data back, or start a new run."
             )
-    return prepare(saved, dataset)
+    return prepare(saved, dataset, team)
 
 
 def _short(value: Any) -> str:
@@ -211,14 +251,17 @@ def _train_in(path: Path, prepared: Prepared, *, quiet: bool, note: Note, resume
         record["created"] = store.read_json(path / store.RECORD).get("created", record["created"])
     try:
         store.write_json(path / store.RECORD, record)
+        signals = _read_signals(path, prepared, resume=resume)
         result = fit_prepared(
             prepared,
             progress=build_progress(quiet=quiet),
             checkpoints=path / store.CHECKPOINTS,
             resume=resume,
             note=note,
+            keep=lambda step: _keep_model(path, prepared, step),
         )
-        run = _finish(path, prepared, result)
+        prepared.team.close()
+        run = _finish(path, prepared, result, signals)
         record |= {"status": result.status}
         store.write_json(path / store.RECORD, record)
         write_report(path)
@@ -236,6 +279,25 @@ def _train_in(path: Path, prepared: Prepared, *, quiet: bool, note: Note, resume
     return run
 
 
+def _keep_model(path: Path, prepared: Prepared, step: int) -> None:
+    """The model as it is now, into the series that `keep_steps` asks for."""
+    bundle = build_bundle(prepared, epoch=0, status=f"step {step}")
+    rows = prepared.split.train[:3]
+    try:
+        bundle.save(path / store.SERIES / f"step-{step:09d}.clearsight", examples=prepared.dataset.images[rows])
+    except OSError as error:
+        raise RunError(f"{path} must be writable, got: {error.strerror}. Free space, then use --resume.") from None
+
+
+def _read_signals(path: Path, prepared: Prepared, *, resume: bool) -> dict[str, Any]:
+    """What goes through the layers before training: measured now, or when the run began."""
+    if resume and (path / store.SIGNALS).is_file():
+        return store.read_json(path / store.SIGNALS)
+    signals = {"first": measure_signals(prepared)}
+    store.write_json(path / store.SIGNALS, signals)
+    return signals
+
+
 def _try_write_status(path: Path, record: dict[str, Any]) -> None:
     try:
         store.write_json(path / store.RECORD, record)
@@ -243,12 +305,13 @@ def _try_write_status(path: Path, record: dict[str, Any]) -> None:
         return
 
 
-def _finish(path: Path, prepared: Prepared, result: FitResult) -> Run:
+def _finish(path: Path, prepared: Prepared, result: FitResult, signals: dict[str, Any]) -> Run:
     """Evaluate every split once, and write model, metrics and history."""
     run, logits = judge(prepared, result, path=path)
     dataset, parts = prepared.dataset, prepared.split.parts()
     judged = next(name for name in ("test", "valid", "train") if name in parts)
     mistakes, shown = _collect_mistakes(prepared, judged, parts[judged], logits[judged], run.bundle.temperature)
+    store.write_json(path / store.SIGNALS, signals | {"last": measure_signals(prepared)})
     if result.history.weights:
         shown["weights"] = np.stack(result.history.weights)
     try:
@@ -272,7 +335,10 @@ def _collect_mistakes(
 ) -> tuple[list[dict[str, Any]], dict[str, NDArray[Any]]]:
     dataset = prepared.dataset
     if dataset.is_regression:
-        return [], {}
+        some = np.random.default_rng(0).permutation(len(rows))[:_PARITY_ROWS]
+        p = prepared.preprocess
+        answers = logits[some, 0] * p.target_std + p.target_mean
+        return [], {"parity": np.stack([dataset.labels[rows[some]], answers]).astype(np.float32)}
     worst = worst_mistakes(logits / temperature, dataset.labels[rows], count=prepared.config.eval.mistakes)
     found = [
         {

@@ -21,7 +21,7 @@ from clearsight.settings import find_differences, read_config_file
 RECORD, CONFIG, METRICS = "run.json", "config.toml", "metrics.json"
 EPOCHS, STEPS, SHOWN = "history.csv", "steps.csv", "shown.safetensors"
 MODEL, REPORT, CHECKPOINTS = "model.clearsight", "report.html", "checkpoints"
-SAFETY, SEEN = "safety.json", "seen.safetensors"
+SAFETY, SEEN, SIGNALS, SERIES = "safety.json", "seen.safetensors", "signals.json", "series"
 
 
 @dataclass(frozen=True)

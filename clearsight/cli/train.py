@@ -153,6 +153,8 @@ def train(
         data, config=merge(*layers), out=out, root=root, quiet=quiet, note=tell(quiet=quiet),
         resume=resume,
     )  # fmt: skip
+    if run.path is None:  # a process that helps another one, which speaks
+        return
     if json_:
         print_json(run.summary())
     elif not quiet:

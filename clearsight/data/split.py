@@ -4,7 +4,7 @@ Written here and not taken from a library, because a split decides what a saved 
 with a library's version. It must not know pictures.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,3 +154,17 @@ def split_data(
     for part in (train, valid, test):
         used[part] = True
     return Split(train, valid, test, np.flatnonzero(~used))
+
+
+def thin_training(split: Split, labels: NDArray[np.generic], *, share: float, seed: int) -> Split:
+    """The split with a share of its training rows, each class in proportion and none lost; the others become unused.
+
+    Raises:
+        DataError: no row would be left.
+    """
+    if share == 1:
+        return split
+    rest, left_out = _draw(labels, split.train, 1 - share, True, np.random.default_rng([seed, 0x7415]))
+    if len(rest) == 0:
+        raise DataError(f"train_fraction must leave rows to train on, got {share:g} of {len(split.train)}. Raise it.")
+    return replace(split, train=rest, unused=np.sort(np.concatenate([split.unused, left_out])))

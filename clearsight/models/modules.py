@@ -28,7 +28,7 @@ def import_torch() -> Any:
     return torch
 
 
-class _DenseLayer(nn.Module):
+class DenseLayer(nn.Module):
     """z = x W + b with W (in, out) as in the dense engine, and one bias a unit, one in all, or none."""
 
     def __init__(self, fan_in: int, units: int, biases: int) -> None:
@@ -37,6 +37,7 @@ class _DenseLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(biases)) if biases else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, in) to (n, out)."""
         z = x @ self.weight
         return z if self.bias is None else z + self.bias
 
@@ -47,7 +48,7 @@ class DenseNet(nn.Module):
     def __init__(self, net: MLP, dropout: float) -> None:
         super().__init__()
         sizes = list(pairwise(net.sizes))
-        self.layers = nn.ModuleList(_DenseLayer(i, o, net.num_biases(k)) for k, (i, o) in enumerate(sizes))
+        self.layers = nn.ModuleList(DenseLayer(i, o, net.num_biases(k)) for k, (i, o) in enumerate(sizes))
         self.drops = nn.ModuleList(Dropout(dropout, k) for k in range(len(net.activations)))
         self.names = net.activations
 

@@ -40,6 +40,9 @@ class Engine(Protocol):
     def logits(self, rows: Rows) -> NDArray[np.float32]:
         """Outputs before the softmax for some rows, (n, K), without dropout."""
 
+    def layer_outputs(self, rows: Rows) -> dict[str, NDArray[np.float32]]:
+        """What every layer with weights gives for some rows before its activation, (n, ...), in order, without dropout."""
+
     def params(self) -> NDArray[np.float32]:
         """A copy of the numbers that a model file should hold, (net.num_values,)."""
 
@@ -203,6 +206,16 @@ class DenseEngine:
     def logits(self, rows: Rows) -> NDArray[np.float32]:
         """See `Engine`."""
         return net_logits(self._net, self._params, self._preprocess, self._images, rows)
+
+    def layer_outputs(self, rows: Rows) -> dict[str, NDArray[np.float32]]:
+        """See `Engine`."""
+        outputs = self._preprocess.apply(self._images[rows])
+        found = {}
+        for layer, (w, b) in enumerate(self._net.layers(self._params.astype(np.float32))):
+            z = outputs @ w + (b if b.size else 0)
+            found[f"layer {layer + 1}"] = z
+            outputs = reference.ACTIVATE[self._net.activations[layer]](z)[0] if layer < self._net.num_layers - 1 else z
+        return found
 
     def params(self) -> NDArray[np.float32]:
         """See `Engine`."""

@@ -116,8 +116,11 @@ def fit(
     checkpoint_seconds: float = 30.0,
     weight_history: bool = False,
     resume: bool = False,
+    restore: Path | None = None,
     note: Callable[[str], None] = lambda text: None,
     team: Team | None = None,
+    keep: Callable[[int], None] = lambda step: None,
+    keep_steps: int = 0,
 ) -> FitResult:
     """Train `engine` for `epochs` epochs and leave it with the weights in force.
 
@@ -134,8 +137,10 @@ def fit(
         checkpoint_steps: save after so many steps; 0 to go by `checkpoint_seconds`.
         weight_history: keep the parameters of every epoch.
         resume: go on from the newest checkpoint, if there is one.
+        restore: the same from a folder that is only read, for a process that is not the first of its team.
         note: told of damaged checkpoints and the like.
         team: the processes that train together, which must all come here; they then pause at the same steps.
+        keep: called with the number of steps done, after every `keep_steps` of them; 0 for never.
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; a checkpoint was saved. (Without checkpoints signals are left alone.)
@@ -146,7 +151,8 @@ def fit(
     classes = labels[train_rows] if balanced else None
     steps = -(-len(train_rows) // batch_size)
     place, history = _Place(), History(steps)
-    if resume and checkpoints and (found := load_checkpoint(checkpoints)):
+    source = restore or (checkpoints if resume else None)
+    if source and (found := load_checkpoint(source)):
         tensors, meta, notes = found
         for text in notes:
             note(text)
@@ -180,8 +186,8 @@ def fit(
                 while place.batch < steps:
                     size = min(chunk, steps - place.batch)
                     at = place.epoch * steps + place.batch
-                    if checkpoint_steps:
-                        size = min(size, checkpoint_steps - at % checkpoint_steps)
+                    for every in (checkpoint_steps, keep_steps):
+                        size = min(size, every - at % every) if every else size
                     began = time.perf_counter()
                     rates = lrs[at : at + size]
                     losses, hits = engine.train_steps(
@@ -199,6 +205,8 @@ def fit(
                         place.seconds + spent,
                     )
                     progress.advance(size, epoch=place.epoch + 1, loss=float(losses[-1]))
+                    if keep_steps and (at + size) % keep_steps == 0:
+                        keep(at + size)
                     if place.batch < steps:
                         pause(at + size)
                 if not engine.is_finite():

@@ -7,6 +7,7 @@ and several processes add their gradients in one call. It must not know epochs o
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -24,7 +25,7 @@ from clearsight.dense.recipe import Recipe
 from clearsight.models.convnet import ConvNet
 from clearsight.models.layers import Dropout
 from clearsight.models.mlp import MLP
-from clearsight.models.modules import bind, build_module, count_trained
+from clearsight.models.modules import DenseLayer, bind, build_module, count_trained
 from clearsight.randomness import mix
 from clearsight.training.engine import Rows, State, check_ends
 from clearsight.training.logits import Inputs, as_tensor, keep_freed_memory, rows_at_once, run_module
@@ -249,6 +250,23 @@ class TorchEngine:
                 found[own.start + at : own.start + at + len(logits)] = logits
         self._team.sum(found)
         return np.asarray(found.cpu().numpy())
+
+    def layer_outputs(self, rows: Rows) -> dict[str, NDArray[np.float32]]:
+        """See `Engine`."""
+        found: dict[str, NDArray[np.float32]] = {}
+
+        def keep(name: str, module: Any, inputs: Any, output: Tensor) -> None:
+            found[name] = _copy(output)
+
+        kinds = (torch.nn.Conv2d, torch.nn.Linear, DenseLayer)
+        layers = [(name, m) for name, m in self._judge.named_modules() if isinstance(m, kinds)]
+        hooks = [module.register_forward_hook(partial(keep, name)) for name, module in layers]
+        self._judge.eval()
+        with torch.no_grad(), _same_bits():
+            run_module(self._judge, self._inputs(self._images[as_tensor(rows, self._device)]))
+        for hook in hooks:
+            hook.remove()
+        return found
 
     def params(self) -> NDArray[np.float32]:
         """See `Engine`."""

@@ -1,0 +1,132 @@
+"""Several processes that train one network: the same numbers as one, each row once, and nobody left hanging."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import clearsight
+from clearsight.training.team import Team
+
+COMMAND = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+FLAGS = [
+    "--model", "cnn", "--set", "model.norm=none", "--set", "model.widths=[8,16]", "--set", "model.depths=[1,1]", "--epochs", "4",
+    "--batch-size", "31", "--dropout", "0.1", "--optimizer", "momentum", "--lr", "0.05", "--class-weights", "balanced",
+    "--augment", "digits", "--set", "augment.unsafe=ignore", "--checkpoint-steps", "1", "--json",
+]  # fmt: skip
+
+
+@pytest.fixture
+def arrays(tmp_path):
+    """404 digits, of which 101 are for validation."""
+    digits = clearsight.load_data("digits")
+    path = tmp_path / "data.npz"
+    rows = np.arange(404)
+    np.savez(path, train_images=(digits.images[rows, :, :, 0] * 15).astype(np.uint8), train_labels=digits.labels[rows])
+    return path
+
+
+def start(processes, *arguments):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*COMMAND, str(processes), "-m", "clearsight", "train", *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, env=environment,
+    )  # fmt: skip
+
+
+def run(processes, *arguments):
+    process = start(processes, *arguments)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    lines = [line for line in out.splitlines() if line.startswith("{")]
+    assert len(lines) == 1  # only the first process speaks
+    return json.loads(lines[0])
+
+
+def ranks_of(process):
+    """Process numbers of torchrun's children, by rank."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (place / "stat").read_text().rpartition(")")[2].split()
+            if int(stat[1]) == process.pid:
+                environment = dict(line.partition("=")[::2] for line in (place / "environ").read_text().split("\0"))
+                found[int(environment.get("RANK", -1))] = int(place.name)
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def wait_for(place, process):
+    until = time.monotonic() + 120
+    while not list(Path(place).glob("checkpoints/step-*")):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+SPLIT = ["--set", "data.test_fraction=0", "--valid-fraction", "0.25"]
+
+
+def test_two_processes_learn_as_one_and_validate_each_row_once(arrays, tmp_path):
+    one = run(1, arrays, *FLAGS, *SPLIT, "--out", tmp_path / "one")
+    two = run(2, arrays, *FLAGS, *SPLIT, "--out", tmp_path / "two")
+    assert one["valid"]["n"] == two["valid"]["n"] == 101
+    assert one["valid"]["accuracy"] > 0.3
+    params = [clearsight.load(tmp_path / name).params for name in ("one", "two")]
+    np.testing.assert_allclose(params[0], params[1], rtol=1e-3, atol=1e-4)
+    losses = [np.loadtxt(tmp_path / name / "steps.csv", delimiter=",", skiprows=1) for name in ("one", "two")]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+    rows = [(tmp_path / name / "history.csv").read_text().splitlines()[-1].split(",") for name in ("one", "two")]
+    assert rows[0][3] == rows[1][3]  # training accuracy: a count of rows
+    assert rows[0][5] == rows[1][5]  # validation accuracy: of 101 rows
+    assert not [p for p in tmp_path.iterdir() if p.name not in ("one", "two", "data.npz")]
+
+
+def test_a_lost_process_ends_all_with_a_message_and_resume_gives_the_same_model(arrays, tmp_path):
+    whole = run(2, arrays, *FLAGS, *SPLIT, "--out", tmp_path / "whole")
+    process = start(2, arrays, *FLAGS, *SPLIT, "--out", tmp_path / "lost")
+    wait_for(tmp_path / "lost", process)
+    os.kill(ranks_of(process)[1], signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "error: all 2 processes must go on together, got another one lost" in err
+    assert "go on with --resume." in err
+    again = run(2, "--resume", tmp_path / "lost", "--json")
+    assert again["valid"] == whole["valid"]
+    for name in ("model.clearsight", "steps.csv"):
+        assert (tmp_path / "lost" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_signal_saves_and_stops_all(arrays, tmp_path):
+    process = start(2, arrays, *FLAGS, *SPLIT, "--epochs", "100000", "--out", tmp_path / "stopped")
+    wait_for(tmp_path / "stopped", process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "stopped on request after step" in err
+    assert json.loads((tmp_path / "stopped" / "run.json").read_text())["status"] == "interrupted"
+
+
+def test_the_dense_engine_is_refused_in_company(arrays, tmp_path):
+    process = start(2, arrays, "--epochs", "1", "--out", tmp_path / "x")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "error: several processes must train with engine torch, got 2 of them. Add --engine torch." in err
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(("count", "size"), [(101, 2), (0, 3), (1, 3), (7, 7), (10, 4)])
+def test_shares_are_disjoint_and_complete(count, size):
+    parts = []
+    for rank in range(size):
+        team = Team()
+        team.rank, team.size = rank, size
+        parts += list(range(count))[team.share(count)]
+    assert parts == list(range(count))
