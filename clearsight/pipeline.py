@@ -170,7 +170,7 @@ def prepare(config: RunConfig, dataset: Dataset, team: Team | None = None) -> Pr
     if found.suggestion is None:
         raise UsageError(f"lr auto must find a rate, got none, because {found.reason}. Set --lr.")
     config = config.model_copy(update={"train": train.model_copy(update={"lr": found.suggestion})})
-    text = f"lr {found.suggestion:.3g} found: two thirds down the longest fall of the loss over {len(found.lrs)} rates"
+    text = f"lr {found.suggestion:.3g} found by a batch at each of {len(found.lrs)} rates; it is written to the configuration"
     lrs = learning_rates(train.schedule, lr=config.lr, **schedule)
     return replace(prepared, config=config, lrs=lrs, notes=(*notes, text))
 

@@ -39,7 +39,8 @@ def lr_find(
 ) -> None:
     """Look for a learning rate: one batch at each rate, then weights and all else are as before.
 
-    The suggestion lies two thirds down the longest fall of the loss. `train --lr auto` does the same and takes it.
+    The suggestion lies, on a log scale, half way between where four fifths of the loss's fall are done and where the loss is
+    lowest. `train --lr auto` does the same and takes it.
     """
     from clearsight.config import build_config
     from clearsight.meter import build_meter
@@ -96,4 +97,5 @@ def _render(found: Any) -> str:
         lines.append(f"{'':>11}{'learning rate (log scale)':^64}")
     if found.suggestion is None:
         return "\n".join([*lines, f"no suggestion, because {found.reason}"])
-    return "\n".join([*lines, f"suggestion {found.suggestion:.3g}   (steepest {found.steepest:.3g})"])
+    others = ", ".join(f"{name} {getattr(found, name):.3g}" for name in ("valley", "steepest", "lowest"))
+    return "\n".join([*lines, f"suggestion {found.suggestion:.3g}   ({others})"])

@@ -1,16 +1,22 @@
 """Published experiments as TOML files, run over several seeds and held against their published numbers."""
 
+import hashlib
+import json
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from clearsight.config import RunConfig, build_config
+from clearsight.data.counting import make_counting, parse_counts
 from clearsight.data.dataset import Dataset
-from clearsight.data.load import load_data
 from clearsight.errors import DivergedError, UsageError
+from clearsight.evaluation.metrics import Evaluation
+from clearsight.inference import evaluate
+from clearsight.intake import load_dataset
 from clearsight.pipeline import Run, train_dataset
 from clearsight.report.plots import draw_side_by_side
 from clearsight.run import train
@@ -18,41 +24,56 @@ from clearsight.settings import merge
 from clearsight.store import write_text
 
 FOLDER = Path(__file__).parent
+METRICS = ("accuracy", "mae")
+Make = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One setting of a recipe: its configuration, the split judged, and the range in which its mean accuracy must lie."""
+    """One setting of a recipe: its configuration, what is judged, and the range in which the mean must lie.
+
+    Args:
+        split: of the data that is judged. expect: least and greatest mean.
+        make: synthetic counting pictures to train on, as arguments of `make_counting`; empty for the source's own data.
+        judge: others to be judged by in place of the split; empty for none.
+    """
 
     name: str
     config: RunConfig
     split: str
     expect: tuple[float, float]
+    make: Make = field(default_factory=dict)
+    judge: Make = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A published experiment. `published` is its number in words, `seeds` how many runs a variant gets by default."""
+    """A published experiment. `published` is its number in words, `seeds` how many runs a variant gets by default.
+
+    `metric` is what is measured: `accuracy`, or `mae`, the mean absolute error of a regression.
+    """
 
     name: str
     title: str
     source: str
     published: str
     seeds: int
+    metric: str
     variants: tuple[Variant, ...]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Accuracies of one variant, one a seed. `low, high`: 95 % interval of their mean (Student's t), None for n = 1.
+    """The metric of one variant, one value a seed. `low, high`: 95 % interval of their mean (Student's t), None for n = 1.
 
-    `diverged` of the runs ended with a loss that was not finite; their accuracy is that of their last good weights. `first`
+    `diverged` of the runs ended with a loss that was not finite; their value is that of their last good weights. `first`
     is the run with seed 0, which has a directory.
     """
 
     variant: Variant
-    accuracies: tuple[float, ...]
-    train_accuracies: tuple[float, ...]
+    metric: str
+    values: tuple[float, ...]
+    train_values: tuple[float, ...]
     seconds: float
     low: float | None
     high: float | None
@@ -61,8 +82,8 @@ class Measured:
 
     @property
     def mean(self) -> float:
-        """Mean accuracy over the seeds."""
-        return float(np.mean(self.accuracies))
+        """Mean over the seeds."""
+        return float(np.mean(self.values))
 
     @property
     def as_expected(self) -> bool:
@@ -93,24 +114,40 @@ def load_experiment(name: str) -> Experiment:
             config=build_config(merge(raw["config"], item.get("config", {})), where=f"recipe {match}"),
             split=about["split"],
             expect=(item["expect"][0], item["expect"][1]),
+            make=raw.get("make", {}) | item.get("make", {}),
+            judge=item.get("judge", {}),
         )
         for item in raw["variant"]
     )
-    return Experiment(match, about["title"], about["source"], about["published"], about["seeds"], variants)
+    metric = about.get("metric", METRICS[0])
+    return Experiment(match, about["title"], about["source"], about["published"], about["seeds"], metric, variants)
 
 
-def mean_interval(values: tuple[float, ...], *, confidence: float = 0.95) -> tuple[float | None, float | None]:
-    """Student's t interval of the mean of independent accuracies, cut to 0..1; None for fewer than two."""
+def mean_interval(
+    values: tuple[float, ...], *, confidence: float = 0.95, most: float = 1.0
+) -> tuple[float | None, float | None]:
+    """Student's t interval of the mean of independent values, cut to 0..most; None for fewer than two."""
     from scipy.special import stdtrit
 
     n = len(values)
     if n < 2:
         return None, None
     half = float(stdtrit(n - 1, 0.5 + confidence / 2)) * float(np.std(values, ddof=1)) / np.sqrt(n)
-    return max(0.0, float(np.mean(values)) - half), min(1.0, float(np.mean(values)) + half)
+    return max(0.0, float(np.mean(values)) - half), min(most, float(np.mean(values)) + half)
 
 
-def measure(variant: Variant, *, dataset: Dataset, seeds: int, root: Path) -> Measured:
+def build_made(make: Make, *, root: Path) -> Path:
+    """Counting pictures with these settings as an NPZ below `root`, made unless they are there already."""
+    key = hashlib.sha256(json.dumps(make, sort_keys=True).encode()).hexdigest()[:12]
+    path = root / "made" / f"counting-{key}.npz"
+    if not path.exists():
+        make_counting(path, **make | {"counts": parse_counts(str(make["counts"]))})
+    return path
+
+
+def measure(
+    variant: Variant, *, dataset: Dataset, judged: Dataset | None, metric: str, seeds: int, root: Path
+) -> Measured:
     """Run one variant with seeds 0, 1, ..; the first leaves a run directory below `root`, the others stay in memory."""
     runs: list[Run] = []
     diverged = 0
@@ -122,12 +159,14 @@ def measure(variant: Variant, *, dataset: Dataset, seeds: int, root: Path) -> Me
         except DivergedError as error:
             runs.append(error.run)
             diverged += 1
-    accuracies = tuple(run.evaluations()[variant.split].accuracy or 0.0 for run in runs)
-    low, high = mean_interval(accuracies)
+    found = [run.evaluations()[variant.split] if judged is None else evaluate(run.bundle, judged) for run in runs]
+    values = tuple(_read_metric(evaluation, metric) for evaluation in found)
+    low, high = mean_interval(values, most=1.0 if metric == "accuracy" else np.inf)
     return Measured(
         variant,
-        accuracies,
-        train_accuracies=tuple(run.train.accuracy or 0.0 for run in runs),
+        metric,
+        values,
+        train_values=tuple(_read_metric(run.train, metric) for run in runs),
         seconds=float(np.mean([run.history.seconds for run in runs])),
         low=low,
         high=high,
@@ -136,12 +175,34 @@ def measure(variant: Variant, *, dataset: Dataset, seeds: int, root: Path) -> Me
     )
 
 
+def _read_metric(evaluation: Evaluation, metric: str) -> float:
+    return float((evaluation.accuracy if metric == "accuracy" else evaluation.mae) or 0.0)
+
+
 def run_experiment(experiment: Experiment, *, seeds: int | None, root: Path) -> Iterator[Measured]:
     """Measure each variant in turn; at the end, draw the losses of all side by side into `root/<recipe>.svg`."""
-    dataset = load_data(experiment.variants[0].config.data.source)
-    losses = {}
+    losses, loaded = {}, {}
     for variant in experiment.variants:
-        measured = measure(variant, dataset=dataset, seeds=seeds or experiment.seeds, root=root)
+        config = variant.config
+        if variant.make:
+            source = str(build_made(variant.make, root=root))
+            config = config.model_copy(update={"data": config.data.model_copy(update={"source": source})})
+        key = config.data.source, config.preprocess, config.data.task
+        if key not in loaded:
+            loaded = {key: load_dataset(config)}
+        judged = None
+        if variant.judge:
+            place = str(build_made(variant.judge, root=root))
+            other = config.data.model_copy(update={"source": place})
+            judged = load_dataset(config.model_copy(update={"data": other}))
+        measured = measure(
+            variant,
+            dataset=loaded[key],
+            judged=judged,
+            metric=experiment.metric,
+            seeds=seeds or experiment.seeds,
+            root=root,
+        )
         losses[variant.name] = measured.first.history.step_losses
         yield measured
     if len(losses) > 1:
@@ -150,14 +211,18 @@ def run_experiment(experiment: Experiment, *, seeds: int | None, root: Path) -> 
 
 def describe_measured(measured: Measured) -> dict[str, object]:
     """The object that `recipe run --json` holds for each variant."""
+    accuracy = measured.metric == "accuracy"
     return {
         "variant": measured.variant.name,
         "split": measured.variant.split,
+        "metric": measured.metric,
         "mean": measured.mean,
         "interval": [measured.low, measured.high],
-        "n": len(measured.accuracies),
-        "accuracies": measured.accuracies,
-        "train_accuracies": measured.train_accuracies,
+        "n": len(measured.values),
+        "values": measured.values,
+        "train_values": measured.train_values,
+        "accuracies": measured.values if accuracy else [],
+        "train_accuracies": measured.train_values if accuracy else [],
         "seconds": measured.seconds,
         "diverged": measured.diverged,
         "expect": measured.variant.expect,
@@ -170,16 +235,16 @@ def render_row(experiment: Experiment, measured: Measured) -> str:
     """One Markdown table row: recipe, variant, split, mean, interval, n, seconds of training a run, expected range."""
     interval = "-" if measured.low is None else f"{measured.low:.4f} to {measured.high:.4f}"
     low, high = measured.variant.expect
-    diverged = f" ({measured.diverged} of {len(measured.accuracies)} diverged)" if measured.diverged else ""
+    diverged = f" ({measured.diverged} of {len(measured.values)} diverged)" if measured.diverged else ""
     name = f"{measured.variant.name}{diverged}"
     return (
         f"| {experiment.name} | {name} | {measured.variant.split} | {measured.mean:.4f} | {interval} | "
-        f"{len(measured.accuracies)} | {np.mean(measured.train_accuracies):.4f} | {measured.seconds:.2f} | "
+        f"{len(measured.values)} | {np.mean(measured.train_values):.4f} | {measured.seconds:.2f} | "
         f"{low:.3f} to {high:.3f} | {'yes' if measured.as_expected else 'NO'} |"
     )
 
 
 TABLE_HEAD = (
-    "| recipe | variant | split | mean accuracy | 95 % interval | n | train accuracy | s a run | expected | as expected |\n"
+    "| recipe | variant | split | mean | 95 % interval | n | train | s a run | expected | as expected |\n"
     "|---|---|---|---|---|---|---|---|---|---|"
 )

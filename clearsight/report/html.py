@@ -16,7 +16,7 @@ from clearsight import store
 from clearsight.bundle import Bundle
 from clearsight.errors import RunError
 from clearsight.models.mlp import MLP
-from clearsight.report import page, pictures, plots, words
+from clearsight.report import diagnostics, page, pictures, plots, words
 from clearsight.report.text import find_confused_pairs
 from clearsight.training.history import History, read_history
 
@@ -40,6 +40,7 @@ class _Files:
     metrics: dict[str, Any]
     history: History
     shown: dict[str, NDArray[Any]]
+    signals: dict[str, Any]
     model: Bundle
 
     @property
@@ -108,6 +109,8 @@ def render_report(files: _Files) -> str:
             if classes
             else []
         ),
+        *([_render_bias(files)] if classes else [_render_parity(files)]),
+        diagnostics.render_signals(files.signals),
         _render_first_layer(files),
         _render_weight_history(files),
         _render_rates(files),
@@ -137,6 +140,7 @@ def _read_files(path: Path) -> _Files:
         metrics,
         history,
         _read_arrays(path / store.SHOWN),
+        store.read_json(path / store.SIGNALS) if (path / store.SIGNALS).is_file() else {},
         bundles.load(path / store.MODEL),
     )
 
@@ -308,29 +312,44 @@ def _render_mistakes(files: _Files) -> str:
     return page.section(title, page.paragraph(note, kind="note"), page.pictures(items, cell="6.5rem", shape=shape))
 
 
+def _render_bias(files: _Files) -> str:
+    floor = tomllib.loads(files.config_text).get("eval", {}).get("floor")
+    return diagnostics.render_errors(files.evaluations, files.judged, data=str(files.record["data"]), floor=floor)
+
+
+def _render_parity(files: _Files) -> str:
+    training = files.model.training
+    return diagnostics.render_parity(
+        files.shown.get("parity"), low=training.get("target_low"), high=training.get("target_high"), judged=files.judged
+    )
+
+
 def _render_first_layer(files: _Files) -> str:
     scaling, net = files.model.preprocess, files.model.net
     if scaling.height == 1:
         return ""
-    if not isinstance(net, MLP):
-        return ""
-    weights, _ = net.layers(files.model.params)[0]
-    maps = pictures.first_layer_maps(
-        weights[:, :_MAX_UNITS], height=scaling.height, width=scaling.width, channels=scaling.channels
-    )
+    if isinstance(net, MLP):
+        weights, _ = net.layers(files.model.params)[0]
+        height, width, units = scaling.height, scaling.width, weights.shape[1]
+        maps = pictures.first_layer_maps(weights[:, :_MAX_UNITS], height=height, width=width, channels=scaling.channels)
+        hidden, what = net.num_layers > 1, "hidden unit" if net.num_layers > 1 else "output"
+    else:
+        filters = next(values for values in net.tensors(files.model.params).values() if values.ndim == 4)
+        maps, units = filters[:_MAX_UNITS].mean(axis=1), len(filters)
+        height, width, hidden, what = *filters.shape[2:], True, "filter"
     limit = float(np.abs(maps).max())
-    hidden = net.num_layers > 1
-    names = [f"unit {k}" for k in range(len(maps))] if hidden or not files.class_names else files.class_names
+    names = (
+        [f"{what.split()[-1]} {k}" for k in range(len(maps))] if hidden or not files.class_names else files.class_names
+    )
     items = [
         (pictures.draw_weights(picture, limit=limit), f"weights of {name}", (name,))
         for picture, name in zip(maps, names, strict=False)
     ]
-    units, what = weights.shape[1], "hidden unit" if hidden else "output"
     which = f"the first {len(maps)} of {units} {what}s" if units > len(maps) else f"each {what}"
     mean = ", averaged over channels" if scaling.channels > 1 else ""
     note = f"Weights into {which}{mean}, on one scale: −{limit:.3g} <ramp> {limit:.3g}; white is 0."
     legend = page.escape(note).replace("&lt;ramp&gt;", '<span class="ramp"></span>')
-    grid = page.pictures(items, cell="4.5rem", shape=f"{scaling.width}/{scaling.height}")
+    grid = page.pictures(items, cell="4.5rem", shape=f"{width}/{height}")
     return page.section("Weights of the first layer", f'<p class="note">{legend}</p>', grid)
 
 

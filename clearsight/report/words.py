@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Metrics = dict[str, Any]
+_GROWN, _HUGE = 30.0, 1000.0
 NAMES = {"train": "training", "valid": "validation", "test": "test"}
 
 
@@ -77,3 +78,44 @@ def describe_divergence(losses: NDArray[np.float64], *, steps_per_epoch: int, ep
     else:
         what = f"weights were no longer finite numbers after step {max(len(losses) - 1, 0)}"
     return f"{what}. The model and every number here are of {kept}. Try a tenth of the learning rate."
+
+
+def describe_signals(signals: dict[str, Any], *, when: str) -> str:
+    """Whether what goes through the layers keeps its size, and how sure the answers are."""
+    layers = [layer for layer in signals["layers"] if layer["std"] is not None]
+    loss = number(signals["loss"]) if signals["loss"] is not None else "not finite"
+    sure = (
+        "" if signals["sure"] is None else f" {percent(signals['sure'], digits=0)} of the answers are surer than 99 %."
+    )
+    if len(layers) < len(signals["layers"]):
+        return f"{when.capitalize()}: some layers give numbers that are not finite; the loss is {loss}.{sure}"
+    first, last = layers[0]["std"], layers[-1]["std"]
+    ratio = last / first if first else float("inf")
+    size = "keep their size"
+    if ratio > _GROWN or last > _HUGE:
+        size = f"grow to {last:.3g}"
+    elif ratio < 1 / _GROWN or last < 1 / _HUGE:
+        size = f"shrink to {last:.3g}"
+    return f"{when.capitalize()}: deviations {size} from the first layer ({first:.3g}) to the last; the loss is {loss}.{sure}"
+
+
+def describe_bias(evaluations: dict[str, Metrics], judged: str, *, floor: float | None) -> str:
+    """How far training lies from the best possible error and the judged split from training, and what would help."""
+    train, other = (1 - evaluations[split]["accuracy"] for split in ("train", judged))
+    bias, variance = train - (floor or 0.0), other - train
+    low, high = evaluations[judged]["interval"]
+    above = "the best possible one" if floor is not None else "none at all (no best possible error is known)"
+    text = (
+        f"The training error of {percent(train)} lies {100 * bias:.2f} points above {above} (bias), the {NAMES[judged]} error of "
+        f"{percent(other)} lies {100 * variance:.2f} points above it (variance). "
+    )
+    doubt = (high - low) / 2
+    if max(bias, variance) <= doubt:
+        return f"{text}Neither is larger than the uncertainty of {100 * doubt:.2f} points: this model is near its best here."
+    if bias > variance:
+        advice = (
+            "Bias is the larger: a bigger net, longer training or another architecture may help; more data will not."
+        )
+    else:
+        advice = "Variance is the larger: more data, augmentation, L2 or dropout may help; a bigger net will not."
+    return text + advice

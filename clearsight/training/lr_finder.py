@@ -1,7 +1,7 @@
 """The learning-rate finder: one batch at each of rising rates, and what the losses say. It leaves the engine as it was.
 
-Sources: Smith 2017, "Cyclical learning rates for training neural networks", section 3.3, for the test; fastai's `valley`
-(Mikhaylov 2021, the longest stretch of falling loss) for the suggestion. It must not know files or runs.
+Sources: Smith 2017, "Cyclical learning rates for training neural networks", section 3.3, for the test; fastai for `valley`
+and `steepest`, which stay for comparison; the suggestion is our own (docs/log.md says why). It must not know files or runs.
 """
 
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ _STOP_FACTOR = 4.0  # times the best loss
 _BLUR = 2.0  # steps, deviation of the smoothing
 _FEWEST = 8
 _LEAST_FALL = 0.03  # of the first loss
+_MOST_OF_FALL = 0.8
 _NOISE_FALLS = 3.0  # a fall must be so many times the scatter of the losses about their curve
 Floats = NDArray[np.float64]
 
@@ -30,8 +31,10 @@ class RateSearch:
     Args:
         lrs, losses: the rates tried, rising, and the loss of the batch before each step.
         smoothed: losses without spikes and noise.
-        suggestion: the rate to train with; None where there is none to give, for a `reason`.
-        valley: two thirds down the longest fall of the smoothed loss. steepest: where it falls fastest.
+        suggestion: the rate to train with; None where there is none to give, for a `reason`. On a log scale it lies half
+            way between where four fifths of the fall are done and where the smoothed loss is lowest.
+        valley: two thirds down the longest fall of the smoothed loss. steepest: where it falls fastest. lowest: where the
+            smoothed loss is lowest.
         reason: why there is no suggestion, as the end of a sentence; empty otherwise.
     """
 
@@ -41,12 +44,14 @@ class RateSearch:
     suggestion: float | None = None
     valley: float | None = None
     steepest: float | None = None
+    lowest: float | None = None
     reason: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
-            "suggestion": self.suggestion, "valley": self.valley, "steepest": self.steepest, "reason": self.reason,
+            "suggestion": self.suggestion, "valley": self.valley, "steepest": self.steepest, "lowest": self.lowest,
+            "reason": self.reason,
             "lrs": self.lrs.tolist(), "losses": self.losses.tolist(), "smoothed": self.smoothed.tolist(),
         }  # fmt: skip
 
@@ -125,7 +130,9 @@ def read_losses(lrs: Floats, losses: Floats) -> RateSearch:
     slopes = np.gradient(curve[: lowest + 1], np.log(lrs[: lowest + 1]))
     start, stop = find_longest_fall(curve[: lowest + 1])
     valley = float(lrs[round(start + (stop - start) * 2 / 3)])
-    return RateSearch(lrs, losses, smoothed, valley, valley, float(lrs[int(slopes.argmin())]))
+    fallen = lrs[int(np.argmax(curve <= first - _MOST_OF_FALL * fall))]
+    suggestion = float(np.sqrt(fallen * lrs[lowest]))
+    return RateSearch(lrs, losses, smoothed, suggestion, valley, float(lrs[int(slopes.argmin())]), float(lrs[lowest]))
 
 
 def smooth(losses: Floats) -> Floats:

@@ -1,0 +1,66 @@
+"""`clearsight optimizers`: their paths on a surface with a known minimum, as a picture and an animation."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clearsight.cli.output import print_json
+
+
+def optimizers(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Optimisers, each as NAME or NAME=LR; by default sgd, momentum and adam.", show_default=False
+        ),
+    ] = None,
+    surface: Annotated[str, typer.Option("--surface", help="valley, beale or rosenbrock.")] = "valley",
+    steps: Annotated[int, typer.Option("--steps", min=1, max=10_000, help="Steps of each path.")] = 80,
+    out: Annotated[Path, typer.Option("--out", help="The picture to write, an SVG.")] = Path("optimizers.svg"),
+    animation: Annotated[
+        Path | None, typer.Option("--animation", help="Also write a GIF that moves.", show_default=False)
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Draw how optimisers go down a surface of two variables, each at its best rate of 55 unless one is given."""
+    from clearsight.durable import write_durably
+    from clearsight.errors import UsageError
+    from clearsight.report.paths import draw_paths, render_animation
+    from clearsight.store import write_text
+    from clearsight.training.paths import SURFACES, find_best_path, trace_path
+
+    if surface not in SURFACES:
+        raise UsageError(f"--surface must be one of {', '.join(SURFACES)}, got {surface!r}. Choose one of them.")
+    chosen, paths = SURFACES[surface], []
+    for text in names or ["sgd", "momentum", "adam"]:
+        name, equals, rate = text.partition("=")
+        if not equals:
+            trace_path(name, chosen, lr=1.0, steps=1)  # refuses what is no optimiser before 55 are traced
+            paths.append(find_best_path(name, chosen, steps=steps))
+            continue
+        try:
+            lr = float(rate)
+        except ValueError:
+            raise UsageError(f"NAMES must be NAME or NAME=LR, got {text!r}. For example adam=0.1.") from None
+        if not 0 < lr < float("inf"):
+            raise UsageError(f"lr of {name} must be a number above 0, got {rate}. For example {name}=0.1.")
+        paths.append(trace_path(name, chosen, lr=lr, steps=steps))
+    write_text(out, draw_paths(chosen, paths) + "\n")
+    if animation:
+        write_durably(animation, render_animation(chosen, paths))
+    if json_:
+        rows = [
+            {"optimizer": p.optimizer, "lr": p.lr, "end": p.points[-1].tolist(), "height": float(p.heights[-1])}
+            for p in paths
+        ]
+        print_json({
+            "surface": surface, "minimum": list(chosen.minimum), "steps": steps, "paths": rows, "picture": str(out),
+            "animation": str(animation) if animation else None,
+        })  # fmt: skip
+        return
+    for p in paths:
+        typer.echo(
+            f"{p.optimizer:<9} lr {p.lr:<8.3g} ends at ({p.points[-1, 0]:.4f}, {p.points[-1, 1]:.4f}), height {p.heights[-1]:.3g}"
+        )
+    typer.echo("\n".join(str(path) for path in (out, animation) if path))
