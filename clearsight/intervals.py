@@ -1,4 +1,4 @@
-"""Intervals for what was counted. It must not know of what."""
+"""Intervals for what was counted or measured. It must not know of what."""
 
 import math
 
@@ -18,3 +18,17 @@ def wilson_interval(hits: int, n: int, *, confidence: float = 0.95) -> tuple[flo
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return (max(0.0, centre - half) if hits else 0.0), (min(1.0, centre + half) if hits < n else 1.0)
+
+
+def mean_interval(
+    values: tuple[float, ...], *, confidence: float = 0.95, most: float = 1.0
+) -> tuple[float | None, float | None]:
+    """Student's t interval of the mean of independent values, cut to 0..most; None for fewer than two."""
+    import numpy as np
+    from scipy.special import stdtrit
+
+    n = len(values)
+    if n < 2:
+        return None, None
+    half = float(stdtrit(n - 1, 0.5 + confidence / 2)) * float(np.std(values, ddof=1)) / np.sqrt(n)
+    return max(0.0, float(np.mean(values)) - half), min(most, float(np.mean(values)) + half)

@@ -10,7 +10,7 @@ import typer
 
 from clearsight import __version__
 from clearsight.cli import config as config_commands
-from clearsight.cli import data, evaluate, lr_find, models, optimizers, recipe, runs, train
+from clearsight.cli import data, evaluate, learning_curve, lr_find, models, optimizers, recipe, runs, train
 from clearsight.cli.output import plain
 from clearsight.errors import ClearsightError
 
@@ -27,6 +27,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(evaluate.predict)
 app.command("report")(runs.report)
 app.command("lr-find")(lr_find.lr_find)
+app.command("learning-curve")(learning_curve.learning_curve)
 app.command("models")(models.models)
 app.command("optimizers")(optimizers.optimizers)
 app.add_typer(data.app, name="data")

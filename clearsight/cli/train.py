@@ -184,7 +184,7 @@ def build_layers(
 def parse_network(*, model: str | None, hidden: str | None, activation: str | None) -> dict[str, Any]:
     """What the flags of those names say."""
     return {
-        "model.family": model, "model.hidden": _numbers(hidden, "--hidden", int), "model.activation": _words(activation),
+        "model.family": model, "model.hidden": parse_numbers(hidden, "--hidden", int), "model.activation": _words(activation),
     }  # fmt: skip
 
 
@@ -232,7 +232,8 @@ def _words(text: str | None) -> str | list[str] | None:
     return text if text is None or "," not in text else [word.strip() for word in text.split(",")]
 
 
-def _numbers(text: str | None, flag: str, kind: type) -> list[Any] | None:
+def parse_numbers(text: str | None, flag: str, kind: type) -> list[Any] | None:
+    """`128,64` as [128, 64]."""
     from clearsight.errors import UsageError
 
     if text is None:
@@ -272,4 +273,4 @@ def parse_size(text: str | None) -> int | list[int] | None:
 
 
 def _class_weights(text: str | None) -> str | list[Any] | None:
-    return text if text in (None, "none", "balanced") else _numbers(text, "--class-weights", float)
+    return text if text in (None, "none", "balanced") else parse_numbers(text, "--class-weights", float)

@@ -17,6 +17,7 @@ from clearsight.errors import DivergedError, UsageError
 from clearsight.evaluation.metrics import Evaluation
 from clearsight.inference import evaluate
 from clearsight.intake import load_dataset
+from clearsight.intervals import mean_interval
 from clearsight.pipeline import Run, train_dataset
 from clearsight.report.plots import draw_side_by_side
 from clearsight.run import train
@@ -121,19 +122,6 @@ def load_experiment(name: str) -> Experiment:
     )
     metric = about.get("metric", METRICS[0])
     return Experiment(match, about["title"], about["source"], about["published"], about["seeds"], metric, variants)
-
-
-def mean_interval(
-    values: tuple[float, ...], *, confidence: float = 0.95, most: float = 1.0
-) -> tuple[float | None, float | None]:
-    """Student's t interval of the mean of independent values, cut to 0..most; None for fewer than two."""
-    from scipy.special import stdtrit
-
-    n = len(values)
-    if n < 2:
-        return None, None
-    half = float(stdtrit(n - 1, 0.5 + confidence / 2)) * float(np.std(values, ddof=1)) / np.sqrt(n)
-    return max(0.0, float(np.mean(values)) - half), min(most, float(np.mean(values)) + half)
 
 
 def build_made(make: Make, *, root: Path) -> Path:

@@ -20,7 +20,7 @@ _BLUR = 2.0  # steps, deviation of the smoothing
 _FEWEST = 8
 _LEAST_FALL = 0.03  # of the first loss
 _MOST_OF_FALL = 0.8
-_NOISE_FALLS = 3.0  # a fall must be so many times the scatter of the losses about their curve
+_NOISE_FALLS = 7.0  # a fall must be so many times the standard error of the smoothed loss
 Floats = NDArray[np.float64]
 
 
@@ -121,9 +121,10 @@ def read_losses(lrs: Floats, losses: Floats) -> RateSearch:
         return RateSearch(lrs, losses, smoothed, reason=f"{reason}; look at the scale of pixels and weights")
     curve = smoothed[:end]
     lowest = int(curve.argmin())
-    first, scatter = float(curve[: max(1, min(5, lowest))].mean()), _scatter(losses[:end], curve)
+    first = float(curve[: max(1, min(lowest, max(5, lowest // 3)))].mean())
+    error = _scatter(losses[:end], curve) / np.sqrt(2 * np.sqrt(np.pi) * _BLUR)  # of a mean under the bell
     fall = first - float(curve[lowest])
-    if lowest < 2 or fall < max(_LEAST_FALL * abs(first), _NOISE_FALLS * scatter / np.sqrt(_BLUR * 3.5)):
+    if lowest < 2 or fall < max(_LEAST_FALL * abs(first), _NOISE_FALLS * error):
         flat = "stays flat" if float(curve.max()) < first + max(fall, 0.5 * abs(first)) else "only rises"
         reason = f"the loss {flat} over all rates tried, {lrs[0]:.2g} to {lrs[end - 1]:.2g}"
         return RateSearch(lrs, losses, smoothed, reason=f"{reason}; try other weights, another optimiser or more steps")

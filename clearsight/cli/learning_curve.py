@@ -1,0 +1,68 @@
+"""`clearsight learning-curve`: how errors fall with the number of training pictures."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clearsight.cli.output import print_json, print_notes
+from clearsight.cli.train import build_layers, parse_network, parse_numbers
+
+
+def _option(help_text: str, *names: str) -> Any:
+    return typer.Option(*names, help=help_text, show_default=False)
+
+
+def learning_curve(
+    data: Annotated[str, typer.Argument(help="Name or path of labelled data, as for train.")],
+    shares: Annotated[str, typer.Option("--shares", help="Shares of the training rows, rising.")] = "0.1,0.2,0.4,0.7,1",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="Runs a share.")] = 3,
+    plot: Annotated[Path, typer.Option("--plot", help="Draw the curve into this SVG.")] = Path("learning-curve.svg"),
+    config: Annotated[Path | None, _option("TOML or JSON file of settings.", "--config")] = None,
+    set_: Annotated[list[str] | None, _option("One setting of train; may be repeated.", "--set")] = None,
+    model: Annotated[str | None, _option("Kind of network, as for train.", "--model")] = None,
+    hidden: Annotated[str | None, _option("Units of the hidden layers, as 128,64.", "--hidden")] = None,
+    epochs: Annotated[int | None, _option("Passes over the training rows.", "--epochs")] = None,
+    augment: Annotated[str | None, _option("As for train.", "--augment")] = None,
+    image_size: Annotated[str | None, _option("Side or HEIGHTxWIDTH, as for train.", "--image-size")] = None,
+    target: Annotated[str | None, _option("Column of the numbers to predict.", "--target")] = None,
+    quiet: Annotated[bool, _option("No notes, no progress.", "--quiet")] = False,
+    json_: Annotated[bool, _option("Print one JSON object.", "--json")] = False,
+) -> None:
+    """Train on growing shares of the training rows, several seeds each, and draw training and validation errors.
+
+    A gap that closes slowly asks for more data; two curves that meet high up ask for another model. The test split is not
+    touched.
+    """
+    from clearsight.config import build_config
+    from clearsight.curve import measure_curve
+    from clearsight.meter import build_meter
+    from clearsight.report.curves import draw_learning_curve
+    from clearsight.settings import merge
+    from clearsight.store import write_text
+
+    flags = {
+        "data.source": data, "train.epochs": epochs,
+        **parse_network(model=model, hidden=hidden, activation=None),
+    }  # fmt: skip
+    layers = build_layers(flags, config=config, image_size=image_size, target=target, augment=augment, set_=set_)
+    wanted = parse_numbers(shares, "--shares", float) or []
+    curve = measure_curve(
+        build_config(merge(*layers)), shares=wanted, seeds=seeds, meter=build_meter(quiet=quiet or json_)
+    )
+    print_notes(curve.notes, quiet=quiet or json_)
+    write_text(plot, draw_learning_curve(curve.sizes, curve.errors, what=curve.what, floor=curve.floor) + "\n")
+    if json_:
+        print_json({"data": data, "plot": str(plot), **curve.as_dict()})
+        return
+    typer.echo(
+        f"{'pictures':>9}  {curve.what}, mean of {seeds}" + ("" if seeds == 1 else " (95 % interval of the mean)")
+    )
+    for row in curve.rows():
+        parts = [f"{split} {cell['mean']:8.3f}{_interval(cell)}" for split, cell in row["errors"].items()]
+        typer.echo(f"{row['size']:>9,}  " + "   ".join(parts))
+    typer.echo(str(plot))
+
+
+def _interval(cell: dict[str, Any]) -> str:
+    return "" if cell["low"] is None else f" ({cell['low']:.3f} to {cell['high']:.3f})"
