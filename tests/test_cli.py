@@ -184,15 +184,15 @@ def test_small_json_format_runs_as_it_is(tmp_path):
         (["train", "digits", "--epochs", "0"], 2, "error: train.epochs must be right, got 0 in the settings: input should be greater than or equal to 1. Correct it."),
         (["train", "digits", "--set", "oops"], 2, "error: --set must be KEY=VALUE, got 'oops'. For example --set train.lr=0.1."),
         (["train", "digits", "--hidden", "12,x"], 2, "error: --hidden must be numbers with commas between, got '12,x'. For example --hidden 128,64."),
-        (["train", "digits", "--optimizer", "adamm"], 2, "error: train.optimizer must be right, got 'adamm' in the settings: input should be 'sgd', 'momentum', 'nesterov', 'rmsprop', 'adam' or 'adamw'. Correct it."),
+        (["train", "digits", "--optimizer", "adamm"], 2, "error: train.optimizer must be right, got 'adamm' in the settings: input should be 'sgd', 'momentum', 'nesterov', 'rmsprop', 'adam', 'adamw' or 'muon'. Correct it."),
         (["train", "digits", "--config", "none.toml"], 2, "error: config must be a readable file, got none.toml: No such file or directory. Check the path."),
         (["train", "digits", "--patience", "3", "--valid-fraction", "0"], 2, "error: patience must have validation rows to watch valid_loss, got none. Set --valid-fraction 0.1."),
-        (["train", "digits", "--momentum", "0.5"], 2, "error: momentum must go with optimizer momentum or nesterov, got 0.5 without. Leave it out or add that."),
+        (["train", "digits", "--momentum", "0.5"], 2, "error: momentum must go with optimizer momentum, nesterov or muon, got 0.5 without. Leave it out or add that."),
         (["train", "digits", "--init-std", "0.5"], 2, "error: init_std must go with init or bias_init normal, or init uniform, got 0.5 without. Leave it out or add that."),
         (["train", "digits", "--resume", "nowhere"], 2, "error: RUN must be a run directory, got 'nowhere'. See `clearsight runs list`."),
         (["evaluate", "none.clearsight"], 1, "error: none.clearsight must exist, got nothing there. Check the path."),
         (["report", "nowhere"], 2, "error: RUN must be a run directory, got 'nowhere'. See `clearsight runs list`."),
-        (["recipe", "run", "Z9"], 2, "error: recipe must be one of D1, D2, D3, F1, F2, K1, K2, R1, R2, R3, R4, R5, R6, got 'Z9'. See `clearsight recipe list`."),
+        (["recipe", "run", "Z9"], 2, "error: recipe must be one of C1, C2, C3, C4, D1, D2, D3, F1, F2, K1, K2, R1, R2, R3, R4, R5, R6, T5, T6, T8, V1, V3, V5, got 'Z9'. See `clearsight recipe list`."),
     ],
 )  # fmt: skip
 def test_wrong_use_is_one_sentence_and_leaves_nothing(arguments, code, line, tmp_path):

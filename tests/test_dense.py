@@ -272,7 +272,10 @@ def test_training_equals_pytorch(optimizer, activation):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_gradient_equals_autograd_in_float32(loss, reduction):
     recipe = Recipe(
-        loss=loss, reduction=reduction, class_weights=(1.0, 2.0, 0.5, 1.0) if loss == "cross_entropy" else ()
+        loss=loss,
+        reduction=reduction,
+        class_weights=(1.0, 2.0, 0.5, 1.0) if loss == "cross_entropy" else (),
+        huber_delta=0.4,
     )
     net, params = build(activation="gelu", loss=loss, dtype=np.float32)
     torch, model, _ = torch_twin(net, params, recipe, np.float32)
@@ -282,6 +285,9 @@ def test_gradient_equals_autograd_in_float32(loss, reduction):
     if loss == "cross_entropy":
         value = torch.nn.functional.cross_entropy(z, torch.tensor(labels), weight=torch.tensor(recipe.class_weights))
         size = sum(recipe.class_weights[k] for k in labels)
+    elif loss == "huber":
+        rows = torch.nn.functional.huber_loss(z, torch.tensor(targets), reduction="none", delta=recipe.huber_delta)
+        value, size = rows.sum(dim=1).mean(), ROWS
     else:
         value = 0.5 * ((z - torch.tensor(targets)) ** 2).sum(dim=1).mean()
         size = ROWS

@@ -167,10 +167,14 @@ def test_a_bad_tensor_file_is_refused(tmp_path, monkeypatch, good, form, name):
 
 
 DESCRIPTIONS = {
-    "newer version": ("version", 3, "must have format version 2 or less, got '3'. Update clearsight"),
-    "version as text": ("version", "1", "must have format version 2 or less, got '1'."),
+    "newer version": ("version", 4, "must have format version 3 or less, got '4'. Update clearsight"),
+    "version as text": ("version", "1", "must have format version 3 or less, got '1'."),
     "another format": ("format", "other", "must be right at format (Input should be 'clearsight-model'), got other."),
-    "unknown family": ("architecture.family", "resnet", "must be right at architecture.family (Input should be 'mlp')"),
+    "unknown family": (
+        "architecture.family",
+        "resnet",
+        "must be right at architecture (Input tag 'resnet' found using 'family' does not match any of the expected tags: 'mlp', ",
+    ),
     "unknown activation": ("architecture.activations", ["../../x"], "activation must be one of relu, "),
     "other output": ("architecture.output", "identity", "must fit together, got output identity for 3 outputs"),
     "other sizes": ("architecture.sizes", [64, 5, 3], "must be float32 (64, 5), got float32 (64, 4)."),
@@ -414,7 +418,7 @@ def test_a_file_of_the_first_format_still_loads_and_keeps_black_under_transparen
     run.bundle.save(tmp_path / "model", examples=clearsight.load_data("digits").images[:3])
     path = tmp_path / "model" / "model.json"
     description = json.loads(path.read_text())
-    assert description["version"] == 2
+    assert description["version"] == 3
     description["version"] = 1
     del description["preprocess"]["resize"], description["preprocess"]["background"]
     path.write_text(json.dumps(description))

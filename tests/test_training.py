@@ -226,7 +226,7 @@ def test_balanced_class_weights_are_n_over_k_n_k(pictures):
     rows = np.r_[np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)[:5], np.flatnonzero(labels == 2)[:5]]
     dataset = load_data(images[rows], labels[rows])
     resolved = config(data={"valid_fraction": 0.0, "test_fraction": 0.0}, train={"class_weights": "balanced"})
-    from clearsight.pipeline import build_recipe
+    from clearsight.assemble import build_recipe
 
     assert build_recipe(resolved, dataset, np.arange(30)).class_weights == pytest.approx((0.5, 2.0, 2.0))
     resolved = config(train={"class_weights": (1, 2)})

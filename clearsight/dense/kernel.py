@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from clearsight.dense.primitives import exp, mix, transpose
 from clearsight.dense.product import LANES, multiply
 from clearsight.dense.recipe import DENSE_OPTIMIZERS, Recipe
-from clearsight.dense.reference import LEAK, Mixed
-from clearsight.models.mlp import ACTIVATIONS, BIASES, MLP
+from clearsight.dense.reference import Mixed
+from clearsight.models.mlp import ACTIVATIONS, BIASES, LEAK, MLP
 
 RELU, LEAKY_RELU, SIGMOID, TANH, GELU, IDENTITY = range(len(ACTIVATIONS))
 UNIT, SHARED, NONE = range(len(BIASES))
@@ -354,23 +354,17 @@ def _compile_net(net: MLP) -> Net:
     )
 
 
+_NUMBERS = ("dropout", "l1", "l2", "clip_norm", "momentum", "rho", "beta1", "beta2", "eps", "decay")
+
+
 def _compile_rule(recipe: Recipe) -> Rule:
     return Rule(
         regression=recipe.is_regression,
         huber_delta=float(recipe.huber_delta) if recipe.loss == "huber" else math.inf,
         reduce_mean=recipe.reduction == "mean",
         smoothing=float(recipe.label_smoothing),
-        dropout=float(recipe.dropout),
-        l1=float(recipe.l1),
-        l2=float(recipe.l2),
-        clip_norm=float(recipe.clip_norm),
         optimizer=DENSE_OPTIMIZERS.index(recipe.optimizer),
-        momentum=float(recipe.momentum),
-        rho=float(recipe.rho),
-        beta1=float(recipe.beta1),
-        beta2=float(recipe.beta2),
-        eps=float(recipe.eps),
-        decay=float(recipe.decay),
+        **{key: float(getattr(recipe, key)) for key in _NUMBERS},
     )
 
 

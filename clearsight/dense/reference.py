@@ -37,12 +37,10 @@ from numpy.typing import NDArray
 from scipy.special import erf
 
 from clearsight.dense.recipe import Recipe
-from clearsight.models.mlp import MLP
+from clearsight.models.mlp import LEAK, MLP
 from clearsight.randomness import mix
 
 Array = NDArray[np.floating]
-
-LEAK = 0.01  # slope of leaky_relu for z < 0 (Maas et al. 2013)
 
 
 def _sigmoid(z: Array) -> Array:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from clearsight.dense.reference import LEAK
+from clearsight.models.mlp import LEAK
 
 ACTIVATE: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -104,4 +104,4 @@ class PoolPlaces(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        return x.amax(dim=(2, 3)) if self.how == "max" else x.mean(dim=(2, 3))
+        return x.amax(dim=(2, 3)) if self.how == "max" else x.float().mean(dim=(2, 3))

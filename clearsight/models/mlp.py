@@ -13,6 +13,7 @@ from clearsight.errors import UsageError
 
 ACTIVATIONS: tuple[str, ...] = get_args(Activation)
 BIASES: tuple[str, ...] = get_args(Bias)
+LEAK = 0.01  # slope of leaky_relu for z < 0 (Maas et al. 2013)
 OUTPUTS = ("softmax", "identity")
 TRAINED = "trained"
 

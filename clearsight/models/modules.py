@@ -83,6 +83,8 @@ class PlainNet(nn.Module):
         self.features = nn.Sequential(*features)
         sizes = (channels * height * width, *net.hidden) if flat else (channels,)
         head: list[nn.Module] = [nn.Flatten() if flat else PoolPlaces(net.pooling)]
+        if net.pooling == "mean" and not flat and net.norm == "batch":
+            head.append(nn.BatchNorm1d(channels))  # means of many places differ little, yet that is what counts
         for k, (fan_in, units) in enumerate(pairwise(sizes)):
             head += [nn.Linear(fan_in, units), Activation(net.activation), Dropout(dropout, k)]
         head += [] if flat and net.hidden else [Dropout(dropout, 0)]
