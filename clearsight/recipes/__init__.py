@@ -133,10 +133,8 @@ def build_made(make: Make, *, root: Path) -> Path:
     return path
 
 
-def measure(
-    variant: Variant, *, dataset: Dataset, judged: Dataset | None, metric: str, seeds: int, root: Path
-) -> Measured:
-    """Run one variant with seeds 0, 1, ..; the first leaves a run directory below `root`, the others stay in memory."""
+def train_seeds(variant: Variant, *, dataset: Dataset, seeds: int, root: Path) -> tuple[list[Run], int]:
+    """Runs with seeds 0, 1, .. and how many diverged; the first leaves a directory below `root`, the others stay in memory."""
     runs: list[Run] = []
     diverged = 0
     for seed in range(seeds):
@@ -147,6 +145,11 @@ def measure(
         except DivergedError as error:
             runs.append(error.run)
             diverged += 1
+    return runs, diverged
+
+
+def measure(variant: Variant, runs: list[Run], diverged: int, *, judged: Dataset | None, metric: str) -> Measured:
+    """The metric of trained runs on the variant's split, or on other pictures."""
     found = [run.evaluations()[variant.split] if judged is None else evaluate(run.bundle, judged) for run in runs]
     values = tuple(_read_metric(evaluation, metric) for evaluation in found)
     low, high = mean_interval(values, most=1.0 if metric == "accuracy" else np.inf)
@@ -169,32 +172,33 @@ def _read_metric(evaluation: Evaluation, metric: str) -> float:
 
 def run_experiment(experiment: Experiment, *, seeds: int | None, root: Path) -> Iterator[Measured]:
     """Measure each variant in turn; at the end, draw the losses of all side by side into `root/<recipe>.svg`."""
-    losses, loaded = {}, {}
+    losses: dict[str, Any] = {}
+    loaded: dict[Any, Dataset] = {}
+    trained: dict[Any, tuple[list[Run], int]] = {}
     for variant in experiment.variants:
-        config = variant.config
-        if variant.make:
-            source = str(build_made(variant.make, root=root))
-            config = config.model_copy(update={"data": config.data.model_copy(update={"source": source})})
-        key = config.data.source, config.preprocess, config.data.task
-        if key not in loaded:
-            loaded = {key: load_dataset(config)}
-        judged = None
-        if variant.judge:
-            place = str(build_made(variant.judge, root=root))
-            other = config.data.model_copy(update={"source": place})
-            judged = load_dataset(config.model_copy(update={"data": other}))
-        measured = measure(
-            variant,
-            dataset=loaded[key],
-            judged=judged,
-            metric=experiment.metric,
-            seeds=seeds or experiment.seeds,
-            root=root,
-        )
+        dataset = _load(variant, variant.make, loaded, root=root)
+        key = variant.config, json.dumps(variant.make)
+        if key not in trained:  # the variant before may only be judged by other pictures
+            trained = {key: train_seeds(variant, dataset=dataset, seeds=seeds or experiment.seeds, root=root)}
+        judged = _load(variant, variant.judge, {}, root=root) if variant.judge else None
+        measured = measure(variant, *trained[key], judged=judged, metric=experiment.metric)
         losses[variant.name] = measured.first.history.step_losses
         yield measured
     if len(losses) > 1:
         write_text(root / f"{experiment.name}.svg", draw_side_by_side(losses))
+
+
+def _load(variant: Variant, make: Make, loaded: dict[Any, Dataset], *, root: Path) -> Dataset:
+    """The data of a variant, or pictures made for it; of those loaded before, the last is kept."""
+    config = variant.config
+    if make:
+        source = str(build_made(make, root=root))
+        config = config.model_copy(update={"data": config.data.model_copy(update={"source": source})})
+    key = config.data, config.preprocess
+    if key not in loaded:
+        loaded.clear()
+        loaded[key] = load_dataset(config)
+    return loaded[key]
 
 
 def describe_measured(measured: Measured) -> dict[str, object]:
