@@ -1,5 +1,7 @@
 """From a configuration and its data to a network, what a step does, and the engine that trains it. It must not know runs."""
 
+import os
+import shutil
 from typing import Any
 
 import numpy as np
@@ -134,6 +136,12 @@ def build_engine(
     from clearsight.training.torch_engine import TorchEngine
 
     device = choose_device(config)
+    if (
+        train.compile
+        and device == "cpu"
+        and not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++"))
+    ):
+        raise UsageError("compile must have a C++ compiler, got none. Install g++, or leave --compile out.")
     return TorchEngine(
         net, recipe, device=device, bfloat16=uses_bfloat16(config, device), compile_module=train.compile,
         accumulate=train.accumulate, ema=train.ema, lookahead=train.lookahead, team=team, **shared,

@@ -1,5 +1,7 @@
 """The torch engine: the same mathematics as the dense one, the same bits after a stop, and what only it can do."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -263,3 +265,33 @@ def test_a_gpu_gives_the_same_bits_again_and_nearly_those_of_a_cpu():
 
     assert weights("cuda").tobytes() == weights("cuda").tobytes()
     np.testing.assert_allclose(weights("cuda"), weights("cpu"), rtol=5e-3, atol=5e-4)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of PyTorch's own
+def test_a_compiled_net_trains_like_one_that_is_not():
+    wanted = {"dropout": 0.3, "optimizer": "sgd", "lr": 0.05, "epochs": 2}
+    plain, compiled = (train_dataset(config(augment=AUGMENT, compile=c, **wanted), data()) for c in (False, True))
+    np.testing.assert_allclose(plain.bundle.params, compiled.bundle.params, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(plain.history.step_losses, compiled.history.step_losses, rtol=1e-4)
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(
+        UsageError, match=r"^compile must have a C\+\+ compiler, got none\. Install g\+\+, or leave --compile out\.$"
+    ):
+        prepare(config(compile=True), data())
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_memory_that_runs_out_is_told_as_such(error, monkeypatch, call, capsys, tmp_path):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("clearsight.training.torch_engine.run_module", fail)
+    assert call("train", "digits", "--model", "cnn", "--epochs", "1", "--root", tmp_path) == 1
+    assert "error: memory must hold data and network, got none left." in capsys.readouterr().err

@@ -5,7 +5,8 @@ flat tensor, and so are their gradients and what the optimiser remembers: an upd
 and several processes add their gradients in one call. It must not know epochs or files.
 """
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -141,7 +142,7 @@ class TorchEngine:
         self._module.train()
         losses = torch.zeros(len(lrs), device=self._device)
         hits = torch.zeros((), dtype=torch.int64, device=self._device)
-        with _same_bits():
+        with _computing():
             for i, lr in enumerate(lrs):
                 first = (first_batch + i) * self._batch_size
                 own = self._team.share(min(self._batch_size, len(order) - first))
@@ -244,7 +245,7 @@ class TorchEngine:
         mine = as_tensor(rows[own], self._device)
         self._judge.eval()
         size = rows_at_once(self._preprocess)
-        with torch.no_grad(), _same_bits():
+        with torch.no_grad(), _computing():
             for at in range(0, len(mine), size):
                 logits = run_module(self._judge, self._inputs(self._images[mine[at : at + size]]))
                 found[own.start + at : own.start + at + len(logits)] = logits
@@ -262,7 +263,7 @@ class TorchEngine:
         layers = [(name, m) for name, m in self._judge.named_modules() if isinstance(m, kinds)]
         hooks = [module.register_forward_hook(partial(keep, name)) for name, module in layers]
         self._judge.eval()
-        with torch.no_grad(), _same_bits():
+        with torch.no_grad(), _computing():
             run_module(self._judge, self._inputs(self._images[as_tensor(rows, self._device)]))
         for hook in hooks:
             hook.remove()
@@ -313,6 +314,13 @@ def _copy(tensor: Tensor) -> NDArray[Any]:
     return np.array(tensor.detach().cpu().numpy())
 
 
-def _same_bits() -> AbstractContextManager[Any]:
-    """Only such algorithms on CUDA as give the same bits again."""
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+@contextmanager
+def _computing() -> Iterator[None]:
+    """Only such algorithms on CUDA as give the same bits again; memory that runs out is a MemoryError everywhere."""
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+            yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise MemoryError from None
+        raise
