@@ -5,6 +5,7 @@ A bundle needs no code of its user's to load and can run none. It knows how to p
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +24,7 @@ from clearsight.durable import write_durably
 from clearsight.errors import DataError, ModelFileError, UsageError
 from clearsight.models.convnet import ConvNet
 from clearsight.models.mlp import MLP
-from clearsight.training.logits import net_logits
+from clearsight.training.logits import Predictor
 
 FORMAT_VERSION = 3  # 2: how picture files are resized, and on which background; 3: convolutional nets
 _MOST_BLOCKS = 1000
@@ -138,8 +139,12 @@ class Bundle:
         """
         checked, _ = check_images(images)
         self.preprocess.check_shape(checked)
+        return self._predict(checked, rows)
+
+    @cached_property
+    def _predict(self) -> Predictor:
         params = self.params.astype(np.float64) if isinstance(self.net, MLP) else self.params
-        return net_logits(self.net, params, self.preprocess, checked, rows)
+        return Predictor(self.net, params, self.preprocess)
 
     def _check_range(self, images: Any) -> NDArray[Any]:
         """The pictures as `logits` takes them, refused where they are plainly in other units than those trained on."""

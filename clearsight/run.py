@@ -368,4 +368,5 @@ def describe_environment() -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         **{name: metadata.version(name) for name in packages},
+        **({"torch": metadata.version("torch")} if "torch" in sys.modules else {}),
     }

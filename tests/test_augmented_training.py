@@ -18,7 +18,7 @@ from clearsight.report import contact
 from clearsight.training import engine as engine_module
 from clearsight.training import fit as fit_module
 from clearsight.training.engine import DenseEngine
-from clearsight.training.logits import net_logits
+from clearsight.training.logits import Predictor
 from clearsight.training.progress import SilentProgress
 
 STRENGTHS = {
@@ -135,7 +135,7 @@ def test_validation_and_evaluation_see_clean_pictures(monkeypatch):
     assert np.isin(np.concatenate(drawn), prepared.split.train).all()
     rows = prepared.split.valid
     for epoch, params in enumerate(result.history.weights[1:]):
-        clean = net_logits(prepared.net, params, prepared.preprocess, prepared.dataset.images, rows)
+        clean = Predictor(prepared.net, params, prepared.preprocess)(prepared.dataset.images, rows)
         expected = fit_module.mean_loss(clean, prepared.dataset.labels[rows])
         assert result.history.epochs[epoch]["valid_loss"] == pytest.approx(expected, rel=1e-6)
 

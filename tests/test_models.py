@@ -20,7 +20,7 @@ from clearsight.models.mlp import MLP
 from clearsight.models.modules import build_module
 from clearsight.pipeline import train_dataset
 from clearsight.randomness import mix
-from clearsight.training.logits import build_bound, net_logits
+from clearsight.training.logits import Predictor, build_bound
 
 SMALL = {"vgg": {"hidden": (9,), "widths": (4, 5), "depths": (1, 2)}, "resnet50": {"widths": (2, 2, 2, 2)}}
 
@@ -75,7 +75,7 @@ def test_an_untrained_net_with_small_last_weights_knows_nothing(family):
     params = initialize(net, init="auto", seed=0)
     last = [name for name in net.tensors(params) if "weight" in name][-1]
     net.tensors(params)[last][:] *= 1e-3
-    logits = net_logits(net, params, fit_preprocess(dataset, np.arange(30)), dataset.images)
+    logits = Predictor(net, params, fit_preprocess(dataset, np.arange(30)))(dataset.images)
     loss = -reference.log_softmax(logits.astype(np.float64))[np.arange(30), dataset.labels].mean()
     assert loss == pytest.approx(np.log(5), abs=0.05)
 

@@ -295,3 +295,33 @@ def test_memory_that_runs_out_is_told_as_such(error, monkeypatch, call, capsys, 
     monkeypatch.setattr("clearsight.training.torch_engine.run_module", fail)
     assert call("train", "digits", "--model", "cnn", "--epochs", "1", "--root", tmp_path) == 1
     assert "error: memory must hold data and network, got none left." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("augment", [{}, AUGMENT], ids=["plain", "mixed"])
+def test_a_last_batch_of_one_row_trains_too(augment):
+    """41 rows in batches of 10, where the last maps are a single pixel, which batch normalisation cannot measure."""
+    images, labels = np.random.default_rng(0).integers(0, 256, (41, 8, 8)).astype(np.uint8), np.arange(41) % 3
+    split = {"test_fraction": 0.0, "valid_fraction": 0.0}
+    model = {"family": "cnn", "widths": (4, 4, 4, 4), "depths": (1, 1, 1, 1), "pooling": "mean"}
+    wanted = build_config({"data": split, "model": model, "augment": augment, "train": {"batch_size": 10, "epochs": 2}})
+    run = train_dataset(wanted, load_data(images, labels))
+    assert np.isfinite(run.history.step_losses).all()
+
+
+def test_the_weights_of_every_epoch_are_drawn(tmp_path, call):
+    flags = [
+        "--model",
+        "cnn",
+        "--set",
+        "model.widths=[4,6]",
+        "--set",
+        "model.depths=[1,1]",
+        "--epochs",
+        "2",
+        "--weight-history",
+        "--quiet",
+    ]
+    assert call("train", "digits", *flags, "--out", tmp_path / "r") == 0
+    html = (tmp_path / "r" / "report.html").read_text()
+    assert "Weights over the epochs" in html
+    assert "features.0.weight: 4 × 1 × 3 × 3" in html

@@ -358,14 +358,20 @@ def _render_weight_history(files: _Files) -> str:
     if kept is None:
         return ""
     net = files.model.net
-    if not isinstance(net, MLP):
-        return ""
-    layers = [kept[:, weights] for weights, _ in net.slices()]
-    names = [f"Layer {i + 1}: {net.sizes[i]} × {net.sizes[i + 1]}" for i in range(net.num_layers)]
+    names, layers, at = [], [], 0
+    for name, (shape, _) in net.layout().items():
+        size = int(np.prod(shape))
+        if len(shape) > 1:
+            layers.append(kept[:, at : at + size])
+            dense = isinstance(net, MLP)
+            names.append(
+                f"Layer {len(layers)}: {shape[0]} × {shape[1]}" if dense else f"{name}: {' × '.join(map(str, shape))}"
+            )
+        at += size
     svg = plots.draw_weight_history(layers, names)
     note = "Light: single weights, up to 200 a layer. Dark: median, 5 and 95 % of the layer's weights."
-    if net.num_layers > plots.MAX_LAYERS:
-        note += f" {plots.MAX_LAYERS} of {net.num_layers} layers are shown."
+    if len(layers) > plots.MAX_LAYERS:
+        note += f" {plots.MAX_LAYERS} of {len(layers)} layers are shown."
     label = "Course of the weights of each layer over the epochs, as line charts"
     return page.section("Weights over the epochs", page.plot(svg, label=label), page.paragraph(note, kind="note"))
 

@@ -14,7 +14,7 @@ from clearsight.dense.recipe import Recipe
 from clearsight.errors import UsageError
 from clearsight.models.convnet import ConvNet
 from clearsight.models.mlp import MLP
-from clearsight.training.logits import net_logits
+from clearsight.training.logits import Predictor
 
 Rows = NDArray[np.int64]
 State = dict[str, NDArray[Any]]
@@ -205,7 +205,7 @@ class DenseEngine:
 
     def logits(self, rows: Rows) -> NDArray[np.float32]:
         """See `Engine`."""
-        return net_logits(self._net, self._params, self._preprocess, self._images, rows)
+        return Predictor(self._net, self._params, self._preprocess)(self._images, rows)
 
     def layer_outputs(self, rows: Rows) -> dict[str, NDArray[np.float32]]:
         """See `Engine`."""

@@ -22,33 +22,39 @@ _PIXELS = 2**19  # of pictures that go through a convolutional net at a time
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 
 
-def net_logits(
-    net: MLP | ConvNet,
-    params: NDArray[np.floating],
-    preprocess: Preprocess,
-    images: NDArray[Any],
-    rows: NDArray[np.int64] | None = None,
-) -> NDArray[np.float32]:
-    """Outputs before the softmax, (n, K) float32, of stored pictures; few rows become floats at a time.
+class Predictor:
+    """A network with its numbers, ready to answer.
 
     A dense net with float64 `params` is computed in float64 but for the preprocessing, so that a row's answer does not
     depend, in float32, on which rows stand beside it. A convolutional net is computed by PyTorch on the CPU in float32.
-    """
-    chosen = np.arange(len(images)) if rows is None else rows
-    found = np.empty((len(chosen), net.outputs), np.float32)
-    if isinstance(net, MLP):
-        for start in range(0, len(chosen), _CHUNK):
-            block = preprocess.apply(images[chosen[start : start + _CHUNK]]).astype(params.dtype, copy=False)
-            found[start : start + _CHUNK] = reference.logits(net, params, block)
-        return found
-    import torch
 
-    module, inputs, size = build_bound(net, params.astype(np.float32)), Inputs(preprocess), rows_at_once(preprocess)
-    with torch.no_grad():
+    Args:
+        net, params: architecture and its numbers, (net.num_values,); those of a dense net are looked up at each call.
+        preprocess: pixels to inputs.
+    """
+
+    def __init__(self, net: MLP | ConvNet, params: NDArray[np.floating], preprocess: Preprocess) -> None:
+        self._net, self._params, self._preprocess = net, params, preprocess
+        self._module = None if isinstance(net, MLP) else build_bound(net, params.astype(np.float32))
+
+    def __call__(self, images: NDArray[Any], rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """Outputs before the softmax, (n, K) float32, of stored pictures (N, H, W, C); few rows become floats at a time."""
+        chosen = np.arange(len(images)) if rows is None else rows
+        found = np.empty((len(chosen), self._net.outputs), np.float32)
+        size = _CHUNK if self._module is None else rows_at_once(self._preprocess)
         for start in range(0, len(chosen), size):
-            block = preprocess.check_shape(images[chosen[start : start + size]])
-            found[start : start + size] = run_module(module, inputs(torch.from_numpy(np.array(block)))).numpy()
-    return found
+            found[start : start + size] = self._answer(images[chosen[start : start + size]])
+        return found
+
+    def _answer(self, images: NDArray[Any]) -> NDArray[Any]:
+        if isinstance(self._net, MLP):
+            inputs = self._preprocess.apply(images).astype(self._params.dtype, copy=False)
+            return reference.logits(self._net, self._params, inputs)
+        import torch
+
+        with torch.no_grad():
+            pictures = Inputs(self._preprocess)(torch.from_numpy(np.array(self._preprocess.check_shape(images))))
+            return np.asarray(run_module(self._module, pictures).numpy())
 
 
 def rows_at_once(preprocess: Preprocess) -> int:

@@ -6,9 +6,6 @@ Each computes its share of every batch and of every validation; sums make them a
 import os
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from clearsight.errors import RunError
 
 _TIMEOUT_MINUTES = 10
@@ -36,10 +33,6 @@ class Team:
     def agree(self, numbers: tuple[int, int]) -> tuple[int, int]:
         """The first number as process 0 has it, and the largest of the second ones."""
         return numbers
-
-    def receive(self, text: str) -> str:
-        """The text of process 0."""
-        return text
 
     def close(self) -> None:
         """Leave the team."""
@@ -84,17 +77,6 @@ class ProcessTeam(Team):
         self.follow(first)
         self._call(self._group.all_reduce, second, op=self._group.ReduceOp.MAX)
         return int(first), int(second)
-
-    def receive(self, text: str) -> str:
-        """See `Team`."""
-        raw = np.frombuffer(text.encode(), np.uint8)
-        length, _ = self.agree((len(raw), 0))
-        buffer = self._torch.zeros(length, dtype=self._torch.uint8, device=self._device)
-        if self.rank == 0:
-            buffer.copy_(self._torch.from_numpy(raw.copy()))
-        self.follow(buffer)
-        content: NDArray[np.uint8] = buffer.cpu().numpy()
-        return content.tobytes().decode()
 
     def close(self) -> None:
         """See `Team`."""

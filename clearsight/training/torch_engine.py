@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from clearsight.augment.presets import Augmentation
@@ -121,6 +121,7 @@ class TorchEngine:
         self._module = build_module(net, dropout=recipe.dropout).to(self._device)
         bind(self._module, self._trained, self._kept, self._grad)
         self._drops = [m for m in self._module.modules() if isinstance(m, Dropout)]
+        self._norms = [m for m in self._module.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
         self._forward = torch.compile(self._module) if compile_module else self._module
         parameters = list(self._module.parameters())
         decayed = torch.cat([torch.full((p.numel(),), float(p.ndim > 1)) for p in parameters])
@@ -159,7 +160,7 @@ class TorchEngine:
                 self._update(float(lr), first_step + i)
         self._team.sum(losses)
         self._team.sum(hits)
-        found = losses.double().cpu().numpy()
+        found = losses.cpu().double().numpy()
         bad = np.flatnonzero(~np.isfinite(found))
         return (found[: bad[0] + 1] if len(bad) else found), int(hits)
 
@@ -171,7 +172,7 @@ class TorchEngine:
         _, uses, places = self._order
         labels, recipe, p = self._labels[places[chosen]], self._recipe, self._preprocess
         others, shares = labels, torch.ones(len(labels), device=self._device)
-        if self._augmentation is None:
+        if self._augmentation is None or len(labels) == 0:
             images = self._images[places[chosen]]
         else:
             varied = augment_rows(
@@ -193,6 +194,8 @@ class TorchEngine:
 
     def _backward(self, batch: _Batch, total: Tensor) -> tuple[Tensor, Tensor]:
         """Add the gradient of some rows; returns their part of the batch's mean loss, and how many are right."""
+        for norm in self._norms:  # a single row has no spread: it is normalised by the running statistics
+            norm.train(len(batch.labels) > 1)
         logits = run_module(self._forward, self._inputs(batch.images), bfloat16=self._bfloat16)
         losses = batch.weights * self._row_losses(logits, batch.goals)
         mean = losses.sum() / total
