@@ -192,7 +192,7 @@ def test_small_json_format_runs_as_it_is(tmp_path):
         (["train", "digits", "--resume", "nowhere"], 2, "error: RUN must be a run directory, got 'nowhere'. See `clearsight runs list`."),
         (["evaluate", "none.clearsight"], 1, "error: none.clearsight must exist, got nothing there. Check the path."),
         (["report", "nowhere"], 2, "error: RUN must be a run directory, got 'nowhere'. See `clearsight runs list`."),
-        (["recipe", "run", "Z9"], 2, "error: recipe must be one of C1, C2, C3, C4, D1, D2, D3, F1, F2, K1, K2, R1, R2, R3, R4, R5, R6, T5, T6, T8, V1, V3, V5, got 'Z9'. See `clearsight recipe list`."),
+        (["recipe", "run", "Z9"], 2, "error: recipe must be one of C1, C2, C3, C4, D1, D2, D3, F1, F2, K1, K2, R1, R2, R3, R4, R5, R6, T5, T6, T7, T8, V1, V2, V3, V5, V6, got 'Z9'. See `clearsight recipe list`."),
     ],
 )  # fmt: skip
 def test_wrong_use_is_one_sentence_and_leaves_nothing(arguments, code, line, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from clearsight.recipes import FOLDER, list_experiments, load_experiment
 
 ALL = [
-    "C1", "C2", "C3", "C4", "D1", "D2", "D3", "F1", "F2", "K1", "K2", "R1", "R2", "R3", "R4", "R5", "R6", "T5", "T6", "T8", "V1", "V3", "V5",
+    "C1", "C2", "C3", "C4", "D1", "D2", "D3", "F1", "F2", "K1", "K2", "R1", "R2", "R3", "R4", "R5", "R6", "T5", "T6", "T7", "T8", "V1", "V2", "V3", "V5", "V6",
 ]  # fmt: skip
 
 
