@@ -4,7 +4,8 @@
 
 On a CUDA device it trains `speednet` on all pictures to 0.94; the mark to beat on CIFAR-10 is 2.6 s on an A100 (Jordan 2024,
 airbench94_muon) and 1.99 s (a later record). Without one it trains a narrow `speednet` on a share of the pictures to a
-lower target, and the record says so. Timed is what training does: no reading, no building, no first run. Accuracy is on the
+lower target, and the record says so. Timed is what training does: no reading, no building, no whitening of the first layer (the
+marks include that), no first run. Accuracy is on the
 test split, once a run. It asserts nothing about time.
 """
 

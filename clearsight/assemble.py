@@ -19,10 +19,11 @@ from clearsight.models.convnet import ConvNet
 from clearsight.models.initialize import initialize, whiten
 from clearsight.models.mlp import MLP
 from clearsight.training.engine import DenseEngine, Engine
-from clearsight.training.team import Team
+from clearsight.training.logits import telling_memory
+from clearsight.training.team import Team, local_rank, started_by_torchrun
 
 _MOST_PARAMETERS = 1_000_000_000
-_WHITENED_ROWS = 2000
+_WHITENED_PIXELS = 2**21
 
 
 def build_net(config: RunConfig, preprocess: Preprocess, *, outputs: int, regression: bool) -> MLP | ConvNet:
@@ -78,6 +79,11 @@ def build_recipe(config: RunConfig, dataset: Dataset, rows: Rows) -> Recipe:
     return Recipe(loss=loss, class_weights=weights, **{key: getattr(train, key) for key in shared})
 
 
+def find_huber(config: RunConfig) -> float | None:
+    """From which error on the loss grows linearly; None for a loss that does not."""
+    return config.train.huber_delta if config.train.loss == "huber" else None
+
+
 def first_params(
     config: RunConfig, net: MLP | ConvNet, dataset: Dataset, rows: Rows, preprocess: Preprocess
 ) -> NDArray[Any]:
@@ -94,12 +100,22 @@ def first_params(
                 f"start_from must be a model of the same network ({net.label}, {net.num_parameters:,} weights), got "
                 f"{found.net.label} with {found.net.num_parameters:,} in {model.start_from}. Choose another."
             )
+        if found.class_names != dataset.class_names:
+            raise UsageError(
+                f"start_from must be a model of the same classes in the same order ({_list(dataset.class_names)}), got "
+                f"{_list(found.class_names)} in {model.start_from}. Choose another."
+            )
         return found.params.copy()
     params = initialize(net, init=model.init, seed=seed, init_std=model.init_std, bias_init=model.bias_init)
     if isinstance(net, ConvNet) and net.family == "speednet":
-        some = np.random.default_rng([seed, 0x5EED]).permutation(rows)[:_WHITENED_ROWS]
+        count = max(1, _WHITENED_PIXELS // (preprocess.height * preprocess.width))
+        some = np.random.default_rng([seed, 0x5EED]).permutation(rows)[:count]
         whiten(net, params, preprocess.apply(dataset.images[some]).reshape(-1, *net.input_shape))
     return params
+
+
+def _list(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "numbers"
 
 
 def build_engine(
@@ -142,10 +158,11 @@ def build_engine(
         and not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++"))
     ):
         raise UsageError("compile must have a C++ compiler, got none. Install g++, or leave --compile out.")
-    return TorchEngine(
-        net, recipe, device=device, bfloat16=uses_bfloat16(config, device), compile_module=train.compile,
-        accumulate=train.accumulate, ema=train.ema, lookahead=train.lookahead, team=team, **shared,
-    )  # fmt: skip
+    with telling_memory():
+        return TorchEngine(
+            net, recipe, device=device, bfloat16=uses_bfloat16(config, device), compile_module=train.compile,
+            accumulate=train.accumulate, ema=train.ema, lookahead=train.lookahead, team=team, **shared,
+        )  # fmt: skip
 
 
 def choose_device(config: RunConfig) -> str:
@@ -155,18 +172,24 @@ def choose_device(config: RunConfig) -> str:
         UsageError: PyTorch is missing, or the wanted device.
     """
     from clearsight.models.modules import import_torch
-    from clearsight.training.team import local_rank
 
     torch, wanted = import_torch(), config.train.device
     found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if started_by_torchrun():
+        found["mps"] = False  # no way to add up there
     chosen = next(name for name, there in found.items() if there) if wanted == "auto" else wanted
     if not found[chosen]:
         there = ", ".join(name for name, there in found.items() if there)
         raise UsageError(f"device must be one that PyTorch finds here ({there}), got {wanted}. Choose one of them.")
     if chosen == "cuda":
-        index = local_rank() % torch.cuda.device_count()
-        torch.cuda.set_device(index)
-        return f"cuda:{index}"
+        count = torch.cuda.device_count()
+        if local_rank() >= count:
+            raise UsageError(
+                f"processes on one machine must be at most {count}, one a CUDA device, got more. Lower --nproc-per-node, or add "
+                "--device cpu."
+            )
+        torch.cuda.set_device(local_rank())
+        return f"cuda:{local_rank()}"
     return chosen
 
 
@@ -176,4 +199,5 @@ def uses_bfloat16(config: RunConfig, device: str) -> bool:
         return config.train.precision == "bfloat16"
     from clearsight.models.modules import import_torch
 
-    return device.startswith("cuda") and bool(import_torch().cuda.is_bf16_supported())
+    regression = config.data.task == "regression"  # numbers need more digits
+    return device.startswith("cuda") and not regression and bool(import_torch().cuda.is_bf16_supported())

@@ -23,11 +23,13 @@ from clearsight.dense.reference import softmax
 from clearsight.durable import write_durably
 from clearsight.errors import DataError, ModelFileError, UsageError
 from clearsight.models.convnet import ConvNet
+from clearsight.models.count import count_multiply_adds
 from clearsight.models.mlp import MLP
 from clearsight.training.logits import Predictor
 
 FORMAT_VERSION = 3  # 2: how picture files are resized, and on which background; 3: convolutional nets
 _MOST_BLOCKS = 1000
+_MOST_WORK = 50_000_000_000  # multiply-adds of one picture: some seconds; a resnet50 at 224x224 has 4 thousand million
 _SELF_TEST_TOLERANCE = 1e-4
 _SELF_TEST_ROWS = 3
 
@@ -74,7 +76,12 @@ class _ConvArchitecture(_Strict):
             raise UsageError(f"depths must be {_MOST_BLOCKS} or less in all, got {sum(self.depths)}. Use fewer.")
         height, width, channels = self.input_shape
         values = self.model_dump() | {key: tuple(getattr(self, key)) for key in ("widths", "depths", "hidden")}
-        return ConvNet(**values | {"input_shape": (height, width, channels)})
+        net = ConvNet(**values | {"input_shape": (height, width, channels)})
+        if (work := count_multiply_adds(net)) > _MOST_WORK:
+            raise UsageError(
+                f"multiply-adds of a picture must be {_MOST_WORK:,} or less, got {work:,}. Get the model again."
+            )
+        return net
 
 
 class _PreprocessSettings(_Strict):
@@ -289,7 +296,8 @@ def _assemble(description: _Description, tensors: dict[str, NDArray[Any]], place
             f"{settings.low}..{settings.high}. {again}"
         )
     size = settings.height * settings.width * settings.channels
-    if net.num_inputs != size:
+    stored = (settings.height, settings.width, settings.channels)
+    if net.num_inputs != size or (isinstance(net, ConvNet) and net.input_shape != stored):
         raise ModelFileError(f"the first layer must take {size} pixels, got {net.num_inputs} in {place}. {again}")
     wanted: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
         name: (shape, ("float32",)) for name, (shape, _) in net.layout().items()
@@ -330,9 +338,9 @@ def _assemble(description: _Description, tensors: dict[str, NDArray[Any]], place
 
 def _check_self_test(bundle: Bundle, inputs: NDArray[Any], outputs: NDArray[np.float32], place: Path) -> None:
     """Refuse a file whose outputs on its own examples are not those that were written with it."""
-    if len(inputs) == 0:
+    if not 1 <= len(inputs) <= _SELF_TEST_ROWS:
         raise ModelFileError(
-            f"{place} must hold at least one example for its self-test, got none. Get the model again."
+            f"{place} must hold 1 to {_SELF_TEST_ROWS} examples for its self-test, got {len(inputs)}. Get the model again."
         )
     with np.errstate(all="ignore"):
         got = bundle.logits(inputs)

@@ -163,7 +163,7 @@ class TrainConfig(_Section):
     )
     device: Device = Field("auto", description="Of engine torch; auto is cuda or mps where there is one, else cpu.")
     precision: Precision = Field(
-        "auto", description="Of engine torch: auto is bfloat16 (products only) on cuda, else float32."
+        "auto", description="Of engine torch: auto is bfloat16 (products only) for classes on cuda, else float32."
     )
     compile: bool = Field(False, description="Compile the network with torch.compile.")
     accumulate: int = Field(1, ge=1, description="Parts in which a batch is computed, to save memory.")
@@ -342,6 +342,7 @@ def check_used(config: RunConfig) -> None:
         *((train, key, "engine torch", torch) for key in TORCH_ONLY),
         (train, "device", "engine torch", torch or train.device == "cpu"),
         (model, "init_std", "init or bias_init normal, or init uniform", normal or model.init == "uniform"),
+        *((model, key, "no start_from", model.start_from is None) for key in ("init", "init_std", "bias_init")),
         (model, "hidden", "model mlp or vgg", family in ("mlp", "vgg")),
         (model, "activation", "model mlp, cnn or vgg", plain or family == "mlp"),
         (model, "bias", "model mlp", family == "mlp"),

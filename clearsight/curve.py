@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.config import RunConfig, build_config
-from clearsight.errors import UsageError
+from clearsight.errors import DivergedError, UsageError
+from clearsight.evaluation.floors import find_floor
 from clearsight.intake import build_split, load_dataset
 from clearsight.intervals import mean_interval
 from clearsight.meter import MeterBuilder
 from clearsight.pipeline import fit_prepared, prepare
-from clearsight.report.diagnostics import find_floor
 from clearsight.settings import merge
 from clearsight.training.fit import accuracy
 from clearsight.training.progress import SilentProgress
@@ -40,7 +40,7 @@ class Curve:
         for k, size in enumerate(self.sizes):
             cells = {}
             for split, values in self.errors.items():
-                low, high = mean_interval(tuple(values[k].tolist()), most=float("inf"))
+                low, high = mean_interval(tuple(values[k].tolist()), most=100.0 if "%" in self.what else float("inf"))
                 cells[split] = {"mean": float(values[k].mean()), "low": low, "high": high}
             found.append({"size": int(size), "errors": cells})
         return found
@@ -59,6 +59,10 @@ def measure_curve(config: RunConfig, *, shares: list[float], seeds: int, meter: 
     """
     if not shares or sorted(set(shares)) != shares or not all(0 < share <= 1 for share in shares):
         raise UsageError(f"--shares must rise, above 0 and up to 1, got {shares}. For example 0.1,0.3,1.")
+    if config.data.train_fraction != 1:
+        raise UsageError(
+            f"--shares must stand alone, got data.train_fraction {config.data.train_fraction:g} beside it. Leave that out."
+        )
     dataset = load_dataset(config)
     if len(build_split(config, dataset).valid) == 0:
         raise UsageError("a learning curve must have validation rows, got none. Set --set data.valid_fraction=0.1.")
@@ -68,7 +72,8 @@ def measure_curve(config: RunConfig, *, shares: list[float], seeds: int, meter: 
             for seed in range(seeds):
                 settings = {"data": {"train_fraction": share}, "train": {"seed": seed}}
                 prepared = prepare(build_config(merge(config.model_dump(exclude_unset=True), settings)), dataset)
-                fit_prepared(prepared, progress=SilentProgress())
+                if problem := fit_prepared(prepared, progress=SilentProgress()).problem:
+                    raise DivergedError(f"{problem} That was at a share of {share:g}, seed {seed}.", None)
                 for split, found in errors.items():
                     rows, p = prepared.split.parts()[split], prepared.preprocess
                     logits, labels = prepared.engine.logits(rows), dataset.labels[rows]

@@ -19,7 +19,7 @@ from clearsight.errors import ClearsightError, DataError, UsageError
 from clearsight.evaluation.metrics import Evaluation
 from clearsight.intake import build_split, load_dataset
 from clearsight.meter import MeterBuilder, SilentMeter
-from clearsight.pipeline import Note, evaluate_bundle
+from clearsight.pipeline import Note, evaluate_outputs
 
 
 def align_classes(dataset: Dataset, class_names: tuple[str, ...]) -> NDArray[Any]:
@@ -122,7 +122,8 @@ def evaluate(
     if foreign:
         _note_seen(bundle, dataset.images, parts[chosen], note)
     truth = align_classes(dataset, bundle.class_names)
-    found, logits = evaluate_bundle(bundle, dataset.images, truth, rows=parts[chosen], split=chosen)
+    logits = bundle.logits(dataset.images, rows=parts[chosen])
+    found = evaluate_outputs(bundle, logits, truth[parts[chosen]], split=chosen)
     if not bundle.class_names:
         _note_outside(bundle, truth[parts[chosen]], logits[:, 0], note)
     return found

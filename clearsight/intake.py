@@ -61,7 +61,8 @@ def build_split(config: RunConfig, dataset: Dataset) -> Split:
         pool=config.data.pool,
         seed=config.data.split_seed,
     )
-    return thin_training(split, dataset.labels, share=config.data.train_fraction, seed=config.data.split_seed)
+    seeds = config.data.split_seed, config.train.seed  # another seed draws other rows, which are part of its luck
+    return thin_training(split, dataset.labels, share=config.data.train_fraction, seeds=seeds)
 
 
 def find_flaws(config: RunConfig, dataset: Dataset, *, near: bool | None = None) -> list[Finding]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight import store
-from clearsight.assemble import build_engine, build_net
+from clearsight.assemble import build_engine, build_net, find_huber
 from clearsight.augment.presets import Augmentation
 from clearsight.bundle import Bundle
 from clearsight.config import RunConfig, build_config, check_used, known_keys
@@ -41,7 +41,7 @@ from clearsight.training.team import Team
 
 Note = Callable[[str], None]
 _COMPILE_NOTE_SECONDS = 1.0
-_SIGNAL_PIXELS = 2**18  # of pictures whose way through the layers is measured
+_SIGNAL_ROWS, _SIGNAL_VALUES = 256, 2**23  # whose way through the layers is measured: rows, values of the largest layer
 _WEIGHT_HISTORY_BYTES = 2**30
 
 
@@ -170,7 +170,7 @@ def prepare(config: RunConfig, dataset: Dataset, team: Team | None = None) -> Pr
     if found.suggestion is None:
         raise UsageError(f"lr auto must find a rate, got none, because {found.reason}. Set --lr.")
     config = config.model_copy(update={"train": train.model_copy(update={"lr": found.suggestion})})
-    text = f"lr {found.suggestion:.3g} found by a batch at each of {len(found.lrs)} rates; it is written to the configuration"
+    text = f"lr {found.suggestion:.3g} found by a batch at each of {len(found.lrs)} rates"
     lrs = learning_rates(train.schedule, lr=config.lr, **schedule)
     return replace(prepared, config=config, lrs=lrs, notes=(*notes, text))
 
@@ -207,7 +207,7 @@ def fit_prepared(
             seed=train.seed, progress=progress, shuffle=train.shuffle, balanced=train.sampling == "balanced",
             patience=train.patience, monitor=train.monitor, target_mean=preprocess.target_mean,
             target_std=preprocess.target_std, checkpoints=checkpoints, restore=restore, checkpoint_steps=train.checkpoint_steps,
-            weight_history=train.weight_history, resume=resume, note=note, team=prepared.team,
+            weight_history=train.weight_history, resume=resume, note=note, team=prepared.team, huber=find_huber(prepared.config),
             keep=keep, keep_steps=train.keep_steps,
         )  # fmt: skip
 
@@ -215,13 +215,15 @@ def fit_prepared(
 def measure_signals(prepared: Prepared) -> dict[str, Any]:
     """What goes through the layers with the weights as they are now, on a few training rows; see `describe_signals`."""
     p, rows = prepared.preprocess, prepared.split.train
-    some = np.sort(
-        np.random.default_rng(0).permutation(rows)[: max(8, min(256, _SIGNAL_PIXELS // (p.height * p.width)))]
-    )
+    net = prepared.net
+    count = _SIGNAL_ROWS if isinstance(net, MLP) else max(4, min(_SIGNAL_ROWS, _SIGNAL_VALUES // net.largest_map))
+    some = np.sort(np.random.default_rng(0).permutation(rows)[:count])
     labels = prepared.dataset.labels[some]
     with one_blas_thread(), np.errstate(all="ignore"):  # weights may be far off
         outputs = prepared.engine.layer_outputs(some)
-        loss = mean_loss(list(outputs.values())[-1], labels, mean=p.target_mean, std=p.target_std)
+        loss = mean_loss(
+            list(outputs.values())[-1], labels, mean=p.target_mean, std=p.target_std, huber=find_huber(prepared.config)
+        )
         return describe_signals(outputs, labels, loss=loss)
 
 
@@ -274,16 +276,13 @@ def _describe_targets(dataset: Dataset, rows: Rows) -> dict[str, float]:
     return {"target_low": float(targets.min()), "target_high": float(targets.max())}
 
 
-def evaluate_bundle(
-    bundle: Bundle, images: NDArray[Any], labels: NDArray[Any], *, rows: Rows, split: str
-) -> tuple[Evaluation, NDArray[np.float32]]:
-    """Metrics of a model on some rows of stored pictures and labels (indices into its classes, or targets), and its logits."""
-    logits, labels = bundle.logits(images, rows=rows), labels[rows]
+def evaluate_outputs(bundle: Bundle, logits: NDArray[np.float32], labels: NDArray[Any], *, split: str) -> Evaluation:
+    """Metrics of a model's outputs (n, K) under labels (n,): indices into its classes, or targets."""
     if bundle.class_names:
         found = evaluate_logits(logits, labels, class_names=bundle.class_names, temperature=bundle.temperature)
     else:
         found = evaluate_numbers(logits[:, 0] * bundle.preprocess.target_std + bundle.preprocess.target_mean, labels)
-    return replace(found, split=split), logits
+    return replace(found, split=split)
 
 
 def resolve_config(
@@ -313,12 +312,17 @@ def resolve_config(
 def judge(
     prepared: Prepared, result: FitResult, *, path: Path | None = None
 ) -> tuple[Run, dict[str, NDArray[np.float32]]]:
-    """Evaluate every split once. Returns the run, and the logits of each split's rows."""
+    """Evaluate every split once, by the model as it will be saved; on an accelerator or with others, by the engine.
+
+    Returns the run, and the logits of each split's rows.
+    """
     bundle = build_bundle(prepared, epoch=result.epoch, status=result.status)
     dataset, found, logits = prepared.dataset, {}, {}
+    apart = prepared.engine.device != "cpu" or prepared.team.size > 1
     with one_blas_thread():
         for name, rows in prepared.split.parts().items():
-            found[name], logits[name] = evaluate_bundle(bundle, dataset.images, dataset.labels, rows=rows, split=name)
+            logits[name] = prepared.engine.logits(rows) if apart else bundle.logits(dataset.images, rows=rows)
+            found[name] = evaluate_outputs(bundle, logits[name], dataset.labels[rows], split=name)
     run = Run(
         prepared.config, path, result.status, result.epoch, bundle, result.history, prepared.engine.name,
         found["train"], found.get("valid"), found.get("test"),

@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 import time
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -95,13 +96,14 @@ def train(
             return _help(again, checkpoints=path / store.CHECKPOINTS)
         with store.lock_run(path):
             again = _prepare_again(path, data, labels, config, settings, quiet, team)
+            _note_other_machine(path, again, tell)
             return _train_in(path, again, quiet=quiet, note=tell, resume=True)
     resolved = resolve_config(config, settings)
     team = _join(resolved)
     if team.rank > 0:
         quiet, tell = True, lambda text: None
     dataset = _load(resolved, data, labels, quiet=quiet)
-    resolved = resolve_config(resolved, {"source": dataset.origin})
+    resolved = resolve_config(resolved, {"source": dataset.origin, **_settle_start(resolved)})
     _check_place(out if out is not None else root, dataset)
     for text in dataset.notes:
         tell(text)
@@ -114,11 +116,14 @@ def train(
         tell(text)
     verdicts = _check_safety(resolved, dataset, prepared, quiet, tell)
     if team.rank > 0:
+        team.hear_first()
         return _help(prepared)
-    path = store.create_run(Path(root), data=dataset.name, model=resolved.model.family, out=Path(out) if out else None)
+    with team.speaking_first():
+        model, place = resolved.model.family, Path(out) if out else None
+        path = store.create_run(Path(root), data=dataset.name, model=model, out=place)
     with store.lock_run(path):
         store.write_text(path / store.CONFIG, render_toml(resolved))
-        store.write_json(path / "environment.json", describe_environment())
+        store.write_json(path / "environment.json", describe_environment() | prepared.engine.describe())
         if verdicts:
             store.write_json(path / store.SAFETY, {"verdicts": [verdict.as_dict() for verdict in verdicts]})
         return _train_in(path, prepared, quiet=quiet, note=tell, resume=False)
@@ -184,6 +189,20 @@ def _load(config: RunConfig, data: Any, labels: Any, *, quiet: bool) -> Dataset:
     return load_dataset(config, given, labels, meter=build_meter(quiet=quiet))
 
 
+def _note_other_machine(path: Path, prepared: Prepared, tell: Note) -> None:
+    """Tell what differs from the machine that the run began on, because the bits may then differ too."""
+    before, now = store.read_json(path / "environment.json"), prepared.engine.describe()
+    changed = [f"{key} {before[key]} became {value}" for key, value in now.items() if before.get(key, value) != value]
+    if changed:
+        tell(f"the run began elsewhere: {', '.join(changed)}; it may end with other last digits")
+
+
+def _settle_start(config: RunConfig) -> dict[str, str]:
+    """The model to start from by its full path, so that the run can go on from elsewhere."""
+    start = config.model.start_from
+    return {} if start is None else {"start_from": str(Path(start).expanduser().resolve())}
+
+
 def _join(config: RunConfig) -> Team:
     """The processes that torchrun started, this one among them; a team of one otherwise."""
     return join_team(choose_device(config)) if started_by_torchrun() else Team()
@@ -196,8 +215,11 @@ def _help(prepared: Prepared, *, checkpoints: Path | None = None) -> Run:
         checkpoints: of the run that is resumed, to read; every process must see them.
     """
     result = fit_prepared(prepared, progress=SilentProgress(), restore=checkpoints)
+    run, _ = judge(prepared, result)  # with a share of the rows, as in training
     prepared.team.close()
-    return judge(prepared, result)[0]
+    if result.problem:
+        raise DivergedError(result.problem, run)
+    return run
 
 
 def _prepare_again(
@@ -224,7 +246,10 @@ def _prepare_again(
                 f"--resume must find the same data as before, got another {key.replace('_', ' ')}: {_short(record.get(key))} "
                 f"became {_short(now)} in {saved.data.source}. Bring the old data back, or start a new run."
             )
-    return prepare(saved, dataset, team)
+    known = saved.model_copy(
+        update={"model": saved.model.model_copy(update={"start_from": None})}
+    )  # the checkpoint knows
+    return replace(prepare(known, dataset, team), config=saved)
 
 
 def _short(value: Any) -> str:
@@ -260,8 +285,8 @@ def _train_in(path: Path, prepared: Prepared, *, quiet: bool, note: Note, resume
             note=note,
             keep=lambda step: _keep_model(path, prepared, step),
         )
-        prepared.team.close()
         run = _finish(path, prepared, result, signals)
+        prepared.team.close()
         record |= {"status": result.status}
         store.write_json(path / store.RECORD, record)
         write_report(path)
@@ -368,5 +393,4 @@ def describe_environment() -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         **{name: metadata.version(name) for name in packages},
-        **({"torch": metadata.version("torch")} if "torch" in sys.modules else {}),
     }

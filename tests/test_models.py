@@ -18,9 +18,9 @@ from clearsight.models.layers import ACTIVATE, Dropout
 from clearsight.models.layers import mix as torch_mix
 from clearsight.models.mlp import MLP
 from clearsight.models.modules import build_module
-from clearsight.pipeline import train_dataset
+from clearsight.pipeline import prepare, train_dataset
 from clearsight.randomness import mix
-from clearsight.training.logits import Predictor, build_bound
+from clearsight.training.logits import build_bound
 
 SMALL = {"vgg": {"hidden": (9,), "widths": (4, 5), "depths": (1, 2)}, "resnet50": {"widths": (2, 2, 2, 2)}}
 
@@ -70,14 +70,23 @@ def test_every_family_learns_one_batch_by_heart(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_untrained_net_with_small_last_weights_knows_nothing(family):
-    net, dataset = small(family), data()
-    params = initialize(net, init="auto", seed=0)
-    last = [name for name in net.tensors(params) if "weight" in name][-1]
-    net.tensors(params)[last][:] *= 1e-3
-    logits = Predictor(net, params, fit_preprocess(dataset, np.arange(30)))(dataset.images)
-    loss = -reference.log_softmax(logits.astype(np.float64))[np.arange(30), dataset.labels].mean()
-    assert loss == pytest.approx(np.log(5), abs=0.05)
+def test_an_untrained_net_knows_nothing_and_its_signals_end_in_its_logits(family):
+    model = {"family": family, **SMALL.get(family, {})}
+    dataset = data()
+    prepared = prepare(build_config({"model": model, "data": {"valid_fraction": 0.0, "test_fraction": 0.0}}), dataset)
+    rows = np.arange(30)
+    logits = prepared.engine.logits(rows)
+    loss = -reference.log_softmax(logits.astype(np.float64))[rows, dataset.labels].mean()
+    assert np.log(5) - 0.3 < loss < np.log(5) + 1.5
+    outputs = prepared.engine.layer_outputs(rows)
+    np.testing.assert_allclose(list(outputs.values())[-1], logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_draws_nothing_from_pytorchs_generator():
+    net = ConvNet("cnn", (8, 8, 1), 3)
+    before = torch.get_rng_state()
+    build_bound(net, initialize(net, init="auto", seed=0).astype(np.float32))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 # Numbers of weights of the published networks for 1,000 classes (He et al. 2016; torchvision's model table)
@@ -116,7 +125,7 @@ def test_the_list_of_models_counts_and_says_what_does_not_fit():
         "model": "speednet",
         "title": FAMILIES["speednet"].title,
         "fits": False,
-        "why": "pictures too small",
+        "why": "pictures must be 9x9 or more for speednet of 3 stages",
     }
     net = ConvNet("cnn", (8, 8, 1), 10)
     assert rows["cnn"]["multiply_adds"] == 64 * 9 * 32 + 16 * 9 * 32 * 64 + 4 * 9 * 64 * 128 + 128 * 10
@@ -244,6 +253,7 @@ def test_pooling_by_mean_sums_up_a_map_so_twice_the_things_count_twice():
         ({"depths": [900, 900, 900]}, "depths must be 1000 or less in all"),
         ({"widths": [2**20] * 3}, "pictures times widths must be"),
         ({"kernel": 5}, "tensor features"),
+        ({"widths": [1, 2**19, 1], "kernel": 1, "pad_to": 64}, "pictures times widths must be"),
         ({"outputs": 6}, "class_names"),
         ({"input_shape": [16, 20, 1]}, "the first layer must take"),
         ({"input_shape": [16, 20]}, "input_shape"),
@@ -265,6 +275,23 @@ def test_a_description_that_does_not_fit_is_refused(change, message, tmp_path):
     place.write_text(json.dumps(description))
     with pytest.raises(ModelFileError, match=message):
         load(tmp_path / "m")
+
+
+def test_a_predictor_that_runs_out_of_memory_says_so(monkeypatch):
+    net, dataset = ConvNet("cnn", (16, 20, 3), 5), data()
+    bundle = Bundle(
+        net,
+        initialize(net, init="auto", seed=0).astype(np.float32),
+        tuple("abcde"),
+        fit_preprocess(dataset, np.arange(30)),
+    )
+
+    def fail(*arguments, **options):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("clearsight.training.logits.run_module", fail)
+    with pytest.raises(MemoryError):
+        bundle.logits(dataset.images)
 
 
 def test_without_pytorch_a_conv_net_says_how_to_get_it(monkeypatch):

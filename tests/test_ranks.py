@@ -130,3 +130,26 @@ def test_shares_are_disjoint_and_complete(count, size):
         team.rank, team.size = rank, size
         parts += list(range(count))[team.share(count)]
     assert parts == list(range(count))
+
+
+def test_what_the_first_process_cannot_do_ends_all(arrays, tmp_path):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").touch()
+    process = start(2, arrays, *FLAGS, *SPLIT, "--out", tmp_path / "taken")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "error: --out must be a new or empty folder" in err
+    assert "error: the first process must be able to begin, got an error there. See what it says." in err
+    assert [path.name for path in (tmp_path / "taken").iterdir()] == ["file"]
+
+
+def test_all_that_two_processes_can_do_together_ends_well(arrays, tmp_path):
+    """Batch normalisation, an average of weights, parts, early stopping, a series, a rate looked for, and shares without rows."""
+    flags = [
+        "--model", "cnn", "--set", "model.widths=[8,16]", "--set", "model.depths=[1,1]", "--epochs", "4", "--batch-size", "43",
+        "--lr", "auto", "--ema", "0.9", "--accumulate", "2", "--patience", "2", "--keep-steps", "5", "--json",
+    ]  # fmt: skip
+    found = run(2, arrays, *flags, *SPLIT, "--out", tmp_path / "all")  # 303 rows: the last batch of each epoch has two
+    assert found["valid"]["n"] == 101
+    assert len(list((tmp_path / "all" / "series").iterdir())) >= 2
+    assert clearsight.evaluate(tmp_path / "all", split="valid").accuracy == pytest.approx(found["valid"]["accuracy"])

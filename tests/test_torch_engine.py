@@ -235,11 +235,11 @@ def test_divergence_goes_back_to_the_last_good_weights():
         ({"family": "cnn", "hidden": (5,)}, {}, r"^hidden must go with model mlp or vgg, got \(5,\) without\."),
         ({"family": "cnn", "activation": ("relu", "relu")}, {}, r"^activation must be one name for cnn, got \['relu', 'relu'\]\."),
         ({"widths": (5,)}, {}, r"^widths must go with a convolutional model, got \(5,\) without\."),
-        ({"family": "vgg"}, {}, r"^pictures must be 16x16 or more for vgg of 4 stages, got 8x8\. Use --image-size, pad_to, or fewer widths\.$"),
+        ({"family": "vgg"}, {}, r"^pictures must be 16x16 or more for vgg of 4 stages, got 8x8\. Use --image-size or pad_to, or fewer widths\.$"),
         ({"family": "cnn", "widths": (3, 3)}, {}, r"^widths and depths must be one a stage, got 2 and 3\. Give as many\.$"),
         ({"family": "resnet8", "widths": (3, 3), "depths": (1, 1)}, {}, r"^widths and depths of resnet8 must be 3 and 3 numbers, got 2 and 2\."),
         ({"family": "cnn", "pad_to": 4}, {}, r"^pad_to must be 8 or more, the picture's side, got 4\. Raise it\.$"),
-        ({"family": "cnn", "kernel": 4}, {}, r"^sizes must be 1 or more and kernel odd, got .* Correct them\.$"),
+        ({"family": "cnn", "kernel": 4}, {}, r"^kernel must be odd, got 4\. Use 5\.$"),
         ({"family": "cnn"}, {"loss": "huber"}, r"^loss must be cross_entropy for this data, got huber\. Leave it out, or set --task\.$"),
     ],
 )  # fmt: skip
@@ -325,3 +325,65 @@ def test_the_weights_of_every_epoch_are_drawn(tmp_path, call):
     html = (tmp_path / "r" / "report.html").read_text()
     assert "Weights over the epochs" in html
     assert "features.0.weight: 4 × 1 × 3 × 3" in html
+
+
+def test_batch_normalisation_of_single_rows_still_measures_maps_of_many_places():
+    prepared = prepare(config(CNN, batch_size=1), data())
+    prepared.engine.train_steps(prepared.split.train, epoch=0, first_batch=0, first_step=0, lrs=np.full(5, 0.01))
+    found = prepared.net.tensors(prepared.engine.params())
+    assert (found["features.2.running_mean"] != 0).all()
+
+
+def test_muon_moves_dense_nets_as_it_moves_pytorchs_own_layers():
+    from clearsight.dense.recipe import Recipe
+
+    grad = torch.from_numpy(np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32))
+    moved = []
+    for inputs_first, first in ((True, grad), (False, grad.t().contiguous())):
+        values = torch.zeros(124)
+        flat = torch.cat([first.reshape(-1), torch.ones(4)])
+        stepper = build_optimizer(
+            Recipe(optimizer="muon"), values, flat, shapes=[tuple(first.shape), (4, 1)], inputs_first=inputs_first
+        )
+        stepper.step(1.0)
+        moved.append(values[:120].view(first.shape))
+    np.testing.assert_allclose(moved[0].numpy(), moved[1].t().numpy(), rtol=1e-2, atol=1e-3)
+
+
+def test_validation_measures_the_loss_that_is_trained():
+    rng = np.random.default_rng(0)
+    targets = np.where(np.arange(200) % 20 == 0, 100.0, rng.normal(size=200)).astype(np.float32)
+    dataset = load_data(rng.integers(0, 256, (200, 8, 8)).astype(np.uint8), targets, task="regression")
+    prepared = prepare(build_config({"train": {"loss": "huber", "huber_delta": 0.5, "epochs": 1}}), dataset)
+    row = fit_prepared(prepared, progress=SilentProgress()).history.epochs[0]
+    p, rows = prepared.preprocess, prepared.split.valid
+    error = prepared.engine.logits(rows)[:, 0] - (targets[rows] - p.target_mean) / p.target_std
+    expected = np.where(np.abs(error) <= 0.5, 0.5 * error**2, 0.5 * (np.abs(error) - 0.25)).mean()
+    assert row["valid_loss"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_record_names_what_the_bits_depend_on(tmp_path, call):
+    import json
+
+    assert (
+        call(
+            "train",
+            "digits",
+            "--model",
+            "cnn",
+            "--set",
+            "model.widths=[4]",
+            "--set",
+            "model.depths=[1]",
+            "--epochs",
+            "1",
+            "--quiet",
+            "--out",
+            tmp_path / "r",
+        )
+        == 0
+    )
+    found = json.loads((tmp_path / "r" / "environment.json").read_text())
+    assert (found["engine"], found["device"], found["products"], found["processes"]) == ("torch", "cpu", "float32", 1)
+    assert found["threads"] >= 1
+    assert found["torch"] == torch.__version__

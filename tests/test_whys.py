@@ -14,10 +14,11 @@ from clearsight.data.load import load_data
 from clearsight.data.split import Split, thin_training
 from clearsight.dense import reference
 from clearsight.errors import DataError, UsageError
+from clearsight.evaluation.floors import KNOWN_FLOORS, find_floor
 from clearsight.meter import SilentMeter
 from clearsight.pipeline import measure_signals, prepare
 from clearsight.report import words
-from clearsight.report.diagnostics import KNOWN_FLOORS, find_floor, render_errors, render_parity, render_signals
+from clearsight.report.diagnostics import render_errors, render_parity, render_signals
 from clearsight.training.probes import describe_signals
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -115,7 +116,7 @@ def test_the_floor_is_the_given_one_or_the_best_published():
     assert find_floor("mnist", None)[0] == KNOWN_FLOORS["mnist"][0]
     assert find_floor("mnist", 0.1) == (0.1, "as given (eval.floor)")
     assert find_floor("photos", None) == (None, "")
-    assert "no best possible error is known" in words.describe_bias(evaluations(0.9, 0.8), "test", floor=None)
+    assert "no best possible one is known" in words.describe_bias(evaluations(0.9, 0.8), "test", floor=None)
 
 
 def test_a_counting_net_is_judged_inside_and_outside_its_range(tmp_path, call, capsys):
@@ -186,6 +187,27 @@ def test_a_series_of_models_can_be_used_and_trained_on(tmp_path, call, capsys):
     )
     assert load(tmp_path / "s").params.tobytes() == models[2].tobytes()
     capsys.readouterr()
+    assert call("train", "digits", "--hidden", "8", "--init", "he", "--set", f"model.start_from={place}") == 2
+    assert "error: init must go with no start_from, got he without." in capsys.readouterr().err
+    images = np.random.default_rng(0).integers(0, 16, (40, 8, 8)).astype(np.uint8)
+    np.savez(tmp_path / "letters.npz", images=images, labels=np.array(list("abcdefghij"))[np.arange(40) % 10])
+    assert (
+        call(
+            "train",
+            tmp_path / "letters.npz",
+            "--hidden",
+            "8",
+            "--set",
+            f"model.start_from={place}",
+            "--set",
+            "data.check=false",
+        )
+        == 2
+    )
+    assert (
+        "start_from must be a model of the same classes in the same order (a, b, c, d, e, ...), got 0, 1, 2, 3, 4, ... in"
+        in capsys.readouterr().err
+    )
     assert call("train", "digits", "--hidden", "9", "--set", f"model.start_from={place}") == 2
     assert (
         "error: start_from must be a model of the same network (64-9-10, 685 weights), got 64-8-10 with 610 in"
@@ -227,16 +249,16 @@ def test_a_series_is_the_same_after_a_stop(tmp_path):
 def test_a_share_of_the_training_rows_keeps_classes_balanced():
     labels = np.repeat([0, 1, 2], [100, 50, 10])
     whole = Split(np.arange(160), np.arange(0), np.arange(0), np.arange(0))
-    thin = thin_training(whole, labels, share=0.3, seed=0)
+    thin = thin_training(whole, labels, share=0.3, seeds=(0,))
     assert np.bincount(labels[thin.train]).tolist() == [30, 15, 3]
     assert np.sort(np.concatenate([thin.train, thin.unused])).tolist() == list(range(160))
-    assert thin_training(whole, labels, share=1.0, seed=0) is whole
-    other = thin_training(whole, labels, share=0.3, seed=1)
+    assert thin_training(whole, labels, share=1.0, seeds=(0,)) is whole
+    other = thin_training(whole, labels, share=0.3, seeds=(1,))
     assert thin.train.tolist() != other.train.tolist()
     with pytest.raises(
         DataError, match=r"^train_fraction must leave rows to train on, got 0\.001 of 160\. Raise it\.$"
     ):
-        thin_training(whole, labels, share=0.001, seed=0)
+        thin_training(whole, labels, share=0.001, seeds=(0,))
 
 
 def test_validation_and_test_are_the_same_for_every_share():
@@ -272,3 +294,21 @@ def test_a_learning_curve_without_validation_is_refused():
     wanted = build_config({"data": {"valid_fraction": 0.0}})
     with pytest.raises(UsageError, match="a learning curve must have validation rows"):
         measure_curve(wanted, shares=[1.0], seeds=1, meter=SilentMeter)
+
+
+def test_a_learning_curve_that_diverges_says_where(call, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = [
+        "--hidden",
+        "16",
+        "--epochs",
+        "2",
+        "--shares",
+        "0.5,1",
+        "--set",
+        "train.lr=1e30",
+        "--set",
+        "train.optimizer=sgd",
+    ]
+    assert call("learning-curve", "digits", *flags, "--quiet") == 4
+    assert "That was at a share of 0.5, seed 0." in capsys.readouterr().err

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clearsight.cli.output import print_json, print_notes
+from clearsight.cli.output import check_place, print_json, print_notes
 from clearsight.cli.train import build_layers, parse_network, parse_numbers
 
 
@@ -41,6 +41,7 @@ def learning_curve(
     from clearsight.settings import merge
     from clearsight.store import write_text
 
+    check_place(plot, "--plot")
     flags = {
         "data.source": data, "train.epochs": epochs,
         **parse_network(model=model, hidden=hidden, activation=None),

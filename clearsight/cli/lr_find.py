@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clearsight.cli.output import print_json, print_notes, tell
+from clearsight.cli.output import check_place, print_json, print_notes, tell
 from clearsight.cli.train import build_layers, parse_network
 
 Text = Annotated[str | None, typer.Option(show_default=False)]
@@ -48,6 +48,7 @@ def lr_find(
     from clearsight.settings import merge
     from clearsight.store import write_text
 
+    check_place(plot, "--plot")
     flags = {
         "data.source": data, "train.optimizer": optimizer, "train.batch_size": batch_size, "train.seed": seed,
         "train.engine": engine, "train.device": device, **parse_network(model=model, hidden=hidden, activation=activation),

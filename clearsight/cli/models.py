@@ -28,5 +28,5 @@ def models(
     typer.echo(f"for pictures of {height}x{width} with {channels} channels and {classes} classes\n")
     typer.echo(f"{'model':<10}{'weights':>12}{'multiply-adds':>16}  what")
     for row in found:
-        numbers = f"{row['parameters']:>12,}{row['multiply_adds']:>16,}" if row["fits"] else f"{row['why']:>28}"
-        typer.echo(f"{row['model']:<10}{numbers}  {row['title']}")
+        numbers = f"{row['parameters']:>12,}{row['multiply_adds']:>16,}" if row["fits"] else f"{'-':>12}{'-':>16}"
+        typer.echo(f"{row['model']:<10}{numbers}  {row['title'] if row['fits'] else row['why']}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from clearsight.cli.output import print_json
+from clearsight.cli.output import check_place, print_json
 
 
 def optimizers(
@@ -30,6 +30,10 @@ def optimizers(
     from clearsight.store import write_text
     from clearsight.training.paths import SURFACES, find_best_path, trace_path
 
+    for path, flag in ((out, "--out"), (animation, "--animation")):
+        check_place(path, flag)
+    if animation is not None and animation.resolve() == out.resolve():
+        raise UsageError(f"--animation must be another file than --out, got {out} for both. Choose two.")
     if surface not in SURFACES:
         raise UsageError(f"--surface must be one of {', '.join(SURFACES)}, got {surface!r}. Choose one of them.")
     chosen, paths = SURFACES[surface], []
@@ -51,7 +55,13 @@ def optimizers(
         write_durably(animation, render_animation(chosen, paths))
     if json_:
         rows = [
-            {"optimizer": p.optimizer, "lr": p.lr, "end": p.points[-1].tolist(), "height": float(p.heights[-1])}
+            {
+                "optimizer": p.optimizer,
+                "lr": p.lr,
+                "end": p.points[-1].tolist(),
+                "height": float(p.heights[-1]),
+                "flew": p.flew,
+            }
             for p in paths
         ]
         print_json({
@@ -62,5 +72,6 @@ def optimizers(
     for p in paths:
         typer.echo(
             f"{p.optimizer:<9} lr {p.lr:<8.3g} ends at ({p.points[-1, 0]:.4f}, {p.points[-1, 1]:.4f}), height {p.heights[-1]:.3g}"
+            + (" (then flew away: a lower lr may do)" if p.flew else "")
         )
     typer.echo("\n".join(str(path) for path in (out, animation) if path))

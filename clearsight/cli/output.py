@@ -4,9 +4,12 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import typer
+
+from clearsight.errors import UsageError
 
 
 def print_json(value: Any) -> None:
@@ -30,6 +33,18 @@ def print_notes(notes: tuple[str, ...] | list[str], *, quiet: bool = False) -> N
 def tell(*, quiet: bool) -> Callable[[str], None]:
     """What writes a note to standard error, unless quiet."""
     return lambda text: print_notes([text], quiet=quiet)
+
+
+def check_place(path: Path | None, flag: str) -> None:
+    """Refuse a file to write that could not be written, before any work is done.
+
+    Raises:
+        UsageError: it is a folder, or its folder is missing.
+    """
+    if path is not None and (not path.name or path.is_dir() or not path.parent.is_dir()):
+        raise UsageError(
+            f"{flag} must be a file in a folder that exists, got {path}. Make the folder, or choose another."
+        )
 
 
 def use_color() -> bool:

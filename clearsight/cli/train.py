@@ -242,7 +242,8 @@ def parse_numbers(text: str | None, flag: str, kind: type) -> list[Any] | None:
         return [kind(word) for word in text.split(",") if word.strip()]
     except ValueError:
         raise UsageError(
-            f"{flag} must be numbers with commas between, got {text!r}. For example {flag} 128,64."
+            f"{flag} must be numbers with commas between, got {text!r}. "
+            f"For example {flag} {'128,64' if kind is int else '0.1,1'}."
         ) from None
 
 

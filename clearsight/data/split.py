@@ -156,7 +156,7 @@ def split_data(
     return Split(train, valid, test, np.flatnonzero(~used))
 
 
-def thin_training(split: Split, labels: NDArray[np.generic], *, share: float, seed: int) -> Split:
+def thin_training(split: Split, labels: NDArray[np.generic], *, share: float, seeds: tuple[int, ...]) -> Split:
     """The split with a share of its training rows, each class in proportion and none lost; the others become unused.
 
     Raises:
@@ -164,7 +164,7 @@ def thin_training(split: Split, labels: NDArray[np.generic], *, share: float, se
     """
     if share == 1:
         return split
-    rest, left_out = _draw(labels, split.train, 1 - share, True, np.random.default_rng([seed, 0x7415]))
+    rest, left_out = _draw(labels, split.train, 1 - share, True, np.random.default_rng([*seeds, 0x7415]))
     if len(rest) == 0:
         raise DataError(f"train_fraction must leave rows to train on, got {share:g} of {len(split.train)}. Raise it.")
     return replace(split, train=rest, unused=np.sort(np.concatenate([split.unused, left_out])))

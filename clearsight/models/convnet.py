@@ -17,7 +17,7 @@ from clearsight.models.mlp import OUTPUTS, TRAINED
 
 LARGE_SIDE = 96  # from here on a resnet starts with the large stem
 KEPT = "kept"
-_MOST_ACTIVATIONS = 2**28  # values of one layer's output for one picture
+_MOST_ACTIVATIONS = 2**27  # values of one layer's output for one picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +111,11 @@ class ConvNet:
 
     def _check_sizes(self, family: Family) -> None:
         height, width, channels = self.input_shape
-        numbers = (height, width, channels, self.outputs, self.kernel, *self.widths, *self.depths, *self.hidden)
-        if min(numbers) < 1 or self.kernel % 2 == 0:
-            raise UsageError(f"sizes must be 1 or more and kernel odd, got {list(numbers)}. Correct them.")
-        if len(self.depths) != len(family.depths) and len(self.widths) != len(self.depths):
-            raise UsageError(
-                f"widths and depths must be one a stage, got {len(self.widths)} and {len(self.depths)}. Give as many."
-            )
+        if self.kernel < 1 or self.kernel % 2 == 0:
+            raise UsageError(f"kernel must be odd, got {self.kernel}. Use {self.kernel + 1}.")
+        numbers = (height, width, channels, self.outputs, *self.widths, *self.depths, *self.hidden)
+        if min(numbers) < 1:
+            raise UsageError(f"sizes of a network must be 1 or more, got {min(numbers)}. Correct them.")
         if self.family in ("cnn", "vgg") and len(self.widths) != len(self.depths):
             raise UsageError(
                 f"widths and depths must be one a stage, got {len(self.widths)} and {len(self.depths)}. Give as many."
@@ -137,16 +135,26 @@ class ConvNet:
         if side < least:
             raise UsageError(
                 f"pictures must be {least}x{least} or more for {self.family} of {len(self.widths)} stages, got {height}x{width}. "
-                "Use --image-size, pad_to, or fewer widths."
+                f"Use --image-size or pad_to{', or fewer widths' if self.family in ('cnn', 'vgg') else ''}."
+            )
+        if self.largest_map > _MOST_ACTIVATIONS:
+            raise UsageError(
+                f"pictures times widths must be {_MOST_ACTIVATIONS:,} or less, got {self.largest_map:,}. Use a smaller "
+                "--image-size, pad_to or widths."
             )
 
-        large = self.stem == "large" and self.family.startswith("resnet")
-        area = (self.pad_to**2 or height * width) // (16 if large else 1)
-        if area * max(self.widths[0], 8 * channels) > _MOST_ACTIVATIONS:
-            raise UsageError(
-                f"pictures times widths must be {_MOST_ACTIVATIONS:,} or less, got {area:,} times {self.widths[0]}. "
-                "Use a smaller --image-size, pad_to or widths."
-            )
+    @property
+    def largest_map(self) -> int:
+        """Values of the largest output of a layer for one picture."""
+        height, width, channels = self.input_shape
+        area = self.pad_to * self.pad_to or height * width
+        if self.family == "speednet":
+            maps = [area * 8 * channels, *((area >> 2 * k) * units for k, units in enumerate(self.widths))]
+        else:
+            area //= 4 if self.stem == "large" and self.family.startswith("resnet") else 1
+            grown = 4 if self.family == "resnet50" else 1
+            maps = [max(area >> 2 * k, 1) * units * grown for k, units in enumerate(self.widths)]
+        return max(maps)
 
     @property
     def num_inputs(self) -> int:
@@ -199,10 +207,8 @@ class ConvNet:
 
 @lru_cache(maxsize=64)
 def _find_layout(net: ConvNet) -> dict[str, tuple[tuple[int, ...], str]]:
-    from clearsight.models.modules import build_module, import_torch
+    from clearsight.models.modules import build_module
 
-    torch = import_torch()
-    with torch.device("meta"):
-        module = build_module(net)
+    module = build_module(net)
     found = {name: (tuple(p.shape), TRAINED) for name, p in module.named_parameters()}
     return found | {name: (tuple(b.shape), KEPT) for name, b in module.named_buffers() if b.dtype.is_floating_point}

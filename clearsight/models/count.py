@@ -23,12 +23,11 @@ def count_multiply_adds(net: MLP | ConvNet) -> int:
         nonlocal total
         total += output[0].numel() * module.weight[0].numel()
 
-    with torch.device("meta"):
-        module = build_module(net).eval()
-        for part in module.modules():
-            if isinstance(part, torch.nn.Conv2d | torch.nn.Linear):
-                part.register_forward_hook(count)
-        module(torch.zeros(1, *net.input_shape))
+    module = build_module(net).eval()
+    for part in module.modules():
+        if isinstance(part, torch.nn.Conv2d | torch.nn.Linear):
+            part.register_forward_hook(count)
+    module(torch.zeros(1, *net.input_shape, device="meta"))
     if net.family == "speednet":  # its first filters are no module
         height, width = (net.pad_to, net.pad_to) if net.pad_to else net.input_shape[:2]
         total += (height - 1) * (width - 1) * prod(net.layout()["whiten"][0])
@@ -45,9 +44,9 @@ def list_models(input_shape: tuple[int, int, int], *, outputs: int) -> list[dict
         row: dict[str, Any] = {"model": name, "title": FAMILIES[name].title if name in FAMILIES else MLP_TITLE}
         try:
             net = nets.get(name) or ConvNet(name, input_shape, outputs, hidden=DEFAULT_HIDDEN.get(name, ()))
-            numbers = {"parameters": net.num_parameters, "multiply_adds": count_multiply_adds(net)}
-            found.append(row | {"fits": True, **numbers})
         except UsageError as error:
-            reason = "too large" if "times widths" in str(error) else "pictures too small"
-            found.append(row | {"fits": False, "why": reason})
+            found.append(row | {"fits": False, "why": str(error).partition(", got")[0]})
+            continue
+        numbers = {"parameters": net.num_parameters, "multiply_adds": count_multiply_adds(net)}
+        found.append(row | {"fits": True, **numbers})
     return found

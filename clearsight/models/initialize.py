@@ -45,6 +45,9 @@ def _zeros(rng: np.random.Generator, fan_in: int, units: int, fan_out: int, std:
     return np.zeros((fan_in, units))
 
 
+# The last normalisation of a residual block, which starts at 0 so that the block begins as its shortcut (Goyal et al. 2017).
+_LAST_NORMS = {"resnet8": "bn2", "resnet18": "bn2", "resnet34": "bn2", "resnet50": "bn3"}
+_WHITENED_BLOCK = 16  # pictures whose patches are in memory together
 INITIALIZERS: dict[str, Draw] = {
     "normal": _normal,
     "uniform": _uniform,
@@ -70,7 +73,8 @@ def initialize(
         net: the architecture.
         init: `normal` and `uniform` use `init_std`; `xavier` is Glorot & Bengio 2010, eq. 16 (uniform); `he` is
             He et al. 2015, eq. 10 (normal, fan-in); `orthogonal` is Saxe et al. 2014; `zeros`; `auto` is he or xavier by
-            the activation, and xavier for the last layer of a convolutional net. A convolution's fans are its channels
+            the activation, xavier for the last layer of a convolutional net, and 0 for the scale of the last normalisation
+            of a residual block. A convolution's fans are its channels
             times the area of its kernel.
         seed: equal seeds give equal vectors. Drawn in float64 and rounded once, so dtypes agree.
         init_std: standard deviation of `normal`, `uniform` and of `bias_init="normal"`.
@@ -116,7 +120,7 @@ def _fill(
     last = [name for name, values in tensors.items() if values.ndim > 1 and net.layout()[name][1] == TRAINED][-1]
     for name, values in tensors.items():
         if name.endswith(("running_var", "weight")) and values.ndim == 1:
-            values[:] = 1
+            values[:] = 0 if init == "auto" and name.endswith(f".{_LAST_NORMS.get(net.family, '-')}.weight") else 1
         elif values.ndim == 1:
             if bias_init == "normal" and name.endswith("bias"):
                 values[:] = rng.normal(0.0, init_std, values.shape)
@@ -146,8 +150,12 @@ def whiten(net: ConvNet, params: NDArray[np.floating], inputs: NDArray[np.float3
     Source: Jordan 2024, section 3.1.
     """
     filters = net.tensors(params)["whiten"]
-    patches = np.lib.stride_tricks.sliding_window_view(inputs, (2, 2), axis=(1, 2))
-    flat = patches.reshape(-1, int(np.prod(filters.shape[1:]))).astype(np.float64)
-    values, vectors = np.linalg.eigh(flat.T @ flat / len(flat))
+    size = int(np.prod(filters.shape[1:]))
+    moments, count = np.zeros((size, size)), 0
+    for start in range(0, len(inputs), _WHITENED_BLOCK):
+        block = inputs[start : start + _WHITENED_BLOCK]
+        flat = np.lib.stride_tricks.sliding_window_view(block, (2, 2), axis=(1, 2)).reshape(-1, size).astype(np.float64)
+        moments, count = moments + flat.T @ flat, count + len(flat)
+    values, vectors = np.linalg.eigh(moments / count)
     scaled = (vectors / np.sqrt(values + 1e-2 * values.mean() + 1e-12)).T[::-1].reshape(-1, *filters.shape[1:])
     filters[:] = np.concatenate([scaled, -scaled])

@@ -105,3 +105,23 @@ class PoolPlaces(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         return x.amax(dim=(2, 3)) if self.how == "max" else x.float().mean(dim=(2, 3))
+
+
+class BatchNorm1d(nn.BatchNorm1d):
+    """Batch normalisation; a single value a channel has no spread and is normalised by the running statistics."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape."""
+        return _normalise_one(self, x) if self.training and x.numel() == x.shape[1] else super().forward(x)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """The same over (n, C, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape."""
+        return _normalise_one(self, x) if self.training and x.numel() == x.shape[1] else super().forward(x)
+
+
+def _normalise_one(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
+    return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)

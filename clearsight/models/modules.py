@@ -20,7 +20,7 @@ except ImportError:
         "this network must have PyTorch, got none installed. Install it with `pip install 'clearsight[torch]'`."
     ) from None
 
-from clearsight.models.layers import ACTIVATE, Activation, Dropout, Pad, PoolPlaces
+from clearsight.models.layers import ACTIVATE, Activation, BatchNorm1d, BatchNorm2d, Dropout, Pad, PoolPlaces
 
 
 def import_torch() -> Any:
@@ -77,14 +77,14 @@ class PlainNet(nn.Module):
                 if k == depth - 1 and (flat or stage < len(net.widths) - 1):
                     features.append(nn.MaxPool2d(2))
                     height, width = height // 2, width // 2
-                features += [nn.BatchNorm2d(units)] if net.norm == "batch" else []
+                features += [BatchNorm2d(units)] if net.norm == "batch" else []
                 features.append(Activation(net.activation))
                 channels = units
         self.features = nn.Sequential(*features)
         sizes = (channels * height * width, *net.hidden) if flat else (channels,)
         head: list[nn.Module] = [nn.Flatten() if flat else PoolPlaces(net.pooling)]
         if net.pooling == "mean" and not flat and net.norm == "batch":
-            head.append(nn.BatchNorm1d(channels))  # means of many places differ little, yet that is what counts
+            head.append(BatchNorm1d(channels))  # means of many places differ little, yet that is what counts
         for k, (fan_in, units) in enumerate(pairwise(sizes)):
             head += [nn.Linear(fan_in, units), Activation(net.activation), Dropout(dropout, k)]
         head += [] if flat and net.hidden else [Dropout(dropout, 0)]
@@ -104,9 +104,9 @@ class _Basic(nn.Module):
     def __init__(self, fan_in: int, units: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(fan_in, units, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(units)
+        self.bn1 = BatchNorm2d(units)
         self.conv2 = nn.Conv2d(units, units, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(units)
+        self.bn2 = BatchNorm2d(units)
         self.downsample = _shortcut(fan_in, units, stride)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -123,11 +123,11 @@ class _Bottleneck(nn.Module):
         super().__init__()
         out = units * self.expansion
         self.conv1 = nn.Conv2d(fan_in, units, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(units)
+        self.bn1 = BatchNorm2d(units)
         self.conv2 = nn.Conv2d(units, units, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(units)
+        self.bn2 = BatchNorm2d(units)
         self.conv3 = nn.Conv2d(units, out, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(out)
+        self.bn3 = BatchNorm2d(out)
         self.downsample = _shortcut(fan_in, out, stride)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ class _Bottleneck(nn.Module):
 def _shortcut(fan_in: int, units: int, stride: int) -> nn.Sequential | None:
     if stride == 1 and fan_in == units:
         return None
-    return nn.Sequential(nn.Conv2d(fan_in, units, 1, stride, bias=False), nn.BatchNorm2d(units))
+    return nn.Sequential(nn.Conv2d(fan_in, units, 1, stride, bias=False), BatchNorm2d(units))
 
 
 class ResNet(nn.Module):
@@ -151,7 +151,7 @@ class ResNet(nn.Module):
         first, large = net.widths[0], net.stem == "large"
         self.pad = Pad(net.pad_to) if net.pad_to else nn.Identity()
         self.conv1 = nn.Conv2d(net.input_shape[2], first, *((7, 2, 3) if large else (3, 1, 1)), bias=False)
-        self.bn1 = nn.BatchNorm2d(first)
+        self.bn1 = BatchNorm2d(first)
         self.maxpool = nn.MaxPool2d(3, 2, 1) if large else nn.Identity()
         self.stages, channels = len(net.widths), first
         for stage, (units, depth) in enumerate(zip(net.widths, net.depths, strict=True)):
@@ -178,13 +178,20 @@ class _Group(nn.Module):
     def __init__(self, fan_in: int, units: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(fan_in, units, 3, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(units, momentum=0.4)
+        self.norm1 = BatchNorm2d(units, momentum=0.4)
         self.conv2 = nn.Conv2d(units, units, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(units, momentum=0.4)
+        self.norm2 = BatchNorm2d(units, momentum=0.4)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.gelu(self.norm1(F.max_pool2d(self.conv1(x), 2)))
         return F.gelu(self.norm2(self.conv2(x)))
+
+
+class _Ninth(nn.Linear):
+    """A dense layer whose outputs are divided by 9 (Jordan 2024)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) / 9
 
 
 class SpeedNet(nn.Module):
@@ -205,22 +212,25 @@ class SpeedNet(nn.Module):
         sizes = (filters, *net.widths)
         self.groups = nn.Sequential(*(_Group(i, o) for i, o in pairwise(sizes)))
         self.drop = Dropout(dropout, 0)
-        self.head = nn.Linear(sizes[-1], net.outputs, bias=False)
+        self.head = _Ninth(sizes[-1], net.outputs, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, H, W, C) to (n, K)."""
         x = F.gelu(F.conv2d(self.pad(x.permute(0, 3, 1, 2)), self.whiten, self.whiten_bias))
-        out: Tensor = self.head(self.drop(self.groups(x).amax(dim=(2, 3)))) / 9
+        out: Tensor = self.head(self.drop(self.groups(x).amax(dim=(2, 3))))
         return out
 
 
-def build_module(net: MLP | ConvNet, *, dropout: float = 0.0) -> nn.Module:
-    """The module of a described network; its values are those of no initialiser yet."""
-    if isinstance(net, MLP):
-        return DenseNet(net, dropout)
-    if net.family in ("cnn", "vgg"):
-        return PlainNet(net, dropout)
-    return SpeedNet(net, dropout) if net.family == "speednet" else ResNet(net, dropout)
+def build_module(net: MLP | ConvNet, *, dropout: float = 0.0, device: Any = "meta") -> nn.Module:
+    """The module of a described network; on a real device its values are whatever lay in memory, to be filled by `bind`."""
+    with torch.device("meta"):  # nothing is drawn from PyTorch's generator
+        if isinstance(net, MLP):
+            module: nn.Module = DenseNet(net, dropout)
+        elif net.family in ("cnn", "vgg"):
+            module = PlainNet(net, dropout)
+        else:
+            module = SpeedNet(net, dropout) if net.family == "speednet" else ResNet(net, dropout)
+    return module if str(device) == "meta" else module.to_empty(device=device)
 
 
 def bind(module: nn.Module, trained: Tensor, kept: Tensor, grad: Tensor | None = None) -> None:
@@ -239,6 +249,8 @@ def bind(module: nn.Module, trained: Tensor, kept: Tensor, grad: Tensor | None =
         if buffer.dtype.is_floating_point:
             buffer.data = kept[at : at + buffer.numel()].view(buffer.shape)
             at += buffer.numel()
+        else:
+            buffer.zero_()
 
 
 def count_trained(net: MLP | ConvNet) -> int:

@@ -167,7 +167,10 @@ def measure(variant: Variant, runs: list[Run], diverged: int, *, judged: Dataset
 
 
 def _read_metric(evaluation: Evaluation, metric: str) -> float:
-    return float((evaluation.accuracy if metric == "accuracy" else evaluation.mae) or 0.0)
+    found = evaluation.accuracy if metric == "accuracy" else evaluation.mae
+    if found is None:
+        raise UsageError(f"metric must exist for the data, got {metric}. Correct the recipe.")
+    return found
 
 
 def run_experiment(experiment: Experiment, *, seeds: int | None, root: Path) -> Iterator[Measured]:

@@ -104,10 +104,11 @@ def describe_bias(evaluations: dict[str, Metrics], judged: str, *, floor: float 
     train, other = (1 - evaluations[split]["accuracy"] for split in ("train", judged))
     bias, variance = train - (floor or 0.0), other - train
     low, high = evaluations[judged]["interval"]
-    above = "the best possible one" if floor is not None else "none at all (no best possible error is known)"
+    above = "the best possible one" if floor is not None else "0, as no best possible one is known"
+    side = "above" if variance >= 0 else "below"
     text = (
-        f"The training error of {percent(train)} lies {100 * bias:.2f} points above {above} (bias), the {NAMES[judged]} error of "
-        f"{percent(other)} lies {100 * variance:.2f} points above it (variance). "
+        f"The training error of {percent(train)} lies {100 * bias:.2f} points above {above} (bias); the {NAMES[judged]} error of "
+        f"{percent(other)} lies {100 * abs(variance):.2f} points {side} that of training (variance). "
     )
     doubt = (high - low) / 2
     if max(bias, variance) <= doubt:

@@ -26,6 +26,7 @@ class Engine(Protocol):
     """One network being trained on one data set."""
 
     name: str
+    device: str
 
     def train_steps(
         self, order: Rows, *, epoch: int, first_batch: int, first_step: int, lrs: NDArray[np.float64]
@@ -54,6 +55,9 @@ class Engine(Protocol):
 
     def is_finite(self) -> bool:
         """Whether all parameters are finite numbers."""
+
+    def describe(self) -> dict[str, Any]:
+        """What the bits depend on beside the configuration, for the record."""
 
 
 class DenseEngine:
@@ -95,7 +99,7 @@ class DenseEngine:
         if recipe.optimizer == "muon":
             raise UsageError(f"optimizer muon must go with engine torch, got engine {name}. Leave --engine out.")
         check_ends(net, recipe, labels, preprocess)
-        self.name = name
+        self.name, self.device = name, "cpu"
         self._net, self._recipe, self._preprocess = net, recipe, preprocess
         self._images, self._batch_size, self._seed = images, batch_size, seed
         self._augmentation = augmentation if augmentation and augmentation.active() else None
@@ -233,6 +237,10 @@ class DenseEngine:
     def is_finite(self) -> bool:
         """See `Engine`."""
         return bool(np.isfinite(self._params).all())
+
+    def describe(self) -> dict[str, Any]:
+        """See `Engine`."""
+        return {"engine": self.name, "device": self.device}
 
 
 def check_ends(net: MLP | ConvNet, recipe: Recipe, labels: NDArray[Any], preprocess: Preprocess) -> None:

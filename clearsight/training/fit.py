@@ -49,10 +49,22 @@ def epoch_order(
     return np.asarray(rng.permutation(np.concatenate(chosen)))
 
 
-def mean_loss(logits: NDArray[np.floating], labels: NDArray[Any], *, mean: float = 0.0, std: float = 1.0) -> float:
-    """Mean cross-entropy of logits (n, K) under int64 classes; or, for float targets, 1/2 squared error in units of `std`."""
+def mean_loss(
+    logits: NDArray[np.floating],
+    labels: NDArray[Any],
+    *,
+    mean: float = 0.0,
+    std: float = 1.0,
+    huber: float | None = None,
+) -> float:
+    """Mean cross-entropy of logits (n, K) under int64 classes; or, for float targets, 1/2 squared error in units of `std`.
+
+    Beyond an error of `huber` the latter grows linearly, as in training (see `Recipe`).
+    """
     if labels.dtype.kind == "f":
-        return float(0.5 * np.mean((logits[:, 0] - (labels - mean) / std) ** 2, dtype=np.float64))
+        error = logits[:, 0].astype(np.float64) - (labels.astype(np.float64) - mean) / std
+        inner = error if huber is None else np.clip(error, -huber, huber)
+        return float(np.mean(inner * (error - 0.5 * inner)))
     rows = np.arange(len(labels))
     return float(-np.mean(log_softmax(logits.astype(np.float64))[rows, labels]))
 
@@ -111,6 +123,7 @@ def fit(
     monitor: str = "valid_loss",
     target_mean: float = 0.0,
     target_std: float = 1.0,
+    huber: float | None = None,
     checkpoints: Path | None = None,
     checkpoint_steps: int = 0,
     checkpoint_seconds: float = 30.0,
@@ -132,7 +145,7 @@ def fit(
         patience: stop after this many epochs without a better `monitor`; the best epoch's weights are then in force at
             the end, whether or not it stopped early. None trains to the end and keeps the last.
         monitor: `valid_loss`, `valid_accuracy` or `train_loss`.
-        target_mean, target_std: of regression targets, in whose units the loss is.
+        target_mean, target_std: of regression targets, in whose units the loss is. huber: see `mean_loss`.
         checkpoints: folder for checkpoints; None for none.
         checkpoint_steps: save after so many steps; 0 to go by `checkpoint_seconds`.
         weight_history: keep the parameters of every epoch.
@@ -211,7 +224,7 @@ def fit(
                         pause(at + size)
                 if not engine.is_finite():
                     return _diverge(engine, place, history)
-                row = _end_epoch(engine, place, history, labels, train_rows, valid_rows, target_mean, target_std)
+                row = _end_epoch(engine, place, history, labels, train_rows, valid_rows, target_mean, target_std, huber)
                 if weight_history:
                     history.weights.append(engine.state()["params"])
                 _judge(engine, place, row, patience, monitor)
@@ -273,6 +286,7 @@ def _end_epoch(
     valid_rows: Rows,
     mean: float,
     std: float,
+    huber: float | None,
 ) -> dict[str, Any]:
     """Validate, add the epoch's row to the history, and move on to the next epoch."""
     began = time.perf_counter()
@@ -289,7 +303,7 @@ def _end_epoch(
     }
     if len(valid_rows):
         logits = engine.logits(valid_rows)
-        row["valid_loss"] = mean_loss(logits, labels[valid_rows], mean=mean, std=std)
+        row["valid_loss"] = mean_loss(logits, labels[valid_rows], mean=mean, std=std, huber=huber)
         row["valid_accuracy"] = accuracy(logits, labels[valid_rows])
     row["seconds"] = place.seconds + time.perf_counter() - began
     history.epochs.append(row)

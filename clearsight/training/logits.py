@@ -3,6 +3,8 @@
 import ctypes
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor, device, nn
 
 _CHUNK = 2048
-_PIXELS = 2**19  # of pictures that go through a convolutional net at a time
+_VALUES = 2**25  # of the largest layer of a convolutional net at a time
+_MOST_ROWS = 1024
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 
 
@@ -41,7 +44,7 @@ class Predictor:
         """Outputs before the softmax, (n, K) float32, of stored pictures (N, H, W, C); few rows become floats at a time."""
         chosen = np.arange(len(images)) if rows is None else rows
         found = np.empty((len(chosen), self._net.outputs), np.float32)
-        size = _CHUNK if self._module is None else rows_at_once(self._preprocess)
+        size = rows_at_once(self._net)
         for start in range(0, len(chosen), size):
             found[start : start + size] = self._answer(images[chosen[start : start + size]])
         return found
@@ -52,24 +55,35 @@ class Predictor:
             return reference.logits(self._net, self._params, inputs)
         import torch
 
-        with torch.no_grad():
+        with torch.no_grad(), telling_memory():
             pictures = Inputs(self._preprocess)(torch.from_numpy(np.array(self._preprocess.check_shape(images))))
             return np.asarray(run_module(self._module, pictures).numpy())
 
 
-def rows_at_once(preprocess: Preprocess) -> int:
-    """How many pictures go through a convolutional net together."""
-    return max(1, min(1024, _PIXELS // (preprocess.height * preprocess.width)))
+def rows_at_once(net: MLP | ConvNet) -> int:
+    """How many pictures go through a network together, so that its largest layer stays small."""
+    return _CHUNK if isinstance(net, MLP) else max(1, min(_MOST_ROWS, _VALUES // net.largest_map))
 
 
-def build_bound(net: ConvNet, params: NDArray[np.float32]) -> "nn.Module":
+@contextmanager
+def telling_memory() -> Iterator[None]:
+    """What PyTorch raises where memory runs out becomes a MemoryError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+            raise MemoryError from None
+        raise
+
+
+def build_bound(net: MLP | ConvNet, params: NDArray[np.float32]) -> "nn.Module":
     """A module on the CPU that holds these numbers and does not train."""
     import torch
 
     from clearsight.models.modules import bind, build_module, count_trained
 
     trained, kept = torch.from_numpy(np.array(params)).tensor_split([count_trained(net)])
-    module = build_module(net)
+    module = build_module(net, device="cpu")
     bind(module, trained, kept)
     return module.eval()
 

@@ -51,7 +51,9 @@ class Stepper:
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def build_optimizer(recipe: Recipe, trained: Tensor, grad: Tensor, *, shapes: list[tuple[int, ...]]) -> Stepper:
+def build_optimizer(
+    recipe: Recipe, trained: Tensor, grad: Tensor, *, shapes: list[tuple[int, ...]], inputs_first: bool = False
+) -> Stepper:
     """The optimiser that a recipe names, over a flat tensor and its flat gradient. Decay and penalties are not its affair.
 
     Args:
@@ -59,9 +61,10 @@ def build_optimizer(recipe: Recipe, trained: Tensor, grad: Tensor, *, shapes: li
         shapes: of the tensors that lie in them one after another. `muon` (Jordan 2024, "Muon: an optimizer for hidden
             layers in neural networks") moves those of two and more axes but the last along orthogonalised momentum, the
             others by Adam at a fraction of the rate.
+        inputs_first: matrices are (inputs, outputs), as dense nets have them, and not the other way round.
     """
     if recipe.optimizer == "muon":
-        return _build_muon(recipe, trained, grad, shapes)
+        return _build_muon(recipe, trained, grad, shapes, inputs_first)
     whole = [_leaf(trained, grad)]
     fused: dict[str, Any] = {"fused": True}
     if recipe.optimizer in ("adam", "adamw"):
@@ -80,14 +83,17 @@ def _leaf(values: Tensor, grad: Tensor) -> nn.Parameter:
     return parameter
 
 
-def _build_muon(recipe: Recipe, trained: Tensor, grad: Tensor, shapes: list[tuple[int, ...]]) -> Stepper:
+def _build_muon(
+    recipe: Recipe, trained: Tensor, grad: Tensor, shapes: list[tuple[int, ...]], inputs_first: bool
+) -> Stepper:
     matrices, others, at = [], [], 0
     last = max((i for i, shape in enumerate(shapes) if len(shape) > 1), default=-1)
     for i, shape in enumerate(shapes):
         part = slice(at, at + prod(shape))
         at = part.stop
         if len(shape) > 1 and i != last:
-            matrices.append(_leaf(trained[part].view(shape[0], -1), grad[part].view(shape[0], -1)))
+            pair = [flat[part].view(shape[0], -1) for flat in (trained, grad)]
+            matrices.append(_leaf(*(matrix.t() if inputs_first else matrix for matrix in pair)))
         else:
             others.append(_leaf(trained[part], grad[part]))
     parts: list[tuple[torch.optim.Optimizer, float]] = []

@@ -5,19 +5,16 @@ It must not know how paths are drawn.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.config import Optimizer
 from clearsight.dense import reference
-from clearsight.dense.recipe import Recipe
+from clearsight.dense.recipe import DENSE_OPTIMIZERS, Recipe
 from clearsight.errors import UsageError
 from clearsight.models.mlp import MLP
 
 Floats = NDArray[np.float64]
-OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
 _RATES = np.geomspace(1e-4, 3.0, 55)
 _FAR = 1e6
 
@@ -84,9 +81,9 @@ def trace_path(optimizer: str, surface: Surface, *, lr: float, steps: int) -> Pa
     Raises:
         UsageError: an unknown name, or muon, which moves matrices.
     """
-    if optimizer not in OPTIMIZERS or optimizer == "muon":
+    if optimizer not in DENSE_OPTIMIZERS:
         raise UsageError(
-            f"optimizers must be among {', '.join(n for n in OPTIMIZERS if n != 'muon')} (muon moves matrices, not points), got "
+            f"optimizers must be among {', '.join(DENSE_OPTIMIZERS)} (muon moves matrices, not points), got "
             f"{optimizer!r}. Leave it out."
         )
     recipe, net = (

@@ -4,6 +4,8 @@ Each computes its share of every batch and of every validation; sums make them a
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from clearsight.errors import RunError
@@ -33,6 +35,25 @@ class Team:
     def agree(self, numbers: tuple[int, int]) -> tuple[int, int]:
         """The first number as process 0 has it, and the largest of the second ones."""
         return numbers
+
+    @contextmanager
+    def speaking_first(self) -> Iterator[None]:
+        """What process 0 does before the others go on; if it fails, they end."""
+        try:
+            yield
+        except BaseException:
+            self.agree((0, 1))
+            raise
+        self.agree((0, 0))
+
+    def hear_first(self) -> None:
+        """Wait until process 0 has done so.
+
+        Raises:
+            RunError: it failed.
+        """
+        if self.agree((0, 0))[1]:
+            raise RunError("the first process must be able to begin, got an error there. See what it says.")
 
     def close(self) -> None:
         """Leave the team."""
@@ -80,12 +101,15 @@ class ProcessTeam(Team):
 
     def close(self) -> None:
         """See `Team`."""
+        self.agree((0, 0))  # all leave together: whoever goes ahead takes the connections away
         self._group.destroy_process_group()
 
 
 def started_by_torchrun() -> bool:
-    """Whether the environment says that this is one of several processes."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    """Whether the environment says, wholly, that this is one of several processes."""
+    wanted = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    size = os.environ.get("WORLD_SIZE", "")
+    return all(os.environ.get(name) for name in wanted) and size.isdigit() and int(size) > 1
 
 
 def local_rank() -> int:

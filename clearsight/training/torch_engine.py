@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from clearsight.augment.presets import Augmentation
@@ -23,13 +23,14 @@ from clearsight.augment.randomness import count_uses
 from clearsight.augment.transforms import augment_rows
 from clearsight.data.preprocess import Preprocess
 from clearsight.dense.recipe import Recipe
+from clearsight.errors import RunError
 from clearsight.models.convnet import ConvNet
 from clearsight.models.layers import Dropout
 from clearsight.models.mlp import MLP
 from clearsight.models.modules import DenseLayer, bind, build_module, count_trained
 from clearsight.randomness import mix
 from clearsight.training.engine import Rows, State, check_ends
-from clearsight.training.logits import Inputs, as_tensor, keep_freed_memory, rows_at_once, run_module
+from clearsight.training.logits import Inputs, as_tensor, keep_freed_memory, rows_at_once, run_module, telling_memory
 from clearsight.training.optimizers import build_optimizer
 from clearsight.training.team import Team
 
@@ -101,7 +102,9 @@ class TorchEngine:
         team: Team | None = None,
     ) -> None:
         check_ends(net, recipe, labels, preprocess)
-        keep_freed_memory()
+        if device == "cpu":
+            keep_freed_memory()
+        self.device = device
         self._net, self._recipe, self._preprocess = net, recipe, preprocess
         self._batch_size, self._seed, self._accumulate = batch_size, seed, accumulate
         self._device, self._bfloat16 = torch.device(device), bfloat16
@@ -118,22 +121,25 @@ class TorchEngine:
         values = as_tensor(params.astype(np.float32), self._device)
         self._trained, self._kept = (part.clone() for part in values.tensor_split([count_trained(net)]))
         self._grad = torch.zeros_like(self._trained)
-        self._module = build_module(net, dropout=recipe.dropout).to(self._device)
+        self._module = build_module(net, dropout=recipe.dropout, device=self._device)
         bind(self._module, self._trained, self._kept, self._grad)
         self._drops = [m for m in self._module.modules() if isinstance(m, Dropout)]
-        self._norms = [m for m in self._module.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
         self._forward = torch.compile(self._module) if compile_module else self._module
         parameters = list(self._module.parameters())
         decayed = torch.cat([torch.full((p.numel(),), float(p.ndim > 1)) for p in parameters])
         self._decayed = decayed.to(self._device)  # 1 for weights, 0 for biases and normalisation
         self._optimizer = build_optimizer(
-            recipe, self._trained, self._grad, shapes=[tuple(p.shape) for p in parameters]
+            recipe,
+            self._trained,
+            self._grad,
+            shapes=[tuple(p.shape) for p in parameters],
+            inputs_first=isinstance(net, MLP),
         )
         self._slow = self._trained.clone() if lookahead else None
         self._average = (self._trained.clone(), self._kept.clone()) if ema else (self._trained, self._kept)
         self._judge = self._module
         if ema:
-            self._judge = build_module(net).to(self._device)
+            self._judge = build_module(net, device=self._device)
             bind(self._judge, *self._average)
 
     def train_steps(
@@ -143,7 +149,7 @@ class TorchEngine:
         self._module.train()
         losses = torch.zeros(len(lrs), device=self._device)
         hits = torch.zeros((), dtype=torch.int64, device=self._device)
-        with _computing():
+        with _at_work():
             for i, lr in enumerate(lrs):
                 first = (first_batch + i) * self._batch_size
                 own = self._team.share(min(self._batch_size, len(order) - first))
@@ -194,8 +200,6 @@ class TorchEngine:
 
     def _backward(self, batch: _Batch, total: Tensor) -> tuple[Tensor, Tensor]:
         """Add the gradient of some rows; returns their part of the batch's mean loss, and how many are right."""
-        for norm in self._norms:  # a single row has no spread: it is normalised by the running statistics
-            norm.train(len(batch.labels) > 1)
         logits = run_module(self._forward, self._inputs(batch.images), bfloat16=self._bfloat16)
         losses = batch.weights * self._row_losses(logits, batch.goals)
         mean = losses.sum() / total
@@ -247,8 +251,8 @@ class TorchEngine:
         own = self._team.share(len(rows))
         mine = as_tensor(rows[own], self._device)
         self._judge.eval()
-        size = rows_at_once(self._preprocess)
-        with torch.no_grad(), _computing():
+        size = rows_at_once(self._net)
+        with torch.no_grad(), _at_work():
             for at in range(0, len(mine), size):
                 logits = run_module(self._judge, self._inputs(self._images[mine[at : at + size]]))
                 found[own.start + at : own.start + at + len(logits)] = logits
@@ -266,7 +270,7 @@ class TorchEngine:
         layers = [(name, m) for name, m in self._judge.named_modules() if isinstance(m, kinds)]
         hooks = [module.register_forward_hook(partial(keep, name)) for name, module in layers]
         self._judge.eval()
-        with torch.no_grad(), _computing():
+        with torch.no_grad(), _at_work():
             run_module(self._judge, self._inputs(self._images[as_tensor(rows, self._device)]))
         for hook in hooks:
             hook.remove()
@@ -306,6 +310,17 @@ class TorchEngine:
         """See `Engine`."""
         return bool(torch.isfinite(self._trained).all())
 
+    def describe(self) -> dict[str, Any]:
+        """See `Engine`."""
+        return {
+            "engine": self.name, "device": _name_device(self._device), "products": "bfloat16" if self._bfloat16 else "float32",
+            "torch": torch.__version__, "threads": torch.get_num_threads(), "processes": self._team.size,
+        }  # fmt: skip
+
+
+def _name_device(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
 
 def _split(count: int, parts: int) -> list[slice]:
     """`count` rows in so many parts of nearly equal size, none empty."""
@@ -318,12 +333,14 @@ def _copy(tensor: Tensor) -> NDArray[Any]:
 
 
 @contextmanager
-def _computing() -> Iterator[None]:
-    """Only such algorithms on CUDA as give the same bits again; memory that runs out is a MemoryError everywhere."""
+def _at_work() -> Iterator[None]:
+    """Only such algorithms on CUDA as give the same bits again, in full float32; memory that runs out is a MemoryError."""
+    flags = {"enabled": True, "benchmark": False, "deterministic": True, "allow_tf32": False}
     try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        with telling_memory(), torch.backends.cudnn.flags(**flags):
             yield
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-            raise MemoryError from None
-        raise
+    except Exception as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        reason = str(error).strip().splitlines()[0][:160]
+        raise RunError(f"compile must work on this machine, got: {reason}. Leave --compile out.") from None
