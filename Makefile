@@ -22,6 +22,8 @@ slow: $(STAMP)-dev  ## the published experiments
 bench: $(STAMP)-dev  ## side by side with peers; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks.dense --json docs/benchmarks/dense.json --table docs/benchmarks.md
 	$(BIN)/python -m benchmarks.data --json docs/benchmarks/data.json --table docs/benchmarks.md
+	$(BIN)/python -m benchmarks.conv --json docs/benchmarks/conv.json --table docs/benchmarks.md
+	$(BIN)/python -m benchmarks.gpu --rounds 10 --json docs/benchmarks/gpu.json --table docs/benchmarks.md
 
 $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)

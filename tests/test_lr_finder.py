@@ -187,6 +187,7 @@ def test_the_command_draws_in_the_terminal_and_in_a_file(tmp_path, call, capsys)
     svg = (tmp_path / "lr.svg").read_text()
     assert svg.startswith("<svg")
     assert "suggestion" in svg
+    assert "mathdefault" not in svg
     assert call("lr-find", "digits", "--hidden", "32", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["lrs"][0] == pytest.approx(1e-7)

@@ -73,6 +73,7 @@ def test_picture_and_animation_hold_all_paths():
     svg = draw_paths(surface, paths)
     for word in ("sgd", "momentum", "adam", "minimum", "step"):
         assert word in svg
+    assert "mathdefault" not in svg  # labels of a log scale are plain numbers
     film = Image.open(io.BytesIO(render_animation(surface, paths)))
     assert film.n_frames == 31
     assert film.info["loop"] == 0

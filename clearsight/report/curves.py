@@ -42,6 +42,7 @@ def draw_rate_search(
         draw_line(axes, lrs, losses, color=SKY, linewidth=0.9, label="each batch")
         draw_line(axes, lrs, smoothed, color=BLUE, label="smoothed")
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
         if len(shown):
             room = max(first - least, 0.05 * abs(first), 1e-12)
             axes.set_ylim(least - 0.15 * room, first + 0.9 * room)

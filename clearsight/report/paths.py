@@ -56,19 +56,19 @@ def render_animation(surface: Surface, paths: Sequence[Path]) -> bytes:
 
 def _draw(figure: "Figure", surface: Surface, paths: Sequence[Path]) -> list[tuple[Any, Floats, Floats]]:
     """All but the paths; their lines, still empty, with what they will hold."""
-    axes = figure.add_axes((0.06, 0.13, 0.5, 0.78), title=surface.title)
+    axes = figure.add_axes((0.06, 0.13, 0.5, 0.78), title=f"{surface.title} (★ minimum)")
     left, right, low, high = surface.window
     x, y = np.meshgrid(np.linspace(left, right, 160), np.linspace(low, high, 160))
     heights = np.log10(np.maximum(surface.value(x, y), 1e-4))
     axes.contourf(x, y, heights, levels=18, cmap="Greys", alpha=0.45)
     axes.contour(x, y, heights, levels=18, colors=INK, linewidths=0.3, alpha=0.5)
     axes.grid(visible=False)
-    axes.plot(*surface.minimum, "*", color=INK, markersize=13, label="minimum")
+    axes.plot(*surface.minimum, "*", color=INK, markersize=13)
     other = figure.add_axes((0.65, 0.13, 0.33, 0.78), title="height over steps")
     lines: list[tuple[Any, Floats, Floats]] = []
     for i, path in enumerate(paths):
         color, places = _COLORS[i % len(_COLORS)], path.points
-        (way,) = axes.plot([], [], "-o", color=color, linewidth=1.3, markersize=2.4, label=path.optimizer)
+        (way,) = axes.plot([], [], "-o", color=color, linewidth=1.3, markersize=2.4)
         (dot,) = axes.plot([], [], "o", color=color, markersize=6)
         (fall,) = other.plot([], [], color=color, label=f"{path.optimizer}, lr {path.lr:.2g}")
         lines += [(way, places[:, 0], places[:, 1]), (dot, places[:, 0], places[:, 1])]
@@ -77,10 +77,10 @@ def _draw(figure: "Figure", surface: Surface, paths: Sequence[Path]) -> list[tup
     axes.set_xlim(left, right)
     axes.set_ylim(low, high)
     other.set_yscale("log")
+    other.yaxis.set_major_formatter("{x:g}")
     other.set_ylim(every.min() / 2, every.max() * 2)
     other.set_xlim(0, len(paths[0].points) - 1)
     other.set_xlabel("step")
-    add_legend(axes)
     add_legend(other)
     return lines
 

@@ -52,7 +52,7 @@ SURFACES = {
         "a long valley, (x² + 20 y²) / 2", lambda x, y: np.asarray(0.5 * (x**2 + 20 * y**2)),
         lambda p: np.array([p[0], 20 * p[1]]), (-2.0, 0.75), (0.0, 0.0), (-2.3, 0.7, -1.0, 1.0),
     ),
-    "beale": Surface("Beale 1958", _beale, _beale_slope, (1.0, 1.5), (3.0, 0.5), (-0.2, 4.2, -1.0, 2.0)),
+    "beale": Surface("Beale 1958", _beale, _beale_slope, (1.0, 1.5), (3.0, 0.5), (-0.2, 4.0, -1.9, 2.0)),
     "rosenbrock": Surface(
         "Rosenbrock 1960, (1 - x)² + 100 (y - x²)²", lambda x, y: np.asarray((1 - x) ** 2 + 100 * (y - x**2) ** 2),
         lambda p: np.array([-2 * (1 - p[0]) - 400 * p[0] * (p[1] - p[0] ** 2), 200 * (p[1] - p[0] ** 2)]),
