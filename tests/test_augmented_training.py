@@ -195,6 +195,8 @@ WORKER = """if True:
     from clearsight.training.engine import DenseEngine
     html.write_report = lambda path: path
     settings, stop = eval(sys.argv[2]), int(sys.argv[3])
+    if settings["train"].get("engine") == "torch":
+        from clearsight.training.torch_engine import TorchEngine as DenseEngine
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (60, 5, 5)).astype(np.uint8), np.minimum(np.arange(60) % 7, 2)
     original = DenseEngine.train_steps
@@ -208,17 +210,18 @@ WORKER = """if True:
 """
 
 
-def worker(path, stop):
-    settings = config(checkpoint_steps=1).model_dump(exclude_unset=True)
+def worker(path, stop, engine):
+    settings = config(checkpoint_steps=1, engine=engine).model_dump(exclude_unset=True)
     return subprocess.run([sys.executable, "-c", WORKER, path, repr(settings), str(stop)], check=False).returncode
 
 
-def test_a_killed_run_ends_with_the_same_model_file(tmp_path):
-    assert worker(tmp_path / "whole", -1) == 0
+@pytest.mark.parametrize("engine", ["dense", "torch"])
+def test_a_killed_run_ends_with_the_same_model_file(engine, tmp_path):
+    assert worker(tmp_path / "whole", -1, engine) == 0
     for stop in (1, 7, 13):
-        assert worker(tmp_path / "killed", stop) == -9
+        assert worker(tmp_path / "killed", stop, engine) == -9
         if stop == 13:
-            assert worker(tmp_path / "killed", -1) == 0
+            assert worker(tmp_path / "killed", -1, engine) == 0
     for name in ("model.clearsight", "steps.csv"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
