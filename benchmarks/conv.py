@@ -107,7 +107,11 @@ class Flipped(nn.Module):
 def train_plainly(images: np.ndarray, labels: np.ndarray, workers: int) -> Work:
     """An epoch of the loop that tutorials show."""
     torch.manual_seed(0)
-    net = Flipped(build_module(build_prepared(images[:256], labels[:256], "float32").net))
+    prepared = build_prepared(images[:256], labels[:256], "float32")
+    module = build_module(prepared.net, device="cpu")
+    first = {name: torch.from_numpy(v.copy()) for name, v in prepared.net.tensors(prepared.engine.params()).items()}
+    module.load_state_dict(first, strict=False)
+    net = Flipped(module)
     loader = DataLoader(Pictures(images, labels), batch_size=BATCH, shuffle=True, num_workers=workers)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, nesterov=True)
     loss_of = nn.CrossEntropyLoss()
