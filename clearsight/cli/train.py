@@ -128,6 +128,7 @@ def train(
     from clearsight import run as runs
     from clearsight.errors import UsageError
     from clearsight.settings import merge
+    from clearsight.training.team import leave, started_by_torchrun
 
     if target and (label_column or task):
         raise UsageError("--target must stand alone, got --label-column or --task beside it. Leave those out.")
@@ -154,11 +155,13 @@ def train(
         resume=resume,
     )  # fmt: skip
     if run.path is None:  # a process that helps another one, which speaks
-        return
+        leave()
     if json_:
         print_json(run.summary())
     elif not quiet:
         typer.echo(_render(run))
+    if started_by_torchrun():
+        leave()
 
 
 def build_layers(
