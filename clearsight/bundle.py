@@ -174,7 +174,7 @@ class Bundle:
         """Class names (n,), or numbers (n,) float32 for regression. Raises as `predict_proba`."""
         logits = self.logits(self._check_range(images))
         if not self.class_names:
-            return np.asarray(logits[:, 0] * self.preprocess.target_std + self.preprocess.target_mean, np.float32)
+            return self.preprocess.restore_targets(logits[:, 0])
         return np.asarray(np.array(self.class_names)[logits.argmax(axis=1)])
 
     def read_pictures(self, paths: list[Path]) -> NDArray[Any]:

@@ -12,9 +12,8 @@ from clearsight.evaluation.floors import find_floor
 from clearsight.intake import build_split, load_dataset
 from clearsight.intervals import mean_interval
 from clearsight.meter import MeterBuilder
-from clearsight.pipeline import fit_prepared, prepare
+from clearsight.pipeline import build_bundle, evaluate_outputs, fit_prepared, prepare
 from clearsight.settings import merge
-from clearsight.training.fit import accuracy
 from clearsight.training.progress import SilentProgress
 
 
@@ -72,17 +71,14 @@ def measure_curve(config: RunConfig, *, shares: list[float], seeds: int, meter: 
             for seed in range(seeds):
                 settings = {"data": {"train_fraction": share}, "train": {"seed": seed}}
                 prepared = prepare(build_config(merge(config.model_dump(exclude_unset=True), settings)), dataset)
-                if problem := fit_prepared(prepared, progress=SilentProgress()).problem:
-                    raise DivergedError(f"{problem} That was at a share of {share:g}, seed {seed}.", None)
+                result = fit_prepared(prepared, progress=SilentProgress())
+                if result.problem:
+                    raise DivergedError(f"{result.problem} That was at a share of {share:g}, seed {seed}.", None)
+                bundle = build_bundle(prepared, epoch=result.epoch, status=result.status)
                 for split, found in errors.items():
-                    rows, p = prepared.split.parts()[split], prepared.preprocess
-                    logits, labels = prepared.engine.logits(rows), dataset.labels[rows]
-                    right = accuracy(logits, labels)
-                    if right is None:
-                        answers = logits[:, 0] * p.target_std + p.target_mean
-                        found[k, seed] = float(np.abs(answers - labels).mean())
-                    else:
-                        found[k, seed] = 100 * (1 - right)
+                    rows = prepared.split.parts()[split]
+                    judged = evaluate_outputs(bundle, prepared.engine.logits(rows), dataset.labels[rows], split=split)
+                    found[k, seed] = judged.mae if judged.accuracy is None else 100 * (1 - judged.accuracy)
                 advance(1)
             sizes.append(len(prepared.split.train))
     floor, _ = find_floor(dataset.name, config.eval.floor)

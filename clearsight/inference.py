@@ -134,7 +134,7 @@ def _note_outside(bundle: Bundle, targets: NDArray[Any], logits: NDArray[np.floa
     low, high = bundle.training.get("target_low"), bundle.training.get("target_high")
     if low is None or high is None:
         return
-    errors = np.abs(logits * bundle.preprocess.target_std + bundle.preprocess.target_mean - targets)
+    errors = np.abs(bundle.preprocess.restore_targets(logits) - targets)
     outside = (targets < low) | (targets > high)
     if outside.any():
         inside = f"inside it is {errors[~outside].mean():.3g}" if not outside.all() else "none lie inside"

@@ -281,7 +281,7 @@ def evaluate_outputs(bundle: Bundle, logits: NDArray[np.float32], labels: NDArra
     if bundle.class_names:
         found = evaluate_logits(logits, labels, class_names=bundle.class_names, temperature=bundle.temperature)
     else:
-        found = evaluate_numbers(logits[:, 0] * bundle.preprocess.target_std + bundle.preprocess.target_mean, labels)
+        found = evaluate_numbers(bundle.preprocess.restore_targets(logits[:, 0]), labels)
     return replace(found, split=split)
 
 

@@ -361,8 +361,7 @@ def _collect_mistakes(
     dataset = prepared.dataset
     if dataset.is_regression:
         some = np.random.default_rng(0).permutation(len(rows))[:_PARITY_ROWS]
-        p = prepared.preprocess
-        answers = logits[some, 0] * p.target_std + p.target_mean
+        answers = prepared.preprocess.restore_targets(logits[some, 0])
         return [], {"parity": np.stack([dataset.labels[rows[some]], answers]).astype(np.float32)}
     worst = worst_mistakes(logits / temperature, dataset.labels[rows], count=prepared.config.eval.mistakes)
     found = [

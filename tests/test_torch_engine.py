@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from conftest import SMALL_CNN
 
 from clearsight.config import build_config
 from clearsight.data.load import load_data
@@ -309,18 +310,7 @@ def test_a_last_batch_of_one_row_trains_too(augment):
 
 
 def test_the_weights_of_every_epoch_are_drawn(tmp_path, call):
-    flags = [
-        "--model",
-        "cnn",
-        "--set",
-        "model.widths=[4,6]",
-        "--set",
-        "model.depths=[1,1]",
-        "--epochs",
-        "2",
-        "--weight-history",
-        "--quiet",
-    ]
+    flags = [*SMALL_CNN, "--epochs", "2", "--weight-history", "--quiet"]
     assert call("train", "digits", *flags, "--out", tmp_path / "r") == 0
     html = (tmp_path / "r" / "report.html").read_text()
     assert "Weights over the epochs" in html
@@ -365,24 +355,7 @@ def test_validation_measures_the_loss_that_is_trained():
 def test_the_record_names_what_the_bits_depend_on(tmp_path, call):
     import json
 
-    assert (
-        call(
-            "train",
-            "digits",
-            "--model",
-            "cnn",
-            "--set",
-            "model.widths=[4]",
-            "--set",
-            "model.depths=[1]",
-            "--epochs",
-            "1",
-            "--quiet",
-            "--out",
-            tmp_path / "r",
-        )
-        == 0
-    )
+    assert call("train", "digits", *SMALL_CNN, "--epochs", "1", "--quiet", "--out", tmp_path / "r") == 0
     found = json.loads((tmp_path / "r" / "environment.json").read_text())
     assert (found["engine"], found["device"], found["products"], found["processes"]) == ("torch", "cpu", "float32", 1)
     assert found["threads"] >= 1

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from conftest import SMALL_CNN
 
 import clearsight
 from clearsight.bundle import load
@@ -121,12 +122,7 @@ def test_the_floor_is_the_given_one_or_the_best_published():
 
 def test_a_counting_net_is_judged_inside_and_outside_its_range(tmp_path, call, capsys):
     flags = [
-        "--model",
-        "cnn",
-        "--set",
-        "model.widths=[4,6]",
-        "--set",
-        "model.depths=[1,1]",
+        *SMALL_CNN,
         "--loss",
         "huber",
         "--epochs",

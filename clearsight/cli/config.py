@@ -1,10 +1,8 @@
 """`clearsight config show|schema`."""
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
+from clearsight.cli import options
 from clearsight.cli.output import print_json
 
 app = typer.Typer(help="Show the settings of a run.", no_args_is_help=True, rich_markup_mode=None)
@@ -12,11 +10,9 @@ app = typer.Typer(help="Show the settings of a run.", no_args_is_help=True, rich
 
 @app.command()
 def show(
-    config: Annotated[Path | None, typer.Option("--config", help="TOML or JSON file.", show_default=False)] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="One setting, as train.lr=0.1.", show_default=False)
-    ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    config: options.Config = None,
+    set_: options.Set = None,
+    json_: options.Json = False,
 ) -> None:
     """Print the resolved settings as TOML."""
     from clearsight.config import build_config

@@ -5,23 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
+from clearsight.cli import options
+from clearsight.cli.options import build_layers
 from clearsight.cli.output import plain, print_json, print_notes, tell
-from clearsight.cli.train import build_layers
 
 app = typer.Typer(help="Check, show, fetch, make and cache data.", no_args_is_help=True, rich_markup_mode=None)
-Data = Annotated[str, typer.Argument(help="Name or path of labelled data.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="One setting of train, as data.pool=true; may be repeated.", show_default=False),
-]
-ImageSize = Annotated[
-    str | None, typer.Option("--image-size", help="Side or HEIGHTxWIDTH, as for train.", show_default=False)
-]
-Resize = Annotated[str | None, typer.Option("--resize", help="squash, crop or pad.", show_default=False)]
-Target = Annotated[str | None, typer.Option("--target", help="Column of the numbers to predict.", show_default=False)]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out bad files, copies and conflicting labels.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No notes, no progress.")]
 _LISTED = 10
 _CLASSES = 30
 
@@ -45,17 +33,17 @@ def _configure(
 
 @app.command()
 def check(
-    data: Data,
+    data: options.Data,
     sheet: Annotated[
         Path | None, typer.Option("--sheet", help="Draw the pictures concerned, as out.png.", show_default=False)
     ] = None,
-    image_size: ImageSize = None,
-    resize: Resize = None,
-    target: Target = None,
-    skip_bad: SkipBad = False,
-    set_: Set = None,
-    json_: Json = False,
-    quiet: Quiet = False,
+    image_size: options.ImageSize = None,
+    resize: options.Resize = None,
+    target: options.Target = None,
+    skip_bad: options.SkipBad = False,
+    set_: options.Set = None,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Find what is wrong with data before training on it.
 
@@ -110,7 +98,7 @@ def _render_findings(dataset: Any, findings: list[Any]) -> str:
 
 @app.command()
 def show(
-    data: Data,
+    data: options.Data,
     out: Annotated[Path, typer.Option("--out", help="The picture to write: .png, .jpg or .webp.")] = Path(
         "contact-sheet.png"
     ),
@@ -125,13 +113,13 @@ def show(
         typer.Option("--augment", help="Show each beside varied versions, as train --augment.", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Which pictures, and how they are augmented.")] = 0,
-    image_size: ImageSize = None,
-    resize: Resize = None,
-    target: Target = None,
-    skip_bad: SkipBad = False,
-    set_: Set = None,
-    json_: Json = False,
-    quiet: Quiet = False,
+    image_size: options.ImageSize = None,
+    resize: options.Resize = None,
+    target: options.Target = None,
+    skip_bad: options.SkipBad = False,
+    set_: options.Set = None,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Draw a contact sheet: some training pictures of every class, as the network will see them."""
     from clearsight.intake import build_split, load_dataset, settle_augmentation
@@ -160,7 +148,7 @@ def show(
 
 @app.command()
 def safety(
-    data: Data,
+    data: options.Data,
     augment: Annotated[
         str | None,
         typer.Option("--augment", help="Judge this, as for train; else all at rising strengths.", show_default=False),
@@ -168,13 +156,13 @@ def safety(
     sheet: Annotated[
         Path | None, typer.Option("--sheet", help="Draw examples, as out.png.", show_default=False)
     ] = None,
-    image_size: ImageSize = None,
-    resize: Resize = None,
-    target: Target = None,
-    skip_bad: SkipBad = False,
-    set_: Set = None,
-    json_: Json = False,
-    quiet: Quiet = False,
+    image_size: options.ImageSize = None,
+    resize: options.Resize = None,
+    target: options.Target = None,
+    skip_bad: options.SkipBad = False,
+    set_: options.Set = None,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Measure which transforms keep the labels of this data, and which turn one class into another.
 
@@ -216,8 +204,8 @@ def fetch(
         Path | None,
         typer.Option("--folder", help="Where to; by default the user's data directory.", show_default=False),
     ] = None,
-    json_: Json = False,
-    quiet: Quiet = False,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Download a published data set with checksums; goes on where it stopped. CLEARSIGHT_MIRROR names a mirror to try first."""
     from clearsight.data.fetch import fetch_data
@@ -247,8 +235,8 @@ def make(
     ] = "class",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything drawn.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
-    json_: Json = False,
-    quiet: Quiet = False,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Make a synthetic data set: `counting`, pictures of discs to be counted, which never touch and are all inside."""
     from clearsight.data.counting import make_counting, parse_counts
@@ -289,7 +277,7 @@ def _parse_sides(text: str) -> tuple[int, int]:
 @app.command()
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove everything.")] = False,
-    json_: Json = False,
+    json_: options.Json = False,
 ) -> None:
     """List or clear the pictures that are kept decoded. CLEARSIGHT_CACHE_BYTES bounds them, 0 turns them off."""
     from clearsight.data.cache import cache_folder, cache_limit, clear_cache, list_entries

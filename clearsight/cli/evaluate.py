@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from clearsight.cli import options
 from clearsight.cli.output import plain, print_json, print_notes, render_judged, tell
 
 
@@ -18,10 +19,10 @@ def evaluate(
     label_column: Annotated[
         str, typer.Option(help="Of a CSV or metadata.csv: first, last, a header name or auto.")
     ] = "auto",
-    target: Annotated[str | None, typer.Option(help="Column of the numbers to predict.", show_default=False)] = None,
+    target: options.Target = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No notes.")] = False,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Evaluate a model: accuracy with its interval, loss, confusion matrix, and per-class metrics."""
     from clearsight.bundle import load
@@ -49,8 +50,8 @@ def predict(
     model: Annotated[str, typer.Argument(help="Model file or run directory.")],
     pictures: Annotated[list[Path], typer.Argument(help="Picture files, or .npy arrays of pictures as trained on.")],
     top: Annotated[int, typer.Option(min=1, help="How many classes to show for each picture.")] = 3,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No notes.")] = False,
+    json_: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Name the class of pictures, with probabilities."""
     from clearsight.bundle import load

@@ -5,29 +5,26 @@ from typing import Annotated, Any
 
 import typer
 
+from clearsight.cli import options
+from clearsight.cli.options import build_layers, parse_network, parse_numbers
 from clearsight.cli.output import check_place, print_json, print_notes
-from clearsight.cli.train import build_layers, parse_network, parse_numbers
-
-
-def _option(help_text: str, *names: str) -> Any:
-    return typer.Option(*names, help=help_text, show_default=False)
 
 
 def learning_curve(
-    data: Annotated[str, typer.Argument(help="Name or path of labelled data, as for train.")],
+    data: options.Data,
     shares: Annotated[str, typer.Option("--shares", help="Shares of the training rows, rising.")] = "0.1,0.2,0.4,0.7,1",
     seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="Runs a share.")] = 3,
     plot: Annotated[Path, typer.Option("--plot", help="Draw the curve into this SVG.")] = Path("learning-curve.svg"),
-    config: Annotated[Path | None, _option("TOML or JSON file of settings.", "--config")] = None,
-    set_: Annotated[list[str] | None, _option("One setting of train; may be repeated.", "--set")] = None,
-    model: Annotated[str | None, _option("Kind of network, as for train.", "--model")] = None,
-    hidden: Annotated[str | None, _option("Units of the hidden layers, as 128,64.", "--hidden")] = None,
-    epochs: Annotated[int | None, _option("Passes over the training rows.", "--epochs")] = None,
-    augment: Annotated[str | None, _option("As for train.", "--augment")] = None,
-    image_size: Annotated[str | None, _option("Side or HEIGHTxWIDTH, as for train.", "--image-size")] = None,
-    target: Annotated[str | None, _option("Column of the numbers to predict.", "--target")] = None,
-    quiet: Annotated[bool, _option("No notes, no progress.", "--quiet")] = False,
-    json_: Annotated[bool, _option("Print one JSON object.", "--json")] = False,
+    config: options.Config = None,
+    set_: options.Set = None,
+    model: options.Model = None,
+    hidden: options.Hidden = None,
+    epochs: options.Epochs = None,
+    augment: options.Augment = None,
+    image_size: options.ImageSize = None,
+    target: options.Target = None,
+    quiet: options.Quiet = False,
+    json_: options.Json = False,
 ) -> None:
     """Train on growing shares of the training rows, several seeds each, and draw training and validation errors.
 

@@ -5,37 +5,32 @@ from typing import Annotated, Any
 
 import typer
 
+from clearsight.cli import options
+from clearsight.cli.options import build_layers, option, parse_network
 from clearsight.cli.output import check_place, print_json, print_notes, tell
-from clearsight.cli.train import build_layers, parse_network
-
-Text = Annotated[str | None, typer.Option(show_default=False)]
-
-
-def _option(help_text: str, *names: str) -> Any:
-    return typer.Option(*names, help=help_text, show_default=False)
 
 
 def lr_find(
-    data: Annotated[str, typer.Argument(help="Name or path of labelled data, as for train.")],
+    data: options.Data,
     low: Annotated[float, typer.Option("--low", help="First rate.")] = 1e-7,
     high: Annotated[float, typer.Option("--high", help="Last rate.")] = 10.0,
     steps: Annotated[int, typer.Option("--steps", help="Batches, one a rate.")] = 100,
-    plot: Annotated[Path | None, _option("Draw the losses into this SVG.", "--plot")] = None,
-    config: Annotated[Path | None, _option("TOML or JSON file of settings.", "--config")] = None,
-    set_: Annotated[list[str] | None, _option("One setting of train; may be repeated.", "--set")] = None,
-    model: Annotated[str | None, _option("Kind of network, as for train.", "--model")] = None,
-    hidden: Annotated[str | None, _option("Units of the hidden layers, as 128,64.", "--hidden")] = None,
-    activation: Annotated[str | None, _option("As for train.", "--activation")] = None,
-    optimizer: Annotated[str | None, _option("As for train.", "--optimizer")] = None,
-    batch_size: Annotated[int | None, _option("Rows a step.", "--batch-size")] = None,
-    augment: Annotated[str | None, _option("As for train.", "--augment")] = None,
-    image_size: Annotated[str | None, _option("Side or HEIGHTxWIDTH, as for train.", "--image-size")] = None,
-    target: Annotated[str | None, _option("Column of the numbers to predict.", "--target")] = None,
-    engine: Annotated[str | None, _option("auto, dense, reference or torch.", "--engine")] = None,
-    device: Annotated[str | None, _option("auto, cpu, cuda or mps.", "--device")] = None,
-    seed: Annotated[int | None, _option("Of weights and order.", "--seed")] = None,
-    quiet: Annotated[bool, _option("No notes.", "--quiet")] = False,
-    json_: Annotated[bool, _option("Print one JSON object.", "--json")] = False,
+    plot: Annotated[Path | None, option("Draw the losses into this SVG.", "--plot")] = None,
+    config: options.Config = None,
+    set_: options.Set = None,
+    model: options.Model = None,
+    hidden: options.Hidden = None,
+    activation: options.Activation = None,
+    optimizer: options.Optimizer = None,
+    batch_size: options.BatchSize = None,
+    augment: options.Augment = None,
+    image_size: options.ImageSize = None,
+    target: options.Target = None,
+    engine: options.Engine = None,
+    device: options.Device = None,
+    seed: options.Seed = None,
+    quiet: options.Quiet = False,
+    json_: options.Json = False,
 ) -> None:
     """Look for a learning rate: one batch at each rate, then weights and all else are as before.
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from clearsight.cli import options
 from clearsight.cli.output import print_json
 
 
@@ -13,10 +14,10 @@ def models(
     ] = "32",
     channels: Annotated[int, typer.Option("--channels", min=1, max=64, help="Of the pictures.")] = 3,
     classes: Annotated[int, typer.Option("--classes", min=2, max=100_000, help="Outputs.")] = 10,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json_: options.Json = False,
 ) -> None:
     """List the kinds of networks with their weights and multiply-adds for one picture."""
-    from clearsight.cli.train import parse_size
+    from clearsight.cli.options import parse_size
     from clearsight.models.count import list_models
 
     size = parse_size(image_size)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from clearsight.cli import options
 from clearsight.cli.output import check_place, print_json
 
 
@@ -21,7 +22,7 @@ def optimizers(
     animation: Annotated[
         Path | None, typer.Option("--animation", help="Also write a GIF that moves.", show_default=False)
     ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json_: options.Json = False,
 ) -> None:
     """Draw how optimisers go down a surface of two variables, each at its best rate of 55 unless one is given."""
     from clearsight.durable import write_durably

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
+from clearsight.cli import options
 from clearsight.cli.output import print_json, print_notes
 
 app = typer.Typer(help="Run published experiments again.", no_args_is_help=True, rich_markup_mode=None)
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @app.command("list")
-def list_(json_: Json = False) -> None:
+def list_(json_: options.Json = False) -> None:
     """All recipes with what was published."""
     from clearsight.recipes import list_experiments, load_experiment
 
@@ -30,8 +30,8 @@ def run(
     name: Annotated[str, typer.Argument(help="Such as D2; see `clearsight recipe list`.")],
     seeds: Annotated[int | None, typer.Option(min=1, help="Runs a variant.", show_default=False)] = None,
     root: Annotated[Path, typer.Option("--root", help="Where the first seed's run is kept.")] = Path("runs"),
-    quiet: Annotated[bool, typer.Option("--quiet", help="No notes.")] = False,
-    json_: Json = False,
+    quiet: options.Quiet = False,
+    json_: options.Json = False,
 ) -> None:
     """Run a recipe over several seeds; print its table. The first seed of each variant leaves a run with a report."""
     from clearsight.recipes import TABLE_HEAD, describe_measured, load_experiment, render_row, run_experiment

@@ -6,17 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
+from clearsight.cli import options
 from clearsight.cli.output import plain, print_json, print_notes
 
 app = typer.Typer(help="List, show and remove runs.", no_args_is_help=True, rich_markup_mode=None)
 Name = Annotated[str, typer.Argument(help="Run directory, its name, or last.")]
 Root = Annotated[Path, typer.Option("--root", help="Where run directories are.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No notes.")]
 
 
 @app.command("list")
-def list_(root: Root = Path("runs"), json_: Json = False, quiet: Quiet = False) -> None:
+def list_(root: Root = Path("runs"), json_: options.Json = False, quiet: options.Quiet = False) -> None:
     """All runs, oldest first, with their accuracies."""
     from clearsight import store
 
@@ -38,7 +37,7 @@ def list_(root: Root = Path("runs"), json_: Json = False, quiet: Quiet = False) 
 
 
 @app.command()
-def show(run: Name, root: Root = Path("runs"), json_: Json = False) -> None:
+def show(run: Name, root: Root = Path("runs"), json_: options.Json = False) -> None:
     """What one run did: its record and its metrics."""
     from clearsight import store
     from clearsight.errors import RunError
@@ -68,7 +67,7 @@ def remove(
     run: Name,
     root: Root = Path("runs"),
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    json_: Json = False,
+    json_: options.Json = False,
 ) -> None:
     """Delete a run directory."""
     from clearsight import store
@@ -86,7 +85,7 @@ def remove(
 def report(
     run: Name,
     root: Root = Path("runs"),
-    json_: Json = False,
+    json_: options.Json = False,
 ) -> None:
     """Draw the report of a run anew from its files."""
     from clearsight import store

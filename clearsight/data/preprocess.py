@@ -90,6 +90,14 @@ class Preprocess:
         """Network inputs, float32 (N, inputs), of stored pictures (N, H, W, C)."""
         return self.check_shape(images).astype(np.float32) * self.scale + self.offset
 
+    def standardize_targets(self, targets: NDArray[Any]) -> NDArray[np.float64]:
+        """What a regression is trained on: targets with mean 0 and standard deviation 1 over the training rows."""
+        return (targets.astype(np.float64) - self.target_mean) / self.target_std
+
+    def restore_targets(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Outputs of a regression in the units of its targets."""
+        return outputs * self.target_std + self.target_mean
+
     def settings(self) -> dict[str, Any]:
         """Everything but the two arrays, as plain values."""
         return {

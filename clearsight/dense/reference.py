@@ -30,7 +30,7 @@ gains the same factor. The mask is a hash of (seed, step, layer, place): the sam
 It must not know files, data sets or epochs. Source of (1)-(4): Nielsen, Neural Networks and Deep Learning, chapter 2.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,13 +102,21 @@ def log_softmax(z: Array) -> Array:
     return logs
 
 
-def logits(net: MLP, params: Array, x: Array) -> Array:
-    """Equation (1) without dropout: the last layer's Z for rows `x` of shape (B, n_0). Returns (B, n_L)."""
+def layer_sums(net: MLP, params: Array, x: Array) -> Iterator[Array]:
+    """Equation (1) without dropout: Z_1 .. Z_L, (B, n_l) each, one at a time, for rows `x` of shape (B, n_0)."""
     a = x
     for layer, (w, b) in enumerate(net.layers(params)):
         z = a @ w + b if b.size else a @ w
-        a = ACTIVATE[net.activations[layer]](z)[0] if layer < net.num_layers - 1 else z
-    return a
+        yield z
+        if layer < net.num_layers - 1:
+            a = ACTIVATE[net.activations[layer]](z)[0]
+
+
+def logits(net: MLP, params: Array, x: Array) -> Array:
+    """The last of `layer_sums`, (B, n_L)."""
+    for z in layer_sums(net, params, x):
+        last = z
+    return last
 
 
 def dropout_mask(shape: tuple[int, int], p: float, *, seed: int, step: int, layer: int, dtype: np.dtype) -> Array:

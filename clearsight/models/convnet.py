@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from clearsight.config import Activation, Norm, Pooling, Stem
 from clearsight.errors import UsageError
-from clearsight.models.mlp import OUTPUTS, TRAINED
+from clearsight.models.mlp import OUTPUTS, TRAINED, Layout, cut
 
 LARGE_SIDE = 96  # from here on a resnet starts with the large stem
 KEPT = "kept"
@@ -22,30 +22,26 @@ _MOST_ACTIVATIONS = 2**27  # values of one layer's output for one picture
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A kind of network: what it is, which options it takes, and what those are if not given."""
+    """A kind of network: what it is, and its sizes if none are given."""
 
     title: str
     widths: tuple[int, ...]
     depths: tuple[int, ...] = ()
-    options: tuple[str, ...] = ("widths", "depths")
     kernel: int = 3
     norm: str = "batch"
 
 
-_PLAIN = ("widths", "depths", "kernel", "norm", "activation")
-_RESIDUAL = ("widths", "depths", "pooling", "stem")
 FAMILIES: dict[str, Family] = {
-    "cnn": Family("small and quick: convolutions, one pool over all places", (32, 64, 128), (1, 1, 1), (*_PLAIN, "pooling")),
+    "cnn": Family("small and quick: convolutions, one pool over all places", (32, 64, 128), (1, 1, 1)),
     "vgg": Family(
-        "stages of convolutions, then hidden layers (Simonyan & Zisserman 2015)", (64, 128, 256, 512), (2, 2, 3, 3),
-        (*_PLAIN, "hidden"),
+        "stages of convolutions, then hidden layers (Simonyan & Zisserman 2015)", (64, 128, 256, 512), (2, 2, 3, 3)
     ),
-    "resnet8": Family("three stages of one residual block (He et al. 2016)", (16, 32, 64), (1, 1, 1), _RESIDUAL),
-    "resnet18": Family("four stages of two residual blocks", (64, 128, 256, 512), (2, 2, 2, 2), _RESIDUAL),
-    "resnet34": Family("four stages of residual blocks", (64, 128, 256, 512), (3, 4, 6, 3), _RESIDUAL),
-    "resnet50": Family("four stages of bottleneck blocks", (64, 128, 256, 512), (3, 4, 6, 3), _RESIDUAL),
-    "speednet": Family("whitened patches, then three groups of two convolutions (Jordan 2024)", (64, 256, 256), (), ("widths",)),
-}  # fmt: skip
+    "resnet8": Family("three stages of one residual block (He et al. 2016)", (16, 32, 64), (1, 1, 1)),
+    "resnet18": Family("four stages of two residual blocks", (64, 128, 256, 512), (2, 2, 2, 2)),
+    "resnet34": Family("four stages of residual blocks", (64, 128, 256, 512), (3, 4, 6, 3)),
+    "resnet50": Family("four stages of bottleneck blocks", (64, 128, 256, 512), (3, 4, 6, 3)),
+    "speednet": Family("whitened patches, then three groups of two convolutions (Jordan 2024)", (64, 256, 256)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,17 +179,13 @@ class ConvNet:
         """Length of the flat vector."""
         return sum(prod(shape) for shape, _ in self.layout().values())
 
-    def layout(self) -> dict[str, tuple[tuple[int, ...], str]]:
+    def layout(self) -> Layout:
         """Name, shape and kind (`trained` or `kept`) of each tensor, in the order of the flat vector."""
         return _find_layout(self)
 
     def tensors(self, params: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Views into the flat vector by the names that published checkpoints use."""
-        found, at = {}, 0
-        for name, (shape, _) in self.layout().items():
-            found[name] = params[at : at + prod(shape)].reshape(shape)
-            at += prod(shape)
-        return found
+        """Views into the flat vector by the names that published checkpoints use; see `cut`."""
+        return cut(params, self.layout())
 
     def describe(self) -> dict[str, Any]:
         """Plain values that `build_net` reads back."""
@@ -206,9 +198,9 @@ class ConvNet:
 
 
 @lru_cache(maxsize=64)
-def _find_layout(net: ConvNet) -> dict[str, tuple[tuple[int, ...], str]]:
+def _find_layout(net: ConvNet) -> Layout:
     from clearsight.models.modules import build_module
 
     module = build_module(net)
-    found = {name: (tuple(p.shape), TRAINED) for name, p in module.named_parameters()}
+    found: Layout = {name: (tuple(p.shape), TRAINED) for name, p in module.named_parameters()}
     return found | {name: (tuple(b.shape), KEPT) for name, b in module.named_buffers() if b.dtype.is_floating_point}

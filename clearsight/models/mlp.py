@@ -4,6 +4,7 @@ It must not know how the network is trained, nor what the numbers mean.
 """
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any, get_args
 
 from numpy.typing import NDArray
@@ -16,6 +17,17 @@ BIASES: tuple[str, ...] = get_args(Bias)
 LEAK = 0.01  # slope of leaky_relu for z < 0 (Maas et al. 2013)
 OUTPUTS = ("softmax", "identity")
 TRAINED = "trained"
+Layout = dict[str, tuple[tuple[int, ...], str]]
+"""Name, shape and kind of each tensor, in the order of the flat vector."""
+
+
+def cut(params: NDArray[Any], layout: Layout) -> dict[str, NDArray[Any]]:
+    """Views into flat vectors (..., values) by name: (..., *shape) each."""
+    found, at = {}, 0
+    for name, (shape, _) in layout.items():
+        found[name] = params[..., at : at + prod(shape)].reshape(*params.shape[:-1], *shape)
+        at += prod(shape)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,20 +114,17 @@ class MLP:
         """The units of all layers."""
         return "-".join(map(str, self.sizes))
 
-    def layout(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Name, shape and kind (always `trained`) of each tensor, in the order of the flat vector."""
-        found: dict[str, tuple[tuple[int, ...], str]] = {}
+    def layout(self) -> Layout:
+        """All of it is trained."""
+        found: Layout = {}
         for i in range(self.num_layers):
             found[f"layers.{i}.weight"] = self.sizes[i : i + 2], TRAINED
             found[f"layers.{i}.bias"] = (self.num_biases(i),), TRAINED
         return found
 
     def tensors(self, params: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Views into the flat vector, named `layers.0.weight`, `layers.0.bias` and so on."""
-        found: dict[str, NDArray[Any]] = {}
-        for i, (weights, biases) in enumerate(self.layers(params)):
-            found |= {f"layers.{i}.weight": weights, f"layers.{i}.bias": biases}
-        return found
+        """Views into the flat vector, named `layers.0.weight`, `layers.0.bias` and so on; see `cut`."""
+        return cut(params, self.layout())
 
     def describe(self) -> dict[str, Any]:
         """Plain values that `build_net` reads back."""

@@ -251,8 +251,3 @@ def bind(module: nn.Module, trained: Tensor, kept: Tensor, grad: Tensor | None =
             at += buffer.numel()
         else:
             buffer.zero_()
-
-
-def count_trained(net: MLP | ConvNet) -> int:
-    """Where the trained numbers end in the flat vector."""
-    return net.num_parameters

@@ -358,17 +358,12 @@ def _render_weight_history(files: _Files) -> str:
     if kept is None:
         return ""
     net = files.model.net
-    names, layers, at = [], [], 0
-    for name, (shape, _) in net.layout().items():
-        size = int(np.prod(shape))
-        if len(shape) > 1:
-            layers.append(kept[:, at : at + size])
-            dense = isinstance(net, MLP)
-            names.append(
-                f"Layer {len(layers)}: {shape[0]} × {shape[1]}" if dense else f"{name}: {' × '.join(map(str, shape))}"
-            )
-        at += size
-    svg = plots.draw_weight_history(layers, names)
+    layers = {name: values for name, values in net.tensors(kept).items() if values.ndim > 2}
+    names = []
+    for k, (name, values) in enumerate(layers.items(), 1):
+        size = " × ".join(map(str, values.shape[1:]))
+        names.append(f"Layer {k}: {size}" if isinstance(net, MLP) else f"{name}: {size}")
+    svg = plots.draw_weight_history([values.reshape(len(kept), -1) for values in layers.values()], names)
     note = "Light: single weights, up to 200 a layer. Dark: median, 5 and 95 % of the layer's weights."
     if len(layers) > plots.MAX_LAYERS:
         note += f" {plots.MAX_LAYERS} of {len(layers)} layers are shown."

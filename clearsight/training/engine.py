@@ -108,8 +108,8 @@ class DenseEngine:
         self._params = params
         self._slots = np.zeros((recipe.num_slots, params.size), params.dtype)
         if recipe.is_regression:
-            standard = (labels.astype(np.float64) - preprocess.target_mean) / preprocess.target_std
-            self._labels, self._targets = np.zeros(len(labels), np.int64), standard[:, None].astype(params.dtype)
+            self._labels = np.zeros(len(labels), np.int64)
+            self._targets = preprocess.standardize_targets(labels)[:, None].astype(params.dtype)
         else:
             self._labels, self._targets = labels, np.zeros((0, net.sizes[-1]), params.dtype)
 
@@ -213,13 +213,8 @@ class DenseEngine:
 
     def layer_outputs(self, rows: Rows) -> dict[str, NDArray[np.float32]]:
         """See `Engine`."""
-        outputs = self._preprocess.apply(self._images[rows])
-        found = {}
-        for layer, (w, b) in enumerate(self._net.layers(self._params.astype(np.float32))):
-            z = outputs @ w + (b if b.size else 0)
-            found[f"layer {layer + 1}"] = z
-            outputs = reference.ACTIVATE[self._net.activations[layer]](z)[0] if layer < self._net.num_layers - 1 else z
-        return found
+        sums = reference.layer_sums(self._net, self._params, self._preprocess.apply(self._images[rows]))
+        return {f"layer {layer}": z for layer, z in enumerate(sums, 1)}
 
     def params(self) -> NDArray[np.float32]:
         """See `Engine`."""

@@ -56,7 +56,7 @@ class Predictor:
         import torch
 
         with torch.no_grad(), telling_memory():
-            pictures = Inputs(self._preprocess)(torch.from_numpy(np.array(self._preprocess.check_shape(images))))
+            pictures = Inputs(self._preprocess)(as_tensor(self._preprocess.check_shape(images)))
             return np.asarray(run_module(self._module, pictures).numpy())
 
 
@@ -80,9 +80,9 @@ def build_bound(net: MLP | ConvNet, params: NDArray[np.float32]) -> "nn.Module":
     """A module on the CPU that holds these numbers and does not train."""
     import torch
 
-    from clearsight.models.modules import bind, build_module, count_trained
+    from clearsight.models.modules import bind, build_module
 
-    trained, kept = torch.from_numpy(np.array(params)).tensor_split([count_trained(net)])
+    trained, kept = torch.from_numpy(np.array(params)).tensor_split([net.num_parameters])
     module = build_module(net, device="cpu")
     bind(module, trained, kept)
     return module.eval()

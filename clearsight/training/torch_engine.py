@@ -27,7 +27,7 @@ from clearsight.errors import RunError
 from clearsight.models.convnet import ConvNet
 from clearsight.models.layers import Dropout
 from clearsight.models.mlp import MLP
-from clearsight.models.modules import DenseLayer, bind, build_module, count_trained
+from clearsight.models.modules import DenseLayer, bind, build_module
 from clearsight.randomness import mix
 from clearsight.training.engine import Rows, State, check_ends
 from clearsight.training.logits import Inputs, as_tensor, keep_freed_memory, rows_at_once, run_module, telling_memory
@@ -115,11 +115,11 @@ class TorchEngine:
         self._sources = images if self._device.type == "cpu" else self._images  # arrays are varied by compiled code
         self._order: tuple[Rows, Rows, Tensor] | None = None
         if recipe.is_regression:
-            labels = ((labels.astype(np.float64) - preprocess.target_mean) / preprocess.target_std).astype(np.float32)
+            labels = preprocess.standardize_targets(labels).astype(np.float32)
         self._labels = as_tensor(labels, self._device)
         self._class_weights = torch.tensor(recipe.class_weights or (1.0,) * net.outputs, device=self._device)
         values = as_tensor(params.astype(np.float32), self._device)
-        self._trained, self._kept = (part.clone() for part in values.tensor_split([count_trained(net)]))
+        self._trained, self._kept = (part.clone() for part in values.tensor_split([net.num_parameters]))
         self._grad = torch.zeros_like(self._trained)
         self._module = build_module(net, dropout=recipe.dropout, device=self._device)
         bind(self._module, self._trained, self._kept, self._grad)

@@ -1,0 +1,122 @@
+"""Flags that several commands share, and how their texts become settings."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def option(help_text: str, *names: str) -> Any:
+    """A flag whose default goes without saying."""
+    return typer.Option(*names, help=help_text, show_default=False)
+
+
+Data = Annotated[str, typer.Argument(help="Name or path of labelled data, as for train.")]
+Config = Annotated[Path | None, option("TOML or JSON file of settings.", "--config")]
+Set = Annotated[list[str] | None, option("One setting, as train.lr=0.1; may be repeated.", "--set")]
+Model = Annotated[str | None, option("mlp, cnn, vgg, resnet8, resnet18, ...; see `clearsight models`.", "--model")]
+Hidden = Annotated[str | None, option("Units of the hidden layers, as 128,64; '' for none.", "--hidden")]
+Activation = Annotated[
+    str | None,
+    option("relu, leaky_relu, sigmoid, tanh, gelu or identity; or one a layer, as tanh,relu.", "--activation"),
+]
+Epochs = Annotated[int | None, option("Passes over the training rows.", "--epochs")]
+BatchSize = Annotated[int | None, option("Rows a step.", "--batch-size")]
+Optimizer = Annotated[str | None, option("sgd, momentum, nesterov, rmsprop, adam, adamw or muon.", "--optimizer")]
+Augment = Annotated[
+    str | None,
+    option(
+        "none, light, photo, digits or counting; single strengths after it, as photo,hflip=0,rotate=20.", "--augment"
+    ),
+]
+ImageSize = Annotated[
+    str | None, option("Side, or HEIGHTxWIDTH, that pictures are brought to, as 64 or 48x64.", "--image-size")
+]
+Resize = Annotated[str | None, option("squash, crop or pad.", "--resize")]
+Target = Annotated[str | None, option("Predict the numbers of this column (regression).", "--target")]
+SkipBad = Annotated[bool, option("Go on without bad files, copies of pictures and conflicting labels.", "--skip-bad")]
+Seed = Annotated[int | None, option("Of weights, order and dropout.", "--seed")]
+Engine = Annotated[str | None, option("auto, dense (compiled), reference (NumPy textbook) or torch.", "--engine")]
+Device = Annotated[str | None, option("auto, cpu, cuda or mps, of engine torch.", "--device")]
+Quiet = Annotated[bool, option("No progress, no notes.", "--quiet")]
+Json = Annotated[bool, option("Print one JSON object.", "--json")]
+
+
+def build_layers(
+    flags: dict[str, Any],
+    *,
+    config: Path | None = None,
+    image_size: str | None = None,
+    target: str | None = None,
+    augment: str | None = None,
+    set_: list[str] | None = None,
+) -> list[dict[str, Any]]:
+    """Nested settings of a file, flags and `--set`, later ones over earlier ones."""
+    from clearsight.settings import nest, parse_setting, read_config_file
+
+    flags = flags | {"preprocess.image_size": parse_size(image_size), **_parse_augment(augment)}
+    if target:
+        flags |= {"data.task": "regression", "data.label_column": target}
+    layers = [read_config_file(config)] if config else []
+    layers += [nest(key, value) for key, value in flags.items() if value is not None]
+    return layers + [parse_setting(text) for text in set_ or []]
+
+
+def parse_network(*, model: str | None, hidden: str | None, activation: str | None) -> dict[str, Any]:
+    """What the flags of those names say."""
+    return {
+        "model.family": model, "model.hidden": parse_numbers(hidden, "--hidden", int), "model.activation": _words(activation),
+    }  # fmt: skip
+
+
+def _parse_augment(text: str | None) -> dict[str, Any]:
+    """`photo,hflip=0` as {"augment.preset": "photo", "augment.hflip": 0.0}."""
+    from clearsight.errors import UsageError
+
+    found: dict[str, Any] = {}
+    for word in text.split(",") if text else ():
+        name, equals, value = (part.strip() for part in word.partition("="))
+        if not equals:
+            name, value = "preset", name
+        if f"augment.{name}" in found:
+            raise UsageError(f"--augment must name {name} once, got {text!r}. Remove one.")
+        try:
+            found[f"augment.{name}"] = value if name in ("preset", "fill", "unsafe") else float(value)
+        except ValueError:
+            raise UsageError(
+                f"--augment must be a preset and NAME=NUMBER with commas between, got {word!r}. For example photo,hflip=0."
+            ) from None
+    return found
+
+
+def _words(text: str | None) -> str | list[str] | None:
+    return text if text is None or "," not in text else [word.strip() for word in text.split(",")]
+
+
+def parse_numbers(text: str | None, flag: str, kind: type) -> list[Any] | None:
+    """`128,64` as [128, 64]."""
+    from clearsight.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        return [kind(word) for word in text.split(",") if word.strip()]
+    except ValueError:
+        raise UsageError(
+            f"{flag} must be numbers with commas between, got {text!r}. "
+            f"For example {flag} {'128,64' if kind is int else '0.1,1'}."
+        ) from None
+
+
+def parse_size(text: str | None) -> int | list[int] | None:
+    """`64` as 64, `48x64` (height x width) as [48, 64]."""
+    from clearsight.errors import UsageError
+
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.strip().isdigit() for side in sides):
+        raise UsageError(f"--image-size must be a side or HEIGHTxWIDTH, got {text!r}. For example --image-size 64.")
+    if not all(2 <= int(side) <= 4096 for side in sides):
+        raise UsageError(f"--image-size must lie in 2 to 4096, got {text}. For example --image-size 64.")
+    return int(sides[0]) if len(sides) == 1 else [int(side) for side in sides]
