@@ -1,0 +1,143 @@
+"""Comparisons: against statsmodels and scipy, false alarms in A/A, planted gaps, coverage, and what is refused."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+
+from clearsight.errors import UsageError
+from clearsight.evaluation.comparison import adjust_holm, compare_answers, compare_runs, find_needed, find_power
+from clearsight.intervals import mean_interval
+
+
+def answers(only_a, only_b, both, neither):
+    a = np.repeat([True, False, True, False], [only_a, only_b, both, neither])
+    b = np.repeat([False, True, True, False], [only_a, only_b, both, neither])
+    return a, b
+
+
+@pytest.mark.parametrize("counts", [(3, 9, 80, 8), (20, 21, 900, 59), (1, 0, 5, 0), (40, 12, 300, 20), (5, 5, 10, 1)])
+def test_mcnemar_agrees_with_statsmodels(counts):
+    only_a, only_b, both, neither = counts
+    found = compare_answers(*answers(*counts))
+    wanted = mcnemar([[both, only_a], [only_b, neither]], exact=True)
+    assert found.p_value == pytest.approx(wanted.pvalue, rel=1e-9)
+    assert found.difference == pytest.approx(found.accuracy_a - found.accuracy_b)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_plain_paired_test_agrees_with_scipy(seed):
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(0.9, 0.01, 12), rng.normal(0.895, 0.01, 12)
+    found, wanted = compare_runs(a, b), stats.ttest_rel(a, b)
+    assert found.p_value == pytest.approx(wanted.pvalue, rel=1e-9)
+    interval = wanted.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_folds_widen_the_interval_as_nadeau_and_bengio_say():
+    values = (0.90, 0.92, 0.91, 0.93, 0.89)
+    low, high = mean_interval(values, ratio=1 / 4)
+    half = stats.t.ppf(0.975, 4) * np.std(values, ddof=1) * np.sqrt(1 / 5 + 1 / 4)
+    assert (low, high) == pytest.approx((0.91 - half, 0.91 + half))
+    assert high - low == pytest.approx(1.5 * np.subtract(*mean_interval(values)[::-1]))
+
+
+@pytest.mark.parametrize("effect", [0.2, 0.5, 1.0])
+@pytest.mark.parametrize("n", [10, 25, 100])
+def test_power_agrees_with_statsmodels(effect, n):
+    assert find_power(effect, n) == pytest.approx(TTestPower().power(effect, n, 0.05), abs=1e-6)
+
+
+@pytest.mark.parametrize("effect", [0.1, 0.3, 0.8])
+def test_the_number_of_pairs_needed_agrees_with_statsmodels(effect):
+    assert find_needed(effect) == int(np.ceil(TTestPower().solve_power(effect, alpha=0.05, power=0.8)))
+
+
+def test_no_number_of_pairs_settles_what_the_data_cannot():
+    assert find_needed(0.1, ratio=0.25) is None
+    assert find_needed(0.0) is None
+    assert find_needed(3.0, ratio=0.25) is not None
+
+
+def test_holm_agrees_with_statsmodels():
+    p_values = [0.04, 0.001, 0.03, 0.2, 0.03]
+    assert adjust_holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1].tolist())
+
+
+def test_equal_models_rarely_look_different():
+    """1,000 times two models of 0.9 on 2,000 rows that fail on different rows: at most 5 % false alarms, with room for luck."""
+    rng = np.random.default_rng(1)
+    found = [compare_answers(rng.random(2000) < 0.9, rng.random(2000) < 0.9, seed=k) for k in range(1000)]
+    assert sum(one.shown for one in found) <= 50 + 2 * np.sqrt(1000 * 0.05 * 0.95)
+    assert 0.93 <= np.mean([one.low <= 0 <= one.high for one in found]) <= 0.97
+
+
+def test_equal_recipes_rarely_look_different():
+    rng = np.random.default_rng(2)
+    found = [compare_runs(rng.normal(0.9, 0.01, 10), rng.normal(0.9, 0.01, 10)) for _ in range(1000)]
+    assert sum(one.shown for one in found) <= 50 + 2 * np.sqrt(1000 * 0.05 * 0.95)
+    assert 0.93 <= np.mean([one.low <= 0 <= one.high for one in found]) <= 0.97
+
+
+def resample(rng, *, splits=10, rows=150, judged=30):
+    """Accuracies of two nearest-mean classifiers, equally good, each on its own 6 features, over splits of the same rows."""
+    labels = np.arange(rows) % 2
+    features = rng.normal(0, 1, (rows, 12)) + 0.35 * labels[:, None]
+    scores = np.empty((2, splits))
+    for s in range(splits):
+        order = rng.permutation(rows)
+        test, train = order[:judged], order[judged:]
+        for m, part in enumerate((slice(0, 6), slice(6, 12))):
+            means = [features[train][labels[train] == k][:, part].mean(0) for k in (0, 1)]
+            apart = [((features[test][:, part] - mean) ** 2).sum(1) for mean in means]
+            scores[m, s] = np.mean((apart[1] < apart[0]) == (labels[test] == 1))
+    return scores
+
+
+def test_the_correction_keeps_false_alarms_rare_where_splits_share_rows():
+    """Without it, the same 1,000 A/A comparisons raise several times as many."""
+    rng = np.random.default_rng(3)
+    pairs = [resample(rng) for _ in range(1000)]
+    corrected = sum(compare_runs(a, b, ratio=30 / 120).shown for a, b in pairs)
+    plain = sum(compare_runs(a, b).shown for a, b in pairs)
+    assert corrected <= 50 + 2 * np.sqrt(1000 * 0.05 * 0.95)
+    assert plain > 2 * corrected
+
+
+def test_a_planted_point_is_found_as_often_as_promised():
+    rng = np.random.default_rng(4)
+    n = find_needed(0.01 / 0.012)
+    found = [compare_runs(0.01 + rng.normal(0.9, 0.012, n), np.full(n, 0.9)) for _ in range(1000)]
+    assert 0.77 <= np.mean([one.shown for one in found]) <= 0.86
+    assert 0.93 <= np.mean([one.low <= 0.01 <= one.high for one in found]) <= 0.97
+
+
+def test_the_bootstrap_covers_a_planted_gap():
+    rng, covered = np.random.default_rng(5), []
+    for k in range(1000):
+        draw = rng.random(3000)
+        a, b = draw >= 0.05, (draw < 0.02) | (draw >= 0.08)  # wrong on 5 % and on 6 %
+        found = compare_answers(a, b, seed=k)
+        covered.append(found.low <= 0.01 <= found.high)
+    assert 0.93 <= np.mean(covered) <= 0.97
+
+
+def test_models_that_answer_alike_show_no_difference():
+    found = compare_answers(*answers(0, 0, 50, 10))
+    assert (found.p_value, found.difference, found.low, found.high, found.shown) == (1.0, 0.0, 0.0, 0.0, False)
+
+
+def test_pairs_that_do_not_vary_have_no_interval():
+    found = compare_runs(np.full(10, 0.9), np.full(10, 0.8))
+    assert (found.low, found.p_value, found.probability, found.shown) == (None, None, None, False)
+    assert compare_runs(np.full(10, 0.9), np.full(10, 0.9)).p_value == 1.0
+
+
+def test_nine_pairs_and_other_rows_are_refused():
+    with pytest.raises(UsageError, match=r"pairs of runs must be 10 or more, got 9 and 9\. Run more seeds"):
+        compare_runs(np.zeros(9), np.zeros(9))
+    with pytest.raises(UsageError, match=r"answers must be of the same rows, one or more, got \(3,\) and \(4,\)"):
+        compare_answers(np.ones(3, bool), np.ones(4, bool))
