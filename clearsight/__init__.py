@@ -10,7 +10,7 @@ Everything heavy is imported when it is first used.
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Classifier", "ClearsightError", "evaluate", "load", "load_data", "train"]
+__all__ = ["Classifier", "ClearsightError", "evaluate", "load", "load_data", "train", "tune"]
 
 _HOMES = {
     "Classifier": "clearsight.classifier",
@@ -19,6 +19,7 @@ _HOMES = {
     "load": "clearsight.bundle",
     "load_data": "clearsight.data.load",
     "train": "clearsight.run",
+    "tune": "clearsight.tuning.tune",
 }
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from clearsight.errors import ClearsightError
     from clearsight.inference import evaluate
     from clearsight.run import train
+    from clearsight.tuning.tune import tune
 
 
 def __getattr__(name: str) -> Any:

@@ -68,6 +68,14 @@ class DataConfig(_Section):
     shuffle_split: bool = Field(True, description="False splits in file order instead of at random.")
     pool: bool = Field(False, description="Put the splits that came with the data together and draw anew.")
     split_seed: int = Field(0, ge=0, description="Seed of the split, apart from train.seed.")
+    folds: int | None = Field(
+        None, ge=2, le=1000, description="Parts of the training rows, of which one is for validation, for k-fold."
+    )
+    fold: int = Field(0, ge=0, description="Which of the folds is for validation, from 0.")
+    group_by: str | None = Field(
+        None,
+        description="Regular expression; pictures in whose file names it finds the same text (a patient, a scene) stay together.",
+    )
 
 
 class PreprocessConfig(_Section):
@@ -277,7 +285,7 @@ def build_config(values: dict[str, Any], *, where: str = "the configuration") ->
         location = [str(part) for part in first["loc"]]
         key = ".".join(location[:2])
         if first["type"] == "extra_forbidden":
-            near = _find_near(location[-1])
+            near = find_near(location[-1])
             advice = f"Did you mean {near}?" if near else "See `clearsight config show`."
             raise UsageError(f"{where} must hold known keys, got {_shorten(repr(key))}. {advice}") from None
         rule = first["msg"][0].lower() + first["msg"][1:]
@@ -298,7 +306,7 @@ _OTHER_NAMES = {
 }
 
 
-def _find_near(name: str) -> str:
+def find_near(name: str) -> str:
     """The key or section whose name is most like `name`; empty if none is."""
     names = {key.split(".")[1]: key for key in known_keys()} | {s: s for s in RunConfig.model_fields} | _OTHER_NAMES
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
@@ -354,6 +362,9 @@ def check_used(config: RunConfig) -> None:
         (model, "stem", "a resnet", residual),
         (model, "pad_to", "a convolutional model", family != "mlp"),
         (config.data, "valid_fraction", "no train_per_class", config.data.train_per_class is None),
+        (config.data, "valid_fraction", "no folds", config.data.folds is None),
+        (config.data, "train_per_class", "no folds", config.data.folds is None),
+        (config.data, "fold", "folds", config.data.folds is not None),
         (config.data, "test_fraction", "no train_per_class", config.data.train_per_class is None),
         (train, "shuffle", "sampling natural", train.sampling == "natural"),
     ]  # fmt: skip

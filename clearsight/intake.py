@@ -13,7 +13,7 @@ from clearsight.data.clean import drop_flawed
 from clearsight.data.dataset import Dataset
 from clearsight.data.load import load_data
 from clearsight.data.preprocess import find_range
-from clearsight.data.split import Split, split_data, thin_training
+from clearsight.data.split import Split, fold_training, split_data, thin_training
 from clearsight.errors import UsageError
 from clearsight.meter import MeterBuilder, SilentMeter
 from clearsight.threads import one_blas_thread
@@ -50,19 +50,19 @@ def build_split(config: RunConfig, dataset: Dataset) -> Split:
     Raises:
         UsageError, DataError: see `split_data`.
     """
+    data = config.data
     split = split_data(
-        dataset,
-        valid_fraction=config.data.valid_fraction,
-        test_fraction=config.data.test_fraction,
-        train_per_class=config.data.train_per_class,
-        valid_per_class=config.data.valid_per_class,
-        test_per_class=config.data.test_per_class,
-        shuffle=config.data.shuffle_split,
-        pool=config.data.pool,
-        seed=config.data.split_seed,
-    )
-    seeds = config.data.split_seed, config.train.seed  # another seed draws other rows, which are part of its luck
-    return thin_training(split, dataset.labels, share=config.data.train_fraction, seeds=seeds)
+        dataset, valid_fraction=0.0 if data.folds else data.valid_fraction, test_fraction=data.test_fraction,
+        train_per_class=data.train_per_class, valid_per_class=data.valid_per_class, test_per_class=data.test_per_class,
+        shuffle=data.shuffle_split, pool=data.pool, group_by=data.group_by, seed=data.split_seed,
+    )  # fmt: skip
+    if data.folds:
+        split = fold_training(
+            split, dataset, folds=data.folds, fold=data.fold, shuffle=data.shuffle_split, group_by=data.group_by,
+            seed=data.split_seed,
+        )  # fmt: skip
+    seeds = data.split_seed, config.train.seed  # another seed draws other rows, which are part of its luck
+    return thin_training(split, dataset.labels, share=data.train_fraction, seeds=seeds)
 
 
 def find_flaws(config: RunConfig, dataset: Dataset, *, near: bool | None = None) -> list[Finding]:

@@ -31,7 +31,7 @@ from clearsight.models.mlp import MLP
 from clearsight.settings import merge, nest, read_config_file
 from clearsight.threads import one_blas_thread
 from clearsight.training.engine import Engine
-from clearsight.training.fit import FitResult, check_stopping, fit, mean_loss
+from clearsight.training.fit import FitResult, Saved, check_stopping, fit, mean_loss
 from clearsight.training.history import History
 from clearsight.training.lr_finder import HIGH, LOW, STEPS, RateSearch, find_lr
 from clearsight.training.probes import describe_signals
@@ -197,6 +197,8 @@ def fit_prepared(
     note: Note = lambda text: None,
     keep: Callable[[int], None] = lambda step: None,
     restore: Path | None = None,
+    start: Saved | None = None,
+    pause_epoch: int | None = None,
 ) -> FitResult:
     """Run the fit loop on prepared parts; see `fit`. Processes other than the first only read checkpoints, from `restore`."""
     train, preprocess = prepared.config.train, prepared.preprocess
@@ -208,7 +210,7 @@ def fit_prepared(
             patience=train.patience, monitor=train.monitor, target_mean=preprocess.target_mean,
             target_std=preprocess.target_std, checkpoints=checkpoints, restore=restore, checkpoint_steps=train.checkpoint_steps,
             weight_history=train.weight_history, resume=resume, note=note, team=prepared.team, huber=find_huber(prepared.config),
-            keep=keep, keep_steps=train.keep_steps,
+            keep=keep, keep_steps=train.keep_steps, start=start, pause_epoch=pause_epoch,
         )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import typer
 
 from clearsight import __version__
 from clearsight.cli import config as config_commands
-from clearsight.cli import data, evaluate, learning_curve, lr_find, models, optimizers, recipe, runs, train
+from clearsight.cli import data, evaluate, learning_curve, lr_find, models, optimizers, recipe, runs, train, tune
 from clearsight.cli.output import plain
 from clearsight.errors import ClearsightError
 
@@ -29,6 +29,7 @@ app.command("report")(runs.report)
 app.command("lr-find")(lr_find.lr_find)
 app.command("learning-curve")(learning_curve.learning_curve)
 app.command("models")(models.models)
+app.command("tune")(tune.tune)
 app.command("optimizers")(optimizers.optimizers)
 app.add_typer(data.app, name="data")
 app.add_typer(runs.app, name="runs")

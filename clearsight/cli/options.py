@@ -12,6 +12,16 @@ def option(help_text: str, *names: str) -> Any:
 
 
 Data = Annotated[str, typer.Argument(help="Name or path of labelled data, as for train.")]
+OptionalData = Annotated[
+    str | None,
+    typer.Argument(
+        help="digits, mnist, ..., or the path of a folder, zip or tar of pictures, an IDX folder, NPZ or CSV.",
+        show_default=False,
+    ),
+]
+Root = Annotated[Path, typer.Option("--root", help="Where run directories are made.")]
+Workers = Annotated[int | None, option("Runs at a time; by default one a core, or one a CUDA device.", "--workers")]
+Executor = Annotated[str, typer.Option("--executor", help="auto, threads, processes or dask://HOST:PORT.")]
 Config = Annotated[Path | None, option("TOML or JSON file of settings.", "--config")]
 Set = Annotated[list[str] | None, option("One setting, as train.lr=0.1; may be repeated.", "--set")]
 Model = Annotated[str | None, option("mlp, cnn, vgg, resnet8, resnet18, ...; see `clearsight models`.", "--model")]

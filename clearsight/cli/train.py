@@ -11,13 +11,7 @@ from clearsight.cli.output import print_json, render_judged, tell
 
 
 def train(
-    data: Annotated[
-        str | None,
-        typer.Argument(
-            help="digits, mnist, ..., or the path of a folder, zip or tar of pictures, an IDX folder, NPZ or CSV.",
-            show_default=False,
-        ),
-    ] = None,
+    data: options.OptionalData = None,
     config: options.Config = None,
     set_: options.Set = None,
     model: options.Model = None,
@@ -94,7 +88,7 @@ def train(
         bool, option("Keep the weights of every epoch, to draw them.", "--weight-history")
     ] = False,
     out: Annotated[Path | None, option("Run directory to make.", "--out")] = None,
-    root: Annotated[Path, typer.Option("--root", help="Where run directories are made.")] = Path("runs"),
+    root: options.Root = Path("runs"),
     resume: Annotated[str | None, option("Run directory to go on with, or last.", "--resume")] = None,
     quiet: options.Quiet = False,
     json_: options.Json = False,

@@ -1,10 +1,12 @@
 """Which rows are for training, validation and test: disjoint, complete, stratified, a function of a seed.
 
 Written here and not taken from a library, because a split decides what a saved model was tested on: it must not change
-with a library's version. It must not know pictures.
+with a library's version. (Folds are scikit-learn's: they never hold test rows.) It must not know pictures.
 """
 
+import re
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,18 +57,49 @@ def _draw(
     return np.setdiff1d(rows, drawn, assume_unique=True), drawn
 
 
-def _set_copies_aside(dataset: Dataset, rows: Rows) -> tuple[Rows, dict[int, Rows]]:
-    """`rows` with one row of each group of copies, and by that row the others, which must go where it goes."""
-    among = np.zeros(len(dataset), bool)
+def find_bound(dataset: Dataset, *, group_by: str | None = None) -> list[Rows]:
+    """Groups of two and more rows that no split may part: copies of a picture, and files whose names say that they are one's.
+
+    Args:
+        group_by: regular expression; what it finds in a file's name (its first group, if it has one) names the file's group.
+
+    Raises:
+        UsageError: it is no regular expression, finds nothing in some name, or rows are not files.
+    """
+    if group_by is None:
+        return dataset.copies
+    if not dataset.files:
+        raise UsageError("group_by must go with picture files, got rows without names. Leave it out.")
+    try:
+        pattern = re.compile(group_by)
+    except re.error as error:
+        raise UsageError(f"group_by must be a regular expression, got {group_by!r}: {error}. Correct it.") from None
+    names = []
+    for file in dataset.files:
+        found = pattern.search(file)
+        if found is None:
+            raise UsageError(f"group_by must find something in every file name, got nothing in {file}. Correct it.")
+        names.append(found.group(1 if pattern.groups else 0) or "")
+    group = np.unique(names, return_inverse=True)[1]
+    for copies in dataset.copies:  # equal pictures in several groups join them
+        group[np.isin(group, group[copies])] = group[copies[0]]
+    order = np.argsort(group, kind="stable")
+    edges = np.flatnonzero(np.diff(group[order])) + 1
+    return [rows for rows in np.split(order, edges) if len(rows) > 1]
+
+
+def _set_bound_aside(bound: list[Rows], rows: Rows, *, count: int) -> tuple[Rows, dict[int, Rows]]:
+    """`rows` (of `count` in all) with one row of each bound group, and by that row the others, which must go where it goes."""
+    among = np.zeros(count, bool)
     among[rows] = True
-    groups = [group[among[group]] for group in dataset.copies]
+    groups = [group[among[group]] for group in bound]
     followers = {int(group[0]): group[1:] for group in groups if len(group) > 1}
     if not followers:
         return rows, {}
     return np.setdiff1d(rows, np.concatenate(list(followers.values())), assume_unique=True), followers
 
 
-def _add_copies(rows: Rows, followers: dict[int, Rows]) -> Rows:
+def _add_bound(rows: Rows, followers: dict[int, Rows]) -> Rows:
     found = [followers[row] for row in rows.tolist() if row in followers] if followers else []
     return np.sort(np.concatenate([rows, *found])) if found else rows
 
@@ -101,6 +134,7 @@ def split_data(
     test_per_class: int = 0,
     shuffle: bool = True,
     pool: bool = False,
+    group_by: str | None = None,
     seed: int = 0,
 ) -> Split:
     """Split a data set. Splits that came with the data are kept; only what is missing is drawn from the training rows.
@@ -112,11 +146,12 @@ def split_data(
         train_per_class, valid_per_class, test_per_class: exact numbers a class instead of fractions; the rest is unused.
         shuffle: False takes each class in file order: first training, then validation, then test.
         pool: True puts all given splits together first and draws anew.
+        group_by: see `find_bound`.
         seed: of the drawing; equal seeds, equal splits.
 
     Returns:
         Disjoint, complete row numbers. Classes keep their proportions to within one row; regression is not stratified.
-        Where fractions are drawn, exact copies of a picture count as one and go where the first of them goes.
+        Where fractions are drawn, bound rows (see `find_bound`) count as one and go where the first of them goes.
 
     Raises:
         UsageError: a fraction outside [0, 1) or a negative count. DataError: no training row is left, or a class is too
@@ -140,20 +175,67 @@ def split_data(
             raise UsageError("train_per_class must go with pool=true where the data brings splits. Set data.pool=true.")
         train, valid, test = _by_count(labels, train, counts, shuffle, rng)
     else:
-        train, followers = _set_copies_aside(dataset, train)
+        train, followers = _set_bound_aside(find_bound(dataset, group_by=group_by), train, count=len(dataset))
         if len(test) == 0:
             train, test = _draw(labels, train, test_fraction, shuffle, rng)
-            test = _add_copies(test, followers)
+            test = _add_bound(test, followers)
         if len(valid) == 0:
             train, valid = _draw(labels, train, valid_fraction, shuffle, rng)
-            valid = _add_copies(valid, followers)
-        train = _add_copies(train, followers)
+            valid = _add_bound(valid, followers)
+        train = _add_bound(train, followers)
     if len(train) == 0:
         raise DataError(f"training must keep at least one row, got {len(dataset)} rows in all. Lower the fractions.")
     used = np.zeros(len(dataset), bool)
     for part in (train, valid, test):
         used[part] = True
     return Split(train, valid, test, np.flatnonzero(~used))
+
+
+def fold_training(
+    split: Split,
+    dataset: Dataset,
+    *,
+    folds: int,
+    fold: int,
+    shuffle: bool = True,
+    group_by: str | None = None,
+    seed: int = 0,
+) -> Split:
+    """The split with its training and validation rows parted anew: one of `folds` parts is for validation, the rest for training.
+
+    Parts are nearly equal in size and in their share of each class (scikit-learn's `StratifiedKFold`); bound rows (see
+    `find_bound`) stay together (`StratifiedGroupKFold`), and numbers to predict are not stratified. Test rows are as they were.
+
+    Raises:
+        UsageError: no such fold, or more folds than rows (or groups) of the smallest class.
+    """
+    from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+
+    if not 0 <= fold < folds:
+        raise UsageError(f"fold must lie in 0 to {folds - 1}, got {fold}. Choose one of the {folds}.")
+    rows = np.sort(np.concatenate([split.train, split.valid]))
+    group = np.arange(len(dataset))
+    for bound in find_bound(dataset, group_by=group_by):
+        group[bound] = bound[0]
+    apart = np.unique(group[rows])
+    smallest, where = len(apart), "all rows"
+    if not dataset.is_regression:
+        counts = {k: len(np.unique(group[rows[dataset.labels[rows] == k]])) for k in np.unique(dataset.labels[rows])}
+        worst = min(counts, key=lambda k: counts[k])
+        smallest, where = counts[worst], f"class {dataset.class_names[worst]}"
+    if smallest < folds:
+        raise UsageError(
+            f"folds must be at most the pictures or groups of a class, got {folds} for {smallest} of {where}. Lower it."
+        )
+    random: dict[str, Any] = {"shuffle": shuffle, "random_state": seed if shuffle else None}
+    grouped = len(apart) < len(rows)
+    if dataset.is_regression:
+        splitter: Any = GroupKFold(folds, **random) if grouped else KFold(folds, **random)
+    else:
+        splitter = StratifiedGroupKFold(folds, **random) if grouped else StratifiedKFold(folds, **random)
+    parts = list(splitter.split(np.zeros(len(rows)), dataset.labels[rows], group[rows] if grouped else None))
+    train, valid = parts[fold]
+    return replace(split, train=rows[np.sort(train)], valid=rows[np.sort(valid)])
 
 
 def thin_training(split: Split, labels: NDArray[np.generic], *, share: float, seeds: tuple[int, ...]) -> Split:

@@ -22,6 +22,9 @@ from clearsight.training.progress import Progress
 from clearsight.training.signals import StopSignals
 from clearsight.training.team import Team
 
+Saved = tuple[Tensors, dict[str, Any]]
+"""All that a run needs to go on: what a checkpoint holds."""
+
 _CHUNK_SECONDS = 0.2
 MONITORS = {"valid_loss": -1, "valid_accuracy": 1, "train_loss": -1}
 
@@ -95,15 +98,18 @@ class FitResult:
     """How a run ended.
 
     Args:
-        status: `finished`; `stopped early`, when patience ran out; `diverged`, when a loss or weight was not finite.
+        status: `finished`; `stopped early`, when patience ran out; `diverged`, when a loss or weight was not finite; `paused`,
+            when it was to leave off.
         epoch: the one whose weights are in force, 0 for the first weights.
         problem: what diverged, as a sentence; empty otherwise.
+        saved: where a paused run goes on from; None otherwise.
     """
 
     status: str
     epoch: int
     history: History
     problem: str = ""
+    saved: "Saved | None" = None
 
 
 def fit(
@@ -134,6 +140,8 @@ def fit(
     team: Team | None = None,
     keep: Callable[[int], None] = lambda step: None,
     keep_steps: int = 0,
+    start: Saved | None = None,
+    pause_epoch: int | None = None,
 ) -> FitResult:
     """Train `engine` for `epochs` epochs and leave it with the weights in force.
 
@@ -154,6 +162,7 @@ def fit(
         note: told of damaged checkpoints and the like.
         team: the processes that train together, which must all come here; they then pause at the same steps.
         keep: called with the number of steps done, after every `keep_steps` of them; 0 for never.
+        start: what a paused run saved, to go on from. pause_epoch: leave off after so many epochs; None for the end.
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; a checkpoint was saved. (Without checkpoints signals are left alone.)
@@ -165,7 +174,9 @@ def fit(
     steps = -(-len(train_rows) // batch_size)
     place, history = _Place(), History(steps)
     source = restore or (checkpoints if resume else None)
-    if source and (found := load_checkpoint(source)):
+    if start is not None:
+        place, history = _restore(engine, *start, steps)
+    elif source and (found := load_checkpoint(source)):
         tensors, meta, notes = found
         for text in notes:
             note(text)
@@ -194,7 +205,7 @@ def fit(
     with StopSignals(enabled=checkpoints is not None or team.size > 1) as stop:
         progress.start(epochs=epochs, steps=epochs * steps, done=place.epoch * steps + place.batch)
         try:
-            while place.epoch < epochs and not _exhausted(place, patience):
+            while place.epoch < min(epochs, pause_epoch or epochs) and not _exhausted(place, patience):
                 order = epoch_order(train_rows, seed=seed, epoch=place.epoch, shuffle=shuffle, classes=classes)
                 while place.batch < steps:
                     size = min(chunk, steps - place.batch)
@@ -232,6 +243,8 @@ def fit(
                 pause(place.epoch * steps)
         finally:
             progress.close()
+    if place.epoch < epochs and not _exhausted(place, patience):
+        return FitResult("paused", place.epoch, history, saved=_pack(engine, place, history))
     status = "stopped early" if _exhausted(place, patience) else "finished"
     if patience is not None and place.best is not None:
         engine.load_state(place.best)
@@ -341,4 +354,4 @@ def _restore(engine: Engine, tensors: Tensors, meta: dict[str, Any], steps: int)
     engine.load_state(part("engine."))
     place = _Place(**meta["place"], good=part("good.") or None, best=part("best.") or None)
     weights = list(tensors["history.weights"]) if "history.weights" in tensors else []
-    return place, History(steps, [tensors["history.losses"]], [tensors["history.lrs"]], meta["epochs"], weights)
+    return place, History(steps, [tensors["history.losses"]], [tensors["history.lrs"]], list(meta["epochs"]), weights)

@@ -1,0 +1,99 @@
+"""`clearsight tune`: a search for settings, a live leaderboard, and the best judged once."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clearsight.cli import options
+from clearsight.cli.options import build_layers, option, parse_network
+from clearsight.cli.output import print_json, render_judged, tell
+
+_SHOWN = 10
+
+
+def tune(
+    data: options.OptionalData = None,
+    search: Annotated[
+        list[str] | None,
+        option("What may vary: train.lr=0.01,0.1, or 'train.lr={log = [1e-4, 1]}'; may be repeated.", "--search"),
+    ] = None,
+    strategy: Annotated[
+        str | None, option("grid, random, perturb or tpe; grid where it is small.", "--strategy")
+    ] = None,
+    trials: Annotated[int | None, option("At most so many; by default 40, or all of a grid.", "--trials")] = None,
+    minutes: Annotated[float | None, option("Begin nothing new after so many minutes.", "--minutes")] = None,
+    folds: Annotated[int | None, option("Judge by k-fold cross-validation.", "--folds")] = None,
+    prune: Annotated[str, typer.Option("--prune", help="none, halving or hyperband.")] = "none",
+    metric: Annotated[str | None, option("accuracy, loss or mae.", "--metric")] = None,
+    search_seed: Annotated[int, typer.Option("--search-seed", min=0, help="Of what is tried.")] = 0,
+    round_size: Annotated[int | None, option("Trials asked for together.", "--round-size")] = None,
+    workers: options.Workers = None,
+    executor: options.Executor = "auto",
+    retrain: Annotated[
+        bool, typer.Option("--retrain/--no-retrain", help="Train the best anew and judge it on test.")
+    ] = True,
+    config: options.Config = None,
+    set_: options.Set = None,
+    model: options.Model = None,
+    hidden: options.Hidden = None,
+    activation: options.Activation = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    optimizer: options.Optimizer = None,
+    augment: options.Augment = None,
+    image_size: options.ImageSize = None,
+    target: options.Target = None,
+    seed: options.Seed = None,
+    engine: options.Engine = None,
+    device: options.Device = None,
+    out: Annotated[Path | None, option("Directory to make for the search.", "--out")] = None,
+    root: options.Root = Path("runs"),
+    resume: Annotated[str | None, option("Directory of a search to go on with, or last.", "--resume")] = None,
+    quiet: options.Quiet = False,
+    json_: options.Json = False,
+) -> None:
+    """Search for settings on all cores, train the best anew on training and validation rows, and judge that once on test.
+
+    The same seed gives the same trials and results with one worker or many, and after a kill.
+    """
+    from clearsight.settings import merge
+    from clearsight.tuning.tune import tune as search_settings
+
+    flags = {
+        "train.epochs": epochs, "train.batch_size": batch_size, "train.optimizer": optimizer, "train.seed": seed,
+        "train.engine": engine, "train.device": device, **parse_network(model=model, hidden=hidden, activation=activation),
+    }  # fmt: skip
+    layers = build_layers(flags, config=config, image_size=image_size, target=target, augment=augment, set_=set_)
+    silent = quiet or json_
+    tuned = search_settings(
+        data, config=merge(*layers), search=search or [], strategy=strategy, trials=trials, minutes=minutes, folds=folds,
+        prune=prune, metric=metric, seed=search_seed, round_size=round_size, workers=workers, executor=executor, out=out,
+        root=root, resume=resume, retrain=retrain, quiet=silent, note=tell(quiet=silent),
+    )  # fmt: skip
+    if json_:
+        print_json(tuned.summary())
+    else:
+        typer.echo(_render(tuned))
+
+
+def _render(tuned: Any) -> str:
+    from clearsight.tuning.board import rank, render_score
+    from clearsight.tuning.space import render_params
+
+    plan, lines = tuned.plan, []
+    judged = f"mean of {plan.folds} folds" if plan.folds else f"on {tuned.best.n:,} validation rows"
+    lines.append(f"{'':>4}{'trial':>7}  {plan.metric}, {judged} (95 % interval)")
+    for place, trial in enumerate(rank(tuned.trials, plan.metric)[:_SHOWN], 1):
+        lines.append(f"{place:>4}{trial.number:>7}  {render_score(trial):<28}  {render_params(trial.params)}")
+    if len(tuned.trials) > _SHOWN:
+        lines.append(f"{'':>4}and {len(tuned.trials) - _SHOWN} more in {tuned.path / 'leaderboard.csv'}")
+    if tuned.importance:
+        lines.append("matters: " + ", ".join(f"{key} {share:.0%}" for key, share in tuned.importance.items()))
+    if tuned.run:
+        found = tuned.run.evaluations()
+        lines.append(render_judged(found["test"]) if "test" in found else "there is no test split to judge the best on")
+    lines.append(f"search  {tuned.path}")
+    if tuned.run:
+        lines.append(f"model   {tuned.run.path / 'model.clearsight'}")
+    return "\n".join(lines)

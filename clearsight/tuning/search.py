@@ -1,0 +1,319 @@
+"""The loop of a search: ask for a round, train it on all workers, drop the hopeless early, tell what came out.
+
+Trials go by their numbers, and what is asked for depends on what was told alone; so a search that is begun again asks for the
+same trials, takes those that its journal holds, and computes the others. It must not know files or who watches.
+"""
+
+import time
+from dataclasses import asdict, dataclass, replace
+from math import ceil
+from typing import Any, Protocol
+
+import numpy as np
+
+from clearsight.config import RunConfig
+from clearsight.errors import RunError, UsageError
+from clearsight.intervals import mean_interval, wilson_interval
+from clearsight.settings import merge
+from clearsight.tuning.executors import Pool
+from clearsight.tuning.jobs import METRICS, Job, Outcome
+from clearsight.tuning.space import Params, Space, render_params, to_settings
+from clearsight.tuning.strategies import ROUNDS, Asker
+
+PRUNERS = ("none", "halving", "hyperband")
+ETA = 3  # of the pruners: at each rung a third goes on, for three times as long
+_RUNGS = 4
+COMPLETE, PRUNED, DIVERGED = "complete", "pruned", "diverged"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a search goes.
+
+    Args:
+        strategy, prune: see `STRATEGIES`, `PRUNERS`. trials: how many at most; a grid ends by itself.
+        folds: of a cross-validation; None for the one validation split.
+        metric: of `METRICS`. seed: of what is tried. round_size: trials asked for together; None for the strategy's usual number.
+        minutes: after which nothing new begins; None for no limit.
+    """
+
+    strategy: str
+    trials: int
+    metric: str
+    folds: int | None = None
+    prune: str = "none"
+    seed: int = 0
+    round_size: int | None = None
+    minutes: float | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of one choice of settings.
+
+    Args:
+        scores: the metric on each fold's validation rows; score: their mean. low, high: its 95 % interval: over folds with the
+            correction for shared rows, of one split that of a share; None where there is none.
+        rungs: the mean at each rung of pruning and at the end. epochs: whose weights were judged, one a fold.
+        n: judged rows a fold, num_train: rows trained on. seconds: of training, all folds.
+    """
+
+    number: int
+    params: Params
+    status: str
+    score: float
+    low: float | None
+    high: float | None
+    scores: tuple[float, ...]
+    rungs: tuple[float, ...]
+    epochs: tuple[int, ...]
+    n: int
+    num_train: int
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+class Journal(Protocol):
+    """Keeps the trials that have ended."""
+
+    def find(self, number: int) -> Trial | None:
+        """The trial of a number, if it has ended."""
+
+    def add(self, trial: Trial) -> None:
+        """Keep one more, for good."""
+
+
+class Board(Protocol):
+    """Told how a search goes."""
+
+    def begin(self, *, total: int, metric: str) -> None:
+        """A search of so many trials begins."""
+
+    def advance(self) -> None:
+        """One run has ended."""
+
+    def add(self, trial: Trial) -> None:
+        """A trial has ended."""
+
+    def close(self) -> None:
+        """The search is over."""
+
+
+def run_search(
+    config: RunConfig, space: Space, plan: Plan, *, pool: Pool, journal: Journal, board: Board
+) -> tuple[list[Trial], dict[str, float]]:
+    """All trials in the order of their numbers, and how much each setting matters.
+
+    Raises:
+        UsageError: settings that do not go together in some trial. RunError: a worker died twice, or the journal is another's.
+    """
+    if plan.prune != "none" and any(choice.key == "train.epochs" for choice in space.choices):
+        raise UsageError(
+            "--prune must go with one number of epochs, got train.epochs in the search. Take it out, or --prune none."
+        )
+    asker = Asker(
+        space, strategy=plan.strategy, seed=plan.seed, base=_find_base(config, space), maximize=METRICS[plan.metric] > 0
+    )
+    total = min(plan.trials, len(space.points())) if plan.strategy == "grid" else plan.trials
+    size = plan.round_size or ROUNDS.get(plan.strategy, total)
+    deadline = None if plan.minutes is None else time.monotonic() + 60 * plan.minutes
+    trials: list[Trial] = []
+    board.begin(total=total, metric=plan.metric)
+    number = 0
+    for turn in range(-(-total // size)):
+        if deadline and time.monotonic() > deadline:
+            break
+        asked = dict(enumerate(asker.ask(turn, min(size, total - number)), start=number))
+        number += len(asked)
+        found = _Round(
+            config, plan, asked, find_ladder(plan, config.train.epochs, turn), pool, journal, board, deadline
+        ).run()
+        trials += found.values()
+        if len(found) < len(asked):
+            break
+        asker.tell([_summarize(found[k]) for k in asked])
+    return trials, asker.measure_importance()
+
+
+def _summarize(trial: Trial) -> tuple[Params, float | None, list[float]]:
+    on_the_way = list(trial.rungs) if trial.status != DIVERGED else []
+    return trial.params, trial.score if trial.status == COMPLETE else None, on_the_way
+
+
+def _find_base(config: RunConfig, space: Space) -> Params:
+    found = {}
+    for choice in space.choices:
+        section, _, name = choice.key.partition(".")
+        value = config.lr if choice.key == "train.lr" else getattr(getattr(config, section), name)
+        found[choice.key] = config.hidden if choice.key == "model.hidden" else value
+    return found
+
+
+def find_ladder(plan: Plan, epochs: int, turn: int) -> list[int | None]:
+    """Epochs after which trials of a round are compared, None for the end.
+
+    Successive halving (Jamieson & Talwalkar 2016) begins at the lowest of four rungs; Hyperband (Li et al. 2018) begins each
+    round at another one in turn, so that settings that start slowly have a chance.
+    """
+    if plan.prune not in PRUNERS:
+        raise UsageError(f"--prune must be one of {', '.join(PRUNERS)}, got {plan.prune!r}. Choose one of them.")
+    if plan.prune == "none":
+        return [None]
+    ladder: list[int | None] = [*sorted({max(1, round(epochs / ETA**k)) for k in range(1, _RUNGS)} - {epochs}), None]
+    return ladder[turn % len(ladder) :] if plan.prune == "hyperband" else ladder
+
+
+class _Round:
+    """Some trials, trained side by side from rung to rung."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        plan: Plan,
+        asked: dict[int, Params],
+        ladder: list[int | None],
+        pool: Pool,
+        journal: Journal,
+        board: Board,
+        deadline: float | None,
+    ) -> None:
+        self._base, self._plan, self._asked, self._ladder = config.model_dump(exclude_unset=True), plan, asked, ladder
+        self._pool, self._journal, self._board, self._deadline = pool, journal, board, deadline
+        self._folds = plan.folds or 1
+        self._last: dict[int, Outcome] = {}  # of each run, by trial * folds + fold
+        self._rungs: dict[int, list[float]] = {number: [] for number in asked}
+        self._seconds = dict.fromkeys(asked, 0.0)
+        self._known = {number: trial for number in asked if (trial := journal.find(number))}
+        for number, trial in self._known.items():
+            if to_settings(trial.params) != to_settings(asked[number]):
+                raise RunError(
+                    f"the journal must be of this search, got trial {number} with {render_params(trial.params)} where "
+                    f"{render_params(asked[number])} is asked for. Start a new search."
+                )
+            self._board.add(trial)
+
+    def run(self) -> dict[int, Trial]:
+        """Trials that ended, by number; not all, if time ran out."""
+        found: dict[int, Trial] = {}
+        alive = list(self._asked)
+        for rung, epochs in enumerate(self._ladder):
+            last = epochs is None
+            scores = self._train(alive, epochs, rung, last, found)
+            alive = [number for number in alive if number in scores and number not in found]
+            if not last:
+                sign = METRICS[self._plan.metric]
+                ranked = sorted(alive, key=lambda number: (-sign * scores[number], number))
+                for number in sorted(ranked[ceil(len(ranked) / ETA) :]):
+                    found[number] = self._end(number, PRUNED)
+                alive = [number for number in alive if number not in found]
+        return dict(sorted(found.items()))
+
+    def _train(
+        self, alive: list[int], epochs: int | None, rung: int, last: bool, found: dict[int, Trial]
+    ) -> dict[int, float]:
+        """Scores at a rung; trials that diverged, or came to the end, are added to `found`. Late ones are missing."""
+        scores: dict[int, float] = {}
+        jobs: dict[int, Job] = {}
+        for number in alive:
+            if number not in self._known:
+                jobs |= {
+                    number * self._folds + fold: self._build_job(number, fold, epochs) for fold in range(self._folds)
+                }
+                continue
+            trial = self._known[number]
+            if rung < len(trial.rungs):
+                scores[number] = trial.rungs[rung]
+            if trial.status == DIVERGED or last:
+                found[number] = trial
+        left = {number: self._folds for number in alive if number not in self._known}
+        try:
+            for key, outcome in self._pool.run(jobs, deadline=self._deadline):
+                number = key // self._folds
+                self._last[key] = outcome
+                self._seconds[number] += outcome.seconds
+                left[number] -= 1
+                self._board.advance()
+                if left[number] == 0:
+                    scores[number] = self._score(number)
+                    if any(one.status == DIVERGED for one in self._outcomes(number)):
+                        found[number] = self._end(number, DIVERGED)
+                    elif last:
+                        found[number] = self._end(number, COMPLETE)
+        except UsageError as error:
+            raise UsageError(f"a trial must be a run that can be, got: {error}") from None
+        return scores
+
+    def _build_job(self, number: int, fold: int, epochs: int | None) -> Job:
+        before = self._last.get(number * self._folds + fold)
+        settings = merge(self._base, to_settings(self._asked[number]))
+        if self._plan.folds:
+            settings = merge(settings, {"data": {"folds": self._plan.folds, "fold": fold}})
+        return Job(settings, start=before.saved if before else None, pause_epoch=epochs)
+
+    def _outcomes(self, number: int) -> list[Outcome]:
+        return [self._last[number * self._folds + fold] for fold in range(self._folds)]
+
+    def _score(self, number: int) -> float:
+        values = [read_metric(one, self._plan.metric) for one in self._outcomes(number)]
+        self._rungs[number].append(float(np.mean(values)))
+        return self._rungs[number][-1]
+
+    def _end(self, number: int, status: str) -> Trial:
+        if number in self._known:
+            return self._known[number]
+        outcomes = self._outcomes(number)
+        scores = tuple(read_metric(one, self._plan.metric) for one in outcomes)
+        low, high = find_interval(outcomes, self._plan.metric)
+        trial = Trial(
+            number, self._asked[number], status, float(np.mean(scores)), low, high, scores, tuple(self._rungs[number]),
+            tuple(one.epoch for one in outcomes), outcomes[0].n, outcomes[0].num_train, self._seconds[number],
+        )  # fmt: skip
+        self._last = {
+            key: replace(one, saved=None) if key // self._folds == number else one for key, one in self._last.items()
+        }
+        self._journal.add(trial)
+        self._board.add(trial)
+        return trial
+
+
+def read_metric(outcome: Outcome, metric: str) -> float:
+    """The metric of a run.
+
+    Raises:
+        UsageError: it does not exist for this data, or there were no rows to judge.
+    """
+    if outcome.n == 0:
+        raise UsageError("a search must have validation rows, got none. Set --folds, or --set data.valid_fraction=0.1.")
+    if metric not in outcome.metrics:
+        raise UsageError(
+            f"--metric must be one of {', '.join(outcome.metrics)} for this data, got {metric}. Choose one of them."
+        )
+    return outcome.metrics[metric]
+
+
+def find_interval(outcomes: list[Outcome], metric: str) -> tuple[float | None, float | None]:
+    """95 % interval of the mean over folds, or of the accuracy on one split."""
+    values = tuple(read_metric(one, metric) for one in outcomes)
+    if len(values) > 1:
+        ratio = sum(one.n for one in outcomes) / sum(one.num_train for one in outcomes)
+        return mean_interval(values, most=1.0 if metric == "accuracy" else np.inf, ratio=ratio)
+    if metric == "accuracy":
+        return wilson_interval(round(values[0] * outcomes[0].n), outcomes[0].n)
+    return None, None
+
+
+def find_best(trials: list[Trial], metric: str) -> Trial:
+    """The complete trial with the best mean; of equal ones the first.
+
+    Raises:
+        RunError: none is complete.
+    """
+    done = [trial for trial in trials if trial.status == COMPLETE]
+    if not done:
+        raise RunError(
+            "a search must have a trial that came to its end, got none. Lower the learning rates, or give it more time."
+        )
+    return max(done, key=lambda trial: (METRICS[metric] * trial.score, -trial.number))
