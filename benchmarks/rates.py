@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks import describe_run, render_run, run_benchmark
 from clearsight.config import build_config
 from clearsight.data.dataset import Dataset
+from clearsight.data.load import data_folders
 from clearsight.errors import DataError
 from clearsight.intake import load_dataset
 from clearsight.pipeline import fit_prepared, prepare
@@ -33,6 +34,11 @@ class Problem:
     grid: tuple[float, ...]
 
 
+def find_folder(name: str) -> str:
+    """A folder of pictures among the data sets; its name where there is none."""
+    return next((str(folder / name) for folder in data_folders() if (folder / name).is_dir()), name)
+
+
 def problem(name: str, source: str, grid: tuple[float, ...], **sections: Any) -> Problem:
     """A problem with its settings by section."""
     return Problem(name, merge({"data": {"source": source}}, sections), grid)
@@ -43,7 +49,7 @@ PROBLEMS = (
             (0.003, 0.01, 0.03, 0.1, 0.3)),
     problem("digits 64-64-10, momentum, 15 epochs", "digits", (0.01, 0.03, 0.1, 0.3, 1.0), model={"hidden": [64]},
             train={"optimizer": "momentum", "epochs": 15, "batch_size": 32}),
-    problem("paintings 64x64, cnn, adam, one-cycle, 12 epochs", "paintings", (0.0003, 0.001, 0.003, 0.01),
+    problem("paintings 64x64, cnn, adam, one-cycle, 12 epochs", find_folder("paintings"), (0.0003, 0.001, 0.003, 0.01),
             data={"valid_fraction": 0.3}, model={"family": "cnn"}, preprocess={"image_size": 64},
             train={"optimizer": "adam", "epochs": 12, "batch_size": 32, **ONE_CYCLE}),
     problem("MNIST 30 %, cnn, adam, one-cycle, 2 epochs", "mnist", (0.003, 0.01, 0.03, 0.1), data={"train_fraction": 0.3},

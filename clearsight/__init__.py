@@ -10,11 +10,23 @@ Everything heavy is imported when it is first used.
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Classifier", "ClearsightError", "evaluate", "load", "load_data", "train", "tune"]
+__all__ = [
+    "Classifier",
+    "ClearsightError",
+    "compare",
+    "cross_validate",
+    "evaluate",
+    "load",
+    "load_data",
+    "train",
+    "tune",
+]
 
 _HOMES = {
     "Classifier": "clearsight.classifier",
     "ClearsightError": "clearsight.errors",
+    "compare": "clearsight.tuning.compare",
+    "cross_validate": "clearsight.tuning.folds",
     "evaluate": "clearsight.inference",
     "load": "clearsight.bundle",
     "load_data": "clearsight.data.load",
@@ -29,6 +41,8 @@ if TYPE_CHECKING:
     from clearsight.errors import ClearsightError
     from clearsight.inference import evaluate
     from clearsight.run import train
+    from clearsight.tuning.compare import compare
+    from clearsight.tuning.folds import cross_validate
     from clearsight.tuning.tune import tune
 
 

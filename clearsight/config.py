@@ -72,6 +72,7 @@ class DataConfig(_Section):
         None, ge=2, le=1000, description="Parts of the training rows, of which one is for validation, for k-fold."
     )
     fold: int = Field(0, ge=0, description="Which of the folds is for validation, from 0.")
+    fold_seed: int = Field(0, ge=0, description="Seed of the folds, apart from that of the test split.")
     group_by: str | None = Field(
         None,
         description="Regular expression; pictures in whose file names it finds the same text (a patient, a scene) stay together.",
@@ -365,6 +366,7 @@ def check_used(config: RunConfig) -> None:
         (config.data, "valid_fraction", "no folds", config.data.folds is None),
         (config.data, "train_per_class", "no folds", config.data.folds is None),
         (config.data, "fold", "folds", config.data.folds is not None),
+        (config.data, "fold_seed", "folds", config.data.folds is not None),
         (config.data, "test_fraction", "no train_per_class", config.data.train_per_class is None),
         (train, "shuffle", "sampling natural", train.sampling == "natural"),
     ]  # fmt: skip

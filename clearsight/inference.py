@@ -1,5 +1,6 @@
 """Using a trained model: evaluate it on labelled data, and predict files. It must not know how models are trained."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,18 @@ def align_classes(dataset: Dataset, class_names: tuple[str, ...]) -> NDArray[Any
     return np.asarray(index[dataset.labels])
 
 
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """A model's outputs (n, K) for some rows (n,) of a data set, and the truth (n,): indices into its classes, or numbers."""
+
+    bundle: Bundle
+    dataset: Dataset
+    rows: NDArray[np.int64]
+    split: str
+    truth: NDArray[Any]
+    outputs: NDArray[np.float32]
+
+
 def evaluate(
     model: Bundle | str | Path,
     data: Any = None,
@@ -70,6 +83,31 @@ def evaluate(
 
     Returns:
         The metrics; `split` says which rows were judged.
+
+    Raises:
+        UsageError, DataError: see `answer_data`.
+    """
+    answered = answer_data(
+        model, data, labels, split=split, label_column=label_column, skip_bad=skip_bad, note=note, meter=meter
+    )
+    found = evaluate_outputs(answered.bundle, answered.outputs, answered.truth, split=answered.split)
+    if not answered.bundle.class_names:
+        _note_outside(answered.bundle, answered.truth, answered.outputs[:, 0], note)
+    return found
+
+
+def answer_data(
+    model: Bundle | str | Path,
+    data: Any = None,
+    labels: Any = None,
+    *,
+    split: str | None = None,
+    label_column: str = "auto",
+    skip_bad: bool = False,
+    note: Note = lambda text: None,
+    meter: MeterBuilder = SilentMeter,
+) -> Answered:
+    """What a model answers on a split of labelled data; for the arguments see `evaluate`.
 
     Raises:
         UsageError: no data, a split that does not exist, or training rows that would pass for new ones. DataError: classes
@@ -121,12 +159,8 @@ def evaluate(
         )
     if foreign:
         _note_seen(bundle, dataset.images, parts[chosen], note)
-    truth = align_classes(dataset, bundle.class_names)
-    logits = bundle.logits(dataset.images, rows=parts[chosen])
-    found = evaluate_outputs(bundle, logits, truth[parts[chosen]], split=chosen)
-    if not bundle.class_names:
-        _note_outside(bundle, truth[parts[chosen]], logits[:, 0], note)
-    return found
+    rows, truth = parts[chosen], align_classes(dataset, bundle.class_names)
+    return Answered(bundle, dataset, rows, chosen, truth[rows], bundle.logits(dataset.images, rows=rows))
 
 
 def _note_outside(bundle: Bundle, targets: NDArray[Any], logits: NDArray[np.float32], note: Note) -> None:

@@ -59,7 +59,7 @@ def build_split(config: RunConfig, dataset: Dataset) -> Split:
     if data.folds:
         split = fold_training(
             split, dataset, folds=data.folds, fold=data.fold, shuffle=data.shuffle_split, group_by=data.group_by,
-            seed=data.split_seed,
+            seeds=(data.split_seed, data.fold_seed),
         )  # fmt: skip
     seeds = data.split_seed, config.train.seed  # another seed draws other rows, which are part of its luck
     return thin_training(split, dataset.labels, share=data.train_fraction, seeds=seeds)

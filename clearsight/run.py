@@ -97,7 +97,7 @@ def train(
         with store.lock_run(path):
             again = _prepare_again(path, data, labels, config, settings, quiet, team)
             _note_other_machine(path, again, tell)
-            return _train_in(path, again, quiet=quiet, note=tell, resume=True)
+            return _train_in(path, again, looks=_find_looks(path, root), quiet=quiet, note=tell, resume=True)
     resolved = resolve_config(config, settings)
     team = _join(resolved)
     if team.rank > 0:
@@ -126,7 +126,7 @@ def train(
         store.write_json(path / "environment.json", describe_environment() | prepared.engine.describe())
         if verdicts:
             store.write_json(path / store.SAFETY, {"verdicts": [verdict.as_dict() for verdict in verdicts]})
-        return _train_in(path, prepared, quiet=quiet, note=tell, resume=False)
+        return _train_in(path, prepared, looks=_find_looks(path, root), quiet=quiet, note=tell, resume=False)
 
 
 def load_and_search(
@@ -256,7 +256,12 @@ def _short(value: Any) -> str:
     return value[:12] if isinstance(value, str) else str(value)
 
 
-def _train_in(path: Path, prepared: Prepared, *, quiet: bool, note: Note, resume: bool) -> Run:
+def _find_looks(path: Path, root: str | Path) -> Path:
+    """Where looks at test splits are counted: the folder of runs, or what holds a run made elsewhere."""
+    return Path(root) if path.resolve().is_relative_to(Path(root).resolve()) else path.parent
+
+
+def _train_in(path: Path, prepared: Prepared, *, looks: Path, quiet: bool, note: Note, resume: bool) -> Run:
     """Train in a directory that is locked by the caller, and keep its record up to date."""
     from clearsight.report.html import write_report
 
@@ -286,6 +291,8 @@ def _train_in(path: Path, prepared: Prepared, *, quiet: bool, note: Note, resume
             keep=lambda step: _keep_model(path, prepared, step),
         )
         run = _finish(path, prepared, result, signals)
+        if run.test:
+            store.add_look(looks, fingerprint=prepared.dataset.fingerprint, rows=prepared.split.test, by=str(path))
         prepared.team.close()
         record |= {"status": result.status}
         store.write_json(path / store.RECORD, record)

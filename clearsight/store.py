@@ -3,6 +3,7 @@
 The files are the truth; nothing else knows of a run. It must not know how training works.
 """
 
+import hashlib
 import json
 import re
 import shutil
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from clearsight.config import RunConfig, build_config
 from clearsight.durable import write_durably
 from clearsight.errors import RunError, UsageError
@@ -22,6 +26,7 @@ RECORD, CONFIG, METRICS = "run.json", "config.toml", "metrics.json"
 EPOCHS, STEPS, SHOWN = "history.csv", "steps.csv", "shown.safetensors"
 MODEL, REPORT, CHECKPOINTS = "model.clearsight", "report.html", "checkpoints"
 SAFETY, SEEN, SIGNALS, SERIES = "safety.json", "seen.safetensors", "signals.json", "series"
+LOOKS = "test-looks.jsonl"  # beside the runs
 
 
 @dataclass(frozen=True)
@@ -217,6 +222,35 @@ def find_run(name: str, root: Path) -> Path:
         except (OSError, ValueError):  # a name too long, or with a null byte
             break
     raise UsageError(f"RUN must be a run directory, got {name!r}. See `clearsight runs list`.")
+
+
+def add_look(root: Path, *, fingerprint: str, rows: NDArray[np.int64], by: str) -> None:
+    """Note that someone saw how a model does on a test split, so that it can be said how often that was.
+
+    Raises:
+        RunError: the folder of runs is not writable.
+    """
+    line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S"), "test": _name_rows(fingerprint, rows), "by": by})
+    try:
+        with (root / LOOKS).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise RunError(f"{root / LOOKS} must be writable, got: {error.strerror}. Mend its rights.") from None
+
+
+def count_looks(root: Path, *, fingerprint: str, rows: NDArray[np.int64]) -> int:
+    """How often that test split was looked at, as far as runs below `root` noted it."""
+    try:
+        lines = (root / LOOKS).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return 0
+    wanted = f'"test": "{_name_rows(fingerprint, rows)}"'
+    return sum(wanted in line for line in lines)
+
+
+def _name_rows(fingerprint: str, rows: NDArray[np.int64]) -> str:
+    """A test split in a word: which data, and which of its rows."""
+    return hashlib.sha256(fingerprint.encode() + rows.tobytes()).hexdigest()[:16]
 
 
 def remove_run(path: Path) -> None:

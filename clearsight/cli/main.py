@@ -9,8 +9,21 @@ from typing import Annotated, Any
 import typer
 
 from clearsight import __version__
+from clearsight.cli import (
+    compare,
+    cv,
+    data,
+    evaluate,
+    learning_curve,
+    lr_find,
+    models,
+    optimizers,
+    recipe,
+    runs,
+    train,
+    tune,
+)
 from clearsight.cli import config as config_commands
-from clearsight.cli import data, evaluate, learning_curve, lr_find, models, optimizers, recipe, runs, train, tune
 from clearsight.cli.output import plain
 from clearsight.errors import ClearsightError
 
@@ -30,6 +43,8 @@ app.command("lr-find")(lr_find.lr_find)
 app.command("learning-curve")(learning_curve.learning_curve)
 app.command("models")(models.models)
 app.command("tune")(tune.tune)
+app.command("cv")(cv.cv)
+app.command("compare")(compare.compare)
 app.command("optimizers")(optimizers.optimizers)
 app.add_typer(data.app, name="data")
 app.add_typer(runs.app, name="runs")

@@ -199,7 +199,7 @@ def fold_training(
     fold: int,
     shuffle: bool = True,
     group_by: str | None = None,
-    seed: int = 0,
+    seeds: tuple[int, ...] = (0, 0),
 ) -> Split:
     """The split with its training and validation rows parted anew: one of `folds` parts is for validation, the rest for training.
 
@@ -227,6 +227,7 @@ def fold_training(
         raise UsageError(
             f"folds must be at most the pictures or groups of a class, got {folds} for {smallest} of {where}. Lower it."
         )
+    seed = int(np.random.default_rng([*seeds, 0xF01D]).integers(2**31))
     random: dict[str, Any] = {"shuffle": shuffle, "random_state": seed if shuffle else None}
     grouped = len(apart) < len(rows)
     if dataset.is_regression:

@@ -13,6 +13,7 @@ from clearsight.report.figure import BLUE, FAINT, INK, RULE, VERMILION, new_figu
 
 _WHITE = "#ffffff"
 _TICKS = 12
+_UNUSED = -0.12
 
 
 def draw_importance(shares: dict[str, float]) -> str:
@@ -50,6 +51,7 @@ def draw_parallel(
     size = (max(6.4, 1.5 * (len(keys) + 1)), 4.0)
     with new_figure("parallel", "The way of each trial", size=size, background=_WHITE) as (figure, out):
         axes = figure.add_axes((0.07, 0.16, 0.86, 0.74))
+        keys = [key for key in keys if any(key in p for p in params)]
         columns = [_place(key, [p.get(key) for p in params], log=key in logs) for key in keys]
         columns.append(_place(metric, list(scores), log=False))
         lines = np.array([heights for heights, _ in columns]).T
@@ -77,7 +79,7 @@ def draw_parallel(
                     bbox={"fc": _WHITE, "ec": "none", "pad": 0.8},
                 )
         axes.set_xlim(-0.1, len(columns) - 0.6)
-        axes.set_ylim(-0.06, 1.06)
+        axes.set_ylim(_UNUSED - 0.04, 1.06)
         axes.set_xticks(range(len(columns)), [*(key.split(".")[1] for key in keys), metric])
         axes.set_yticks([])
         axes.grid(visible=False)
@@ -87,8 +89,9 @@ def draw_parallel(
 
 
 def _place(name: str, values: list[Any], *, log: bool) -> tuple[list[float], list[tuple[float, str]]]:
-    """Heights 0 to 1 of values on their axis (NaN for none), and what is written beside it at which height."""
+    """Heights 0 to 1 of values on their axis, lower for none, and what is written beside it at which height."""
     there = [value for value in values if value is not None]
+    unused = [(_UNUSED, "not used")] if len(there) < len(values) else []
     if there and all(isinstance(v, int | float) and not isinstance(v, bool) for v in there) and len(set(there)) > 1:
         low, high = min(there), max(there)
         log = log or (low > 0 and high / low >= 100)
@@ -98,12 +101,13 @@ def _place(name: str, values: list[Any], *, log: bool) -> tuple[list[float], lis
 
         distinct = sorted(set(there))
         marks = distinct if len(distinct) <= 6 else [low, _middle(low, high, log), high]
-        return [np.nan if v is None else height(v) for v in values], [(height(m), f"{m:.4g}") for m in marks]
+        heights = [_UNUSED if v is None else height(v) for v in values]
+        return heights, [*unused, *((height(m), f"{m:.4g}") for m in marks)]
     names = list(dict.fromkeys(_word(value) for value in there))
-    heights = {name: k / max(len(names) - 1, 1) if len(names) > 1 else 0.5 for k, name in enumerate(names)}
+    places = {name: k / (len(names) - 1) if len(names) > 1 else 0.5 for k, name in enumerate(names)}
     return (
-        [np.nan if v is None else heights[_word(v)] for v in values],
-        [(at, name) for name, at in list(heights.items())[:_TICKS]],
+        [_UNUSED if v is None else places[_word(v)] for v in values],
+        [*unused, *((at, name) for name, at in list(places.items())[:_TICKS])],
     )
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from clearsight.config import RunConfig, build_config
 from clearsight.data.dataset import Dataset
+from clearsight.errors import UsageError
 from clearsight.pipeline import build_bundle, evaluate_outputs, fit_prepared, prepare
 from clearsight.training.fit import Saved
 from clearsight.training.progress import SilentProgress
@@ -101,3 +102,18 @@ def run_job(dataset: Dataset, job: Job, stop: threading.Event | None = None) -> 
 def choose_metric(config: RunConfig, wanted: str | None) -> str:
     """The metric by name, or the usual one: accuracy of classes, mean absolute error of numbers."""
     return wanted or ("mae" if config.data.task == "regression" else "accuracy")
+
+
+def read_metric(outcome: Outcome, metric: str) -> float:
+    """The metric of a run.
+
+    Raises:
+        UsageError: it does not exist for this data, or there were no rows to judge.
+    """
+    if outcome.n == 0:
+        raise UsageError("runs must have validation rows to be judged on, got none. Set --set data.valid_fraction=0.1.")
+    if metric not in outcome.metrics:
+        raise UsageError(
+            f"--metric must be one of {', '.join(outcome.metrics)} for this data, got {metric}. Choose one of them."
+        )
+    return outcome.metrics[metric]

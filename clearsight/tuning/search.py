@@ -16,7 +16,7 @@ from clearsight.errors import RunError, UsageError
 from clearsight.intervals import mean_interval, wilson_interval
 from clearsight.settings import merge
 from clearsight.tuning.executors import Pool
-from clearsight.tuning.jobs import METRICS, Job, Outcome
+from clearsight.tuning.jobs import METRICS, Job, Outcome, read_metric
 from clearsight.tuning.space import Params, Space, render_params, to_settings
 from clearsight.tuning.strategies import ROUNDS, Asker
 
@@ -277,21 +277,6 @@ class _Round:
         self._journal.add(trial)
         self._board.add(trial)
         return trial
-
-
-def read_metric(outcome: Outcome, metric: str) -> float:
-    """The metric of a run.
-
-    Raises:
-        UsageError: it does not exist for this data, or there were no rows to judge.
-    """
-    if outcome.n == 0:
-        raise UsageError("a search must have validation rows, got none. Set --folds, or --set data.valid_fraction=0.1.")
-    if metric not in outcome.metrics:
-        raise UsageError(
-            f"--metric must be one of {', '.join(outcome.metrics)} for this data, got {metric}. Choose one of them."
-        )
-    return outcome.metrics[metric]
 
 
 def find_interval(outcomes: list[Outcome], metric: str) -> tuple[float | None, float | None]:

@@ -1,0 +1,104 @@
+"""`clearsight compare`: is A better than B, or is it luck?"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clearsight.cli import options
+from clearsight.cli.options import build_layers, option, parse_network
+from clearsight.cli.output import check_place, print_json, tell
+
+
+def compare(
+    sides: Annotated[
+        list[str],
+        typer.Argument(
+            help="Two models or run directories; or recipes: a TOML file, 'train.lr=0.1 train.l2=0', or base."
+        ),
+    ],
+    data: Annotated[str | None, option("Labelled data; of models by default that of their runs.", "--data")] = None,
+    pairs: Annotated[int, typer.Option("--pairs", help="Runs of each recipe.")] = 10,
+    split: Annotated[str | None, option("Rows to be judged on; test for models, valid for recipes.", "--split")] = None,
+    metric: Annotated[str | None, option("Of recipes: accuracy, loss or mae.", "--metric")] = None,
+    plot: Annotated[Path | None, option("Draw both sides and the interval into this SVG.", "--plot")] = None,
+    workers: options.Workers = None,
+    executor: options.Executor = "auto",
+    config: options.Config = None,
+    set_: options.Set = None,
+    model: options.Model = None,
+    hidden: options.Hidden = None,
+    activation: options.Activation = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    optimizer: options.Optimizer = None,
+    augment: options.Augment = None,
+    image_size: options.ImageSize = None,
+    seed: options.Seed = None,
+    engine: options.Engine = None,
+    device: options.Device = None,
+    root: options.Root = Path("runs"),
+    quiet: options.Quiet = False,
+    json_: options.Json = False,
+) -> None:
+    """Compare two models on one test set, or recipes over paired runs, and say whether a difference is shown.
+
+    Models: exact McNemar test and paired bootstrap. Recipes: ten and more runs each with equal seeds and rows, corrected paired
+    t-test, how likely A is better in one more run, how many more runs would settle it, Holm's correction for several.
+    """
+    from clearsight.meter import build_meter
+    from clearsight.settings import merge
+    from clearsight.store import write_text
+    from clearsight.tuning.compare import compare as compare_sides
+
+    check_place(plot, "--plot")
+    flags = {
+        "train.epochs": epochs, "train.batch_size": batch_size, "train.optimizer": optimizer, "train.seed": seed,
+        "train.engine": engine, "train.device": device, **parse_network(model=model, hidden=hidden, activation=activation),
+    }  # fmt: skip
+    layers = build_layers(flags, config=config, image_size=image_size, augment=augment, set_=set_)
+    silent = quiet or json_
+    found = compare_sides(
+        *sides, data=data, config=merge(*layers) or None, pairs=pairs, split=split, metric=metric, workers=workers,
+        executor=executor, root=root, note=tell(quiet=silent), meter=build_meter(quiet=silent),
+    )  # fmt: skip
+    text, svg = _describe(found)
+    if plot:
+        write_text(plot, svg() + "\n")
+    if json_:
+        print_json({**found.as_dict(), "plot": str(plot) if plot else None})
+    else:
+        typer.echo(text + (f"\nplot    {plot}" if plot else ""))
+
+
+def _describe(found: Any) -> tuple[str, Any]:
+    from clearsight.report.comparisons import draw_comparison, render_answers, render_runs
+    from clearsight.tuning.compare import ModelsCompared
+
+    lines = []
+    names = [f"{letter}: {name}" for letter, name in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", found.names, strict=False)]
+    if isinstance(found, ModelsCompared):
+        both = found.answers
+        for name, share, (low, high) in zip(names, (both.accuracy_a, both.accuracy_b), found.intervals, strict=True):
+            lines.append(f"{name}\n   accuracy {share:.4f} (95 % interval {low:.4f} to {high:.4f}, n = {both.n:,})")
+        lines.append(render_answers(both))
+        values = [[both.accuracy_a], [both.accuracy_b]]
+        bars = [("A minus B", both.difference, both.low, both.high, both.shown)]
+        draw = lambda: draw_comparison(names, values, bars, metric="accuracy", intervals=found.intervals)
+    else:
+        rows = "validation rows, drawn anew for each pair" if found.redrawn else f"the same {found.split} rows"
+        lines.append(f"{len(found.values[0])} runs each, judged on {rows}; means of {found.metric}:")
+        lines += [f"{name}\n   {sum(own) / len(own):.4f}" for name, own in zip(names, found.values, strict=True)]
+        for a, b, one in found.pairs:
+            sides = {"a": names[a][0], "b": names[b][0]}
+            lines.append(render_runs(one, **sides, metric=found.metric, redrawn=found.redrawn))
+        if len(found.pairs) > 1:
+            lines.append(f"p is corrected for {len(found.pairs)} comparisons (Holm); intervals are for each alone.")
+        bars = [
+            (f"{names[a][0]} minus {names[b][0]}", one.difference, one.low, one.high, one.shown)
+            for a, b, one in found.pairs
+        ]
+        draw = lambda: draw_comparison(names, found.values, bars, metric=found.metric)
+    if found.looks:
+        lines.append(f"This test split has now been looked at {found.looks} time{'' if found.looks == 1 else 's'}.")
+    return "\n".join(lines), draw

@@ -1,0 +1,298 @@
+"""Is A better than B? Two models on one test set, or recipes over many paired runs: what `clearsight compare` calls.
+
+The mathematics is in `evaluation.comparison`. It must not know how what it finds is said or drawn.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clearsight import store
+from clearsight.bundle import Bundle, load
+from clearsight.config import RunConfig
+from clearsight.data.dataset import VALID, Dataset
+from clearsight.errors import UsageError
+from clearsight.evaluation.comparison import (
+    LEAST_PAIRS,
+    AnswersCompared,
+    RunsCompared,
+    adjust_holm,
+    compare_answers,
+    compare_runs,
+)
+from clearsight.inference import Answered, answer_data
+from clearsight.intake import build_split, load_dataset
+from clearsight.intervals import wilson_interval
+from clearsight.meter import MeterBuilder, SilentMeter
+from clearsight.pipeline import Note, resolve_config
+from clearsight.settings import merge, parse_setting, read_config_file
+from clearsight.tuning.executors import open_pool
+from clearsight.tuning.jobs import METRICS, Job, choose_metric, read_metric
+
+UNCHANGED = "base"
+_RECIPE_FILES = (".toml", ".json")
+
+
+@dataclass(frozen=True)
+class ModelsCompared:
+    """Two models on one test set.
+
+    Args:
+        names: of A and B. intervals: 95 %, Wilson, of each accuracy. split: whose rows. looks: how often, this time included,
+            that test split was looked at; None where nobody counted.
+    """
+
+    names: tuple[str, str]
+    answers: AnswersCompared
+    intervals: tuple[tuple[float, float], tuple[float, float]]
+    split: str
+    looks: int | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        about = {
+            "kind": "models",
+            "names": self.names,
+            "split": self.split,
+            "looks": self.looks,
+            "intervals": self.intervals,
+        }
+        return about | self.answers.as_dict()
+
+
+@dataclass(frozen=True)
+class RecipesCompared:
+    """Recipes over paired runs.
+
+    Args:
+        names: of the recipes. metric: that runs are judged by. values: of each recipe, one a pair.
+        pairs: places of A and B among the names, and what was found, with Holm's correction where there are several. Differences
+            are so that more is better, whatever the metric.
+        split: whose rows. redrawn: whether each pair has its own validation rows. looks: see `ModelsCompared`.
+    """
+
+    names: tuple[str, ...]
+    metric: str
+    values: tuple[tuple[float, ...], ...]
+    pairs: tuple[tuple[int, int, RunsCompared], ...]
+    split: str
+    redrawn: bool
+    looks: int | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        found = [{"a": self.names[a], "b": self.names[b], **one.as_dict()} for a, b, one in self.pairs]
+        return {"kind": "recipes", **asdict(replace(self, pairs=())), "comparisons": found}
+
+
+def compare(
+    *sides: Any,
+    data: Any = None,
+    labels: Any = None,
+    config: RunConfig | str | Path | dict[str, Any] | None = None,
+    pairs: int = LEAST_PAIRS,
+    split: str | None = None,
+    metric: str | None = None,
+    workers: int | None = None,
+    executor: str = "auto",
+    root: str | Path = "runs",
+    note: Note = lambda text: None,
+    meter: MeterBuilder = SilentMeter,
+    **settings: Any,
+) -> ModelsCompared | RecipesCompared:
+    """Compare two models on one test set, or two and more recipes over paired runs.
+
+    Args:
+        sides: models (bundles, model files, run directories), or recipes: configuration files, nested settings, texts such as
+            `train.lr=0.1 train.l2=0.001`, or `base` for the common settings as they are.
+        data, labels: as for `evaluate` and `train`. config, settings: common to all recipes.
+        pairs: runs of each recipe, ten or more; pair k has the same seed and the same rows for all.
+        split: rows to be judged on; of models by default `test`, of recipes `valid`, drawn anew for each pair where the data
+            brings none. `test` counts as a look at it.
+        metric: of recipes: `accuracy`, `loss` or `mae`. workers, executor: see `open_pool`. root: where looks are counted.
+
+    Raises:
+        UsageError: fewer than two sides, models beside recipes, test sets that differ, fewer than ten pairs.
+    """
+    if len(sides) < 2:
+        raise UsageError(f"compare must have two sides or more, got {len(sides)}. Name A and B.")
+    kinds = {_is_recipe(side) for side in sides}
+    if len(kinds) > 1:
+        raise UsageError("compare must have models alone or recipes alone, got both. Compare those of one kind.")
+    if not kinds.pop():
+        if config is not None or settings or metric or len(sides) != 2:
+            raise UsageError(
+                "models must be compared two at a time and as they are, got settings or more. Leave those out."
+            )
+        return _compare_models(sides[0], sides[1], data, labels, split=split, root=Path(root), note=note, meter=meter)
+    if isinstance(data, str | Path):
+        settings = {"source": str(data), **settings}
+    base = resolve_config(config, settings).model_dump(exclude_unset=True)
+    recipes = {_name(side): resolve_config(merge(base, _read_recipe(side)), {}) for side in sides}
+    if len(recipes) < len(sides):
+        raise UsageError(f"recipes must differ, got one twice among {', '.join(map(_name, sides))}. Change one.")
+    if pairs < LEAST_PAIRS:
+        raise UsageError(f"--pairs must be {LEAST_PAIRS} or more, got {pairs}. Fewer show next to nothing.")
+    given = None if isinstance(data, str | Path) else data
+    return _compare_recipes(
+        recipes, given, labels, pairs=pairs, split=split or "valid", metric=metric, workers=workers, executor=executor,
+        root=Path(root), note=note, meter=meter,
+    )  # fmt: skip
+
+
+def _is_recipe(side: Any) -> bool:
+    if isinstance(side, RunConfig | dict):
+        return True
+    if isinstance(side, Bundle):
+        return False
+    text = str(side)
+    return text == UNCHANGED or "=" in text or (text.endswith(_RECIPE_FILES) and not Path(text).is_dir())
+
+
+def _name(side: Any) -> str:
+    if isinstance(side, Bundle):
+        return str(side.path or side.net.label)
+    if isinstance(side, RunConfig):
+        side = side.model_dump(exclude_unset=True)
+    if isinstance(side, dict):
+        return " ".join(f"{s}.{k}={v}" for s, values in side.items() for k, v in values.items()) or UNCHANGED
+    return str(side)
+
+
+def _read_recipe(side: Any) -> dict[str, Any]:
+    if isinstance(side, RunConfig):
+        return side.model_dump(exclude_unset=True)
+    if isinstance(side, dict):
+        return side
+    text = str(side)
+    if text == UNCHANGED:
+        return {}
+    if text.endswith(_RECIPE_FILES) and "=" not in text:
+        return read_config_file(Path(text))
+    return merge(*(parse_setting(part) for part in text.split()))
+
+
+def _compare_models(
+    a: Any, b: Any, data: Any, labels: Any, *, split: str | None, root: Path, note: Note, meter: MeterBuilder
+) -> ModelsCompared:
+    models = [side if isinstance(side, Bundle) else load(side) for side in (a, b)]
+    answers = [answer_data(model, data, labels, split=split, note=note, meter=meter) for model in models]
+    _check_same(*answers)
+    right = [answered.outputs.argmax(axis=1) == answered.truth for answered in answers]
+    found = compare_answers(right[0], right[1])
+    intervals = [wilson_interval(int(one.sum()), len(one)) for one in right]
+    looks = None
+    first = answers[0]
+    if first.split == "test":
+        looks = _look(root, first.dataset, first.rows, by=f"compare {_name(a)} {_name(b)}")
+    return ModelsCompared((_name(a), _name(b)), found, (intervals[0], intervals[1]), first.split, looks)
+
+
+def _look(root: Path, dataset: Dataset, rows: Any, *, by: str) -> int | None:
+    """Count a look at a test split, where there is a folder of runs to count in."""
+    if not root.is_dir():
+        return None
+    store.add_look(root, fingerprint=dataset.fingerprint, rows=rows, by=by)
+    return store.count_looks(root, fingerprint=dataset.fingerprint, rows=rows)
+
+
+def _check_same(a: Answered, b: Answered) -> None:
+    """Refuse answers to different questions."""
+    if not a.bundle.class_names or not b.bundle.class_names:
+        raise UsageError(
+            "models to compare must be classifiers, got one of numbers. Compare recipes, with --metric mae."
+        )
+    names = [np.array(one.bundle.class_names)[one.truth] for one in (a, b)]
+    same = len(a.rows) == len(b.rows) and bool((names[0] == names[1]).all())
+    if same and a.dataset.fingerprint != b.dataset.fingerprint:  # read at other sizes: then by the names of rows
+        same = all(
+            a.dataset.row_name(int(i)) == b.dataset.row_name(int(j)) for i, j in zip(a.rows, b.rows, strict=True)
+        )
+    elif same:
+        same = bool((a.rows == b.rows).all())
+    if not same:
+        raise UsageError(
+            f"models must be compared on one test set, got {len(a.rows):,} rows of {a.dataset.name} and {len(b.rows):,} of "
+            f"{b.dataset.name} that are not the same. Name labelled data that is new to both."
+        )
+
+
+def _compare_recipes(
+    recipes: dict[str, RunConfig],
+    data: Any,
+    labels: Any,
+    *,
+    pairs: int,
+    split: str,
+    metric: str | None,
+    workers: int | None,
+    executor: str,
+    root: Path,
+    note: Note,
+    meter: MeterBuilder,
+) -> RecipesCompared:
+    wanted = choose_metric(next(iter(recipes.values())), metric)
+    if wanted not in METRICS:
+        raise UsageError(f"--metric must be one of {', '.join(METRICS)}, got {wanted!r}. Choose one of them.")
+    values: list[tuple[float, ...]] = []
+    told: set[str] = set()
+    sizes, looks, redrawn = set(), None, False
+    loaded: tuple[Any, Dataset] | None = None
+    with meter("comparing", pairs * len(recipes), unit="runs") as advance:
+        for config in recipes.values():
+            key = (
+                config.data.source,
+                config.data.task,
+                config.data.label_column,
+                config.data.skip_bad,
+                config.preprocess,
+            )
+            if loaded is None or loaded[0] != key:
+                loaded = key, load_dataset(config, data, labels, meter=meter)
+            dataset = loaded[1]
+            for text in set(dataset.notes) - told:
+                told.add(text)
+                note(text)
+            drawn = config.data.train_per_class is None and not bool((dataset.given == VALID).any())
+            redrawn = split == "valid" and drawn and (config.data.valid_fraction > 0 or config.data.folds is not None)
+            jobs = {k: Job(_settle_pair(config, dataset, k, redrawn=redrawn), split=split) for k in range(pairs)}
+            found = {}
+            with open_pool(dataset, config, executor=executor, workers=workers) as pool:
+                for k, outcome in pool.run(jobs):
+                    found[k] = outcome
+                    advance(1)
+            values.append(tuple(read_metric(found[k], wanted) for k in range(pairs)))
+            sizes |= {(one.n, one.num_train) for one in found.values()}
+            diverged = sum(one.status == "diverged" for one in found.values())
+            if diverged:
+                note(f"{diverged} of {pairs} runs diverged; they count with the last good weights")
+            if split == "test" and looks is None:
+                rows = build_split(config, dataset).test
+                looks = _look(root, dataset, rows, by=f"compare {' '.join(recipes)}")
+    if len({n for n, _ in sizes}) > 1:
+        note("the recipes are judged on different numbers of rows, so their runs are pairs by seed alone")
+    ratio = max(n / train for n, train in sizes) if redrawn else 0.0
+    sign, arrays = METRICS[wanted], [np.array(one) for one in values]
+    places = list(combinations(range(len(arrays)), 2))
+    compared = [compare_runs(sign * arrays[a], sign * arrays[b], ratio=ratio) for a, b in places]
+    if len(compared) > 1:
+        adjusted = adjust_holm([1.0 if one.p_value is None else one.p_value for one in compared])
+        compared = [
+            replace(one, p_value=None if one.p_value is None else p) for one, p in zip(compared, adjusted, strict=True)
+        ]
+    found_pairs = tuple((a, b, one) for (a, b), one in zip(places, compared, strict=True))
+    return RecipesCompared(tuple(recipes), wanted, tuple(values), found_pairs, split, redrawn, looks)
+
+
+def _settle_pair(config: RunConfig, dataset: Dataset, k: int, *, redrawn: bool) -> dict[str, Any]:
+    """The settings of pair k: another seed and, where validation rows are drawn, others of them; test rows stay as they are."""
+    settings = config.model_dump(exclude_unset=True)
+    settings = merge(settings, {"train": {"seed": config.train.seed + k}})
+    if not redrawn:
+        return settings
+    folds = config.data.folds or max(2, round(1 / config.data.valid_fraction))
+    settings["data"] = {key: value for key, value in settings["data"].items() if key != "valid_fraction"}
+    return merge(settings, {"data": {"folds": folds, "fold": 0, "fold_seed": config.data.fold_seed + k}})
