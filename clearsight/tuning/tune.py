@@ -16,7 +16,7 @@ from typing import Any
 from clearsight import store
 from clearsight.config import RunConfig, build_config
 from clearsight.data.dataset import Dataset
-from clearsight.errors import DataError, RunError, UsageError
+from clearsight.errors import DataError, Interrupted, RunError, UsageError
 from clearsight.intake import load_dataset
 from clearsight.meter import build_meter
 from clearsight.pipeline import Note, Run, resolve_config
@@ -251,6 +251,10 @@ def _resume(path: Path, data: Any, labels: Any, way: _Way) -> Tuned:
             raise RunError(
                 f"{path / RECORD} must be as it was written, got damage ({error}). Start a new search."
             ) from None
+        if way.retrain and record.get("status") == "finished" and (path / BEST / store.RECORD).is_file():
+            raise UsageError(
+                f"--resume must name a search that has not ended, got {path}. Its best model is in {path / BEST}."
+            )
         dataset = _load(config, data, labels, way.quiet)
         if dataset.fingerprint != record.get("fingerprint"):
             raise DataError(
@@ -260,9 +264,26 @@ def _resume(path: Path, data: Any, labels: Any, way: _Way) -> Tuned:
 
 
 def _search_in(path: Path, dataset: Dataset, config: RunConfig, space: Space, plan: Plan, way: _Way) -> Tuned:
-    """Search in a directory that the caller has locked, draw, and train the best."""
+    """Search in a directory that the caller has locked, draw, train the best, and keep the record up to date."""
     for text in dataset.notes:
         way.note(text)
+    try:
+        tuned = _search(path, dataset, config, space, plan, way)
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt | Interrupted)
+        _write_status(path, status="interrupted" if stopped else "failed")
+        if stopped:
+            way.note(f"the search is saved; go on with `clearsight tune --resume {path}`")
+        raise
+    _write_status(path, status="finished", best=tuned.best.as_dict())
+    return tuned
+
+
+def _write_status(path: Path, **changes: Any) -> None:
+    store.write_json(path / RECORD, store.read_json(path / RECORD) | changes)
+
+
+def _search(path: Path, dataset: Dataset, config: RunConfig, space: Space, plan: Plan, way: _Way) -> Tuned:
     board = build_board(quiet=way.quiet)
     with open_pool(dataset, config, executor=way.executor, workers=way.workers) as pool:
         try:
@@ -278,18 +299,16 @@ def _search_in(path: Path, dataset: Dataset, config: RunConfig, space: Space, pl
     draw_pictures(path, trials, space, plan, importance)
     final = settle_final(config, best)
     store.write_text(path / f"{BEST}.toml", render_toml(final))
-    run = None
-    if way.retrain:
-        folder = path / BEST
-        unfinished = (folder / store.RECORD).is_file() and store.read_json(folder / store.RECORD).get(
-            "status"
-        ) != "finished"
-        if unfinished:
-            run = train(dataset, resume=folder, root=way.root, quiet=way.quiet, note=way.note)
-        else:
-            run = train(dataset, config=final, out=folder, root=way.root, quiet=way.quiet, note=way.note)
-    store.write_json(path / RECORD, store.read_json(path / RECORD) | {"status": "finished", "best": best.as_dict()})
-    return Tuned(path, plan, trials, best, importance, run)
+    return Tuned(path, plan, trials, best, importance, _train_best(path / BEST, dataset, final, way))
+
+
+def _train_best(folder: Path, dataset: Dataset, config: RunConfig, way: _Way) -> Run | None:
+    """The run of the best settings: trained now, gone on with, or None where it is not wanted."""
+    if not way.retrain:
+        return None
+    if (folder / store.RECORD).is_file():
+        return train(dataset, resume=folder, root=way.root, quiet=way.quiet, note=way.note)
+    return train(dataset, config=config, out=folder, root=way.root, quiet=way.quiet, note=way.note)
 
 
 def settle_final(config: RunConfig, best: Trial) -> RunConfig:

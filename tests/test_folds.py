@@ -1,0 +1,154 @@
+"""Folds: disjoint, complete, stratified, groups and copies kept together, the test split left alone; and cross-validation."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+
+import clearsight
+from clearsight.config import build_config
+from clearsight.data.load import load_data
+from clearsight.data.split import find_bound, fold_training, split_data
+from clearsight.errors import UsageError
+from clearsight.intake import build_split, load_dataset
+from clearsight.intervals import mean_interval
+from clearsight.tuning.folds import cross_validate
+
+
+def dataset(labels, images=None):
+    labels = np.asarray(labels)
+    images = np.arange(len(labels) * 16, dtype=np.uint16).reshape(-1, 4, 4) if images is None else images
+    return load_data(images, labels)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(5, 20), min_size=2, max_size=5), st.integers(2, 5), st.integers(0, 99))
+def test_folds_part_the_rows_and_keep_classes_balanced(counts, folds, seed):
+    data = dataset(np.repeat(np.arange(len(counts)), counts))
+    split = split_data(data, valid_fraction=0.3, test_fraction=0)
+    parts = [fold_training(split, data, folds=folds, fold=f, seeds=(0, seed)) for f in range(folds)]
+    assert sorted(np.concatenate([part.valid for part in parts])) == sorted(range(len(data)))
+    for part in parts:
+        assert not set(part.train) & set(part.valid)
+        for k, count in enumerate(counts):
+            assert abs((data.labels[part.valid] == k).sum() - count / folds) < 1
+
+
+def test_the_test_split_is_in_no_fold():
+    data = load_data("digits")
+    plain = build_split(build_config({}), data)
+    for seed in range(2):
+        found = build_split(build_config({"data": {"folds": 5, "fold": 2, "fold_seed": seed}}), data)
+        assert (found.test == plain.test).all()
+        assert not set(found.test) & (set(found.train) | set(found.valid))
+        assert sorted([*found.train, *found.valid]) == sorted([*plain.train, *plain.valid])
+
+
+def test_other_fold_seeds_draw_other_folds_and_equal_ones_the_same():
+    data = load_data("digits")
+    a, b, c = (build_split(build_config({"data": {"folds": 5, "fold_seed": s}}), data).valid for s in (0, 0, 1))
+    assert (a == b).all()
+    assert set(a) != set(c)
+
+
+@pytest.fixture
+def patients(tmp_path):
+    """120 pictures of 30 patients, four each, in two classes; one picture is there twice, under two patients."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for n in range(120):
+        folder = tmp_path / "data" / f"class{n // 4 % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(folder / f"p{n // 4:02d}_{n % 4}.png")
+    shutil.copy(tmp_path / "data/class0/p00_0.png", tmp_path / "data/class0/p02_9.png")
+    return tmp_path / "data"
+
+
+def test_pictures_of_one_patient_and_copies_stay_together(patients):
+    config = build_config({"data": {"source": str(patients), "folds": 5, "group_by": r"(p\d+)_", "test_fraction": 0.2}})
+    data = load_dataset(config)
+    who = np.array([name.rsplit("/", 1)[-1][:3] for name in data.files])
+    who[who == "p02"] = "p00"
+    for fold in range(5):
+        found = build_split(config.model_copy(update={"data": config.data.model_copy(update={"fold": fold})}), data)
+        owners = [set(who[rows]) for rows in (found.train, found.valid, found.test)]
+        assert sum(map(len, owners)) == len(set.union(*owners))
+        assert len(found.valid) > 0
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("(", r"group_by must be a regular expression, got '\('"),
+        ("x_", "group_by must find something in every file name, got nothing in class0/p00_0.png"),
+    ],
+)
+def test_groups_that_cannot_be_are_refused(patients, pattern, text):
+    with pytest.raises(UsageError, match=text):
+        find_bound(load_data(str(patients)), group_by=pattern)
+    with pytest.raises(UsageError, match="group_by must go with picture files, got rows without names"):
+        find_bound(load_data("digits"), group_by=pattern)
+
+
+def test_folds_that_cannot_be_are_refused():
+    data = dataset([0, 0, 0, 0, 0, 1, 1, 1])
+    split = split_data(data, valid_fraction=0, test_fraction=0)
+    with pytest.raises(UsageError, match=r"folds must be at most .* of a class, got 4 for 3 of class 1\. Lower it"):
+        fold_training(split, data, folds=4, fold=0)
+    with pytest.raises(UsageError, match="fold must lie in 0 to 2, got 3"):
+        fold_training(split, data, folds=3, fold=3)
+    with pytest.raises(UsageError, match="fold must go with folds, got 2 without"):
+        clearsight.train("digits", fold=2)
+    with pytest.raises(UsageError, match="valid_fraction must go with no folds"):
+        cross_validate("digits", valid_fraction=0.2)
+
+
+def test_cross_validation_is_its_folds_one_by_one(tmp_path):
+    found = cross_validate("digits", folds=3, repeats=2, epochs=2, hidden=(16,), root=tmp_path)
+    again = [
+        clearsight.train("digits", folds=3, fold=f, fold_seed=r, epochs=2, hidden=(16,), root=tmp_path).valid.accuracy
+        for r in range(2)
+        for f in range(3)
+    ]
+    assert [fold.metrics["accuracy"] for fold in found.folds] == again
+    assert found.mean == pytest.approx(np.mean(again))
+    assert (found.low, found.high) == pytest.approx(mean_interval(tuple(again), ratio=1 / 2), rel=1e-2)
+
+
+def test_every_row_has_outputs_of_a_model_that_had_not_seen_it(tmp_path):
+    found = cross_validate("digits", folds=4, repeats=2, epochs=2, hidden=(16,), root=tmp_path)
+    kept = load_file(found.path / "out-of-fold.safetensors")
+    assert kept["outputs"].shape == (2, 1438, 10)
+    assert np.isfinite(kept["outputs"]).all()
+    split = build_split(build_config({}), load_data("digits"))
+    assert not set(kept["rows"]) & set(split.test)
+    for repeat in range(2):
+        right = (kept["outputs"][repeat].argmax(1) == kept["labels"]).mean()
+        own = [fold for fold in found.folds if fold.repeat == repeat]
+        assert right == pytest.approx(sum(fold.metrics["accuracy"] * fold.n for fold in own) / 1438)
+
+
+def test_cv_on_the_command_line(tmp_path, call, capsys):
+    assert call("cv", "digits", "--folds", "3", "--epochs", "1", "--hidden", "8", "--root", tmp_path, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["folds"]) == 3
+    assert found["interval"][0] < found["mean"] < found["interval"][1]
+    assert call("cv", "digits", "--folds", "3", "--epochs", "1", "--hidden", "8", "--root", tmp_path) == 0
+    text = capsys.readouterr()
+    assert "mean of 3 runs on 1,438 pictures, 95 % interval" in text.out
+    assert "359 rows are left for test and are in no fold" in text.err
+    assert call("cv", "digits", "--folds", "500", "--root", tmp_path) == 2
+
+
+def test_regression_folds_are_judged_by_their_error(tmp_path):
+    images = np.random.default_rng(0).random((60, 5)).astype(np.float32)
+    found = cross_validate(
+        images, images.sum(1), task="regression", folds=3, epochs=3, hidden=(8,), root=tmp_path, test_fraction=0.0
+    )
+    assert found.metric == "mae"
+    assert found.mean == pytest.approx(np.mean([fold.metrics["mae"] for fold in found.folds]))

@@ -1,0 +1,242 @@
+"""Searches: the same with any number of workers, after a kill of worker or driver, with pruning; the best is judged once."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import clearsight
+from clearsight.config import build_config
+from clearsight.errors import RunError, UsageError
+from clearsight.intake import build_split
+from clearsight.store import count_looks
+from clearsight.tuning.search import Plan, find_ladder
+from clearsight.tuning.tune import read_trials, tune
+
+SMALL = {"epochs": 3, "hidden": (12,), "batch_size": 64}
+
+
+def key(trial):
+    return {name: value for name, value in trial.as_dict().items() if name != "seconds"}
+
+
+def run(tmp_path, name="t", **options):
+    options = {"search": ["train.lr={log = [1e-4, 1]}", "train.l2=0,0.001"], "trials": 12, "retrain": False, **options}
+    return tune("digits", out=tmp_path / name, root=tmp_path, **SMALL | options)
+
+
+@pytest.mark.parametrize("strategy", ["random", "perturb", "tpe"])
+@pytest.mark.parametrize("prune", ["none", "hyperband"])
+def test_one_worker_and_four_try_the_same_and_find_the_same(tmp_path, strategy, prune):
+    one = run(tmp_path, "one", strategy=strategy, prune=prune, round_size=6, workers=1)
+    four = run(tmp_path, "four", strategy=strategy, prune=prune, round_size=6, workers=4)
+    assert [key(trial) for trial in one.trials] == [key(trial) for trial in four.trials]
+    assert one.best.number == four.best.number
+    assert one.importance == four.importance
+
+
+def test_a_trial_is_the_run_that_train_makes(tmp_path):
+    found = run(tmp_path, search=["train.lr=0.001,0.01"], folds=3)
+    for trial in found.trials:
+        scores = [
+            clearsight.train(
+                "digits", **SMALL, lr=trial.params["train.lr"], folds=3, fold=f, root=tmp_path
+            ).valid.accuracy
+            for f in range(3)
+        ]
+        assert list(trial.scores) == scores
+        assert trial.score == pytest.approx(np.mean(scores))
+
+
+def test_pruned_trials_go_on_where_they_left_off(tmp_path):
+    """What survives the rungs is, bit for bit, what a search without pruning finds for it."""
+    options = {"search": ["train.lr=0.0003,0.001,0.003,0.01,0.03,0.1"], "folds": 2}
+    full = tune("digits", epochs=9, hidden=(12,), out=tmp_path / "a", root=tmp_path, retrain=False, **options)
+    pruned = tune(
+        "digits", epochs=9, hidden=(12,), out=tmp_path / "b", root=tmp_path, retrain=False, prune="halving", **options
+    )
+    complete = [trial for trial in pruned.trials if trial.status == "complete"]
+    assert 1 <= len(complete) < 6
+    for trial in complete:
+        assert trial.scores == full.trials[trial.number].scores
+    assert sum(t.seconds for t in pruned.trials) < sum(t.seconds for t in full.trials)
+    assert {trial.status for trial in pruned.trials} == {"complete", "pruned"}
+
+
+def test_ladders_rise_to_the_end():
+    plan = Plan("random", 9, "accuracy", prune="halving")
+    assert find_ladder(plan, 27, 0) == [1, 3, 9, None]
+    assert find_ladder(plan, 1, 0) == [None]
+    hyperband = Plan("random", 9, "accuracy", prune="hyperband")
+    assert [find_ladder(hyperband, 27, turn) for turn in range(5)] == [
+        [1, 3, 9, None], [3, 9, None], [9, None], [None], [1, 3, 9, None],
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match="--prune must be one of none, halving, hyperband, got 'median'"):
+        find_ladder(Plan("random", 9, "accuracy", prune="median"), 9, 0)
+
+
+def test_the_best_is_trained_on_all_but_test_and_judged_once(tmp_path):
+    found = run(tmp_path, search=["train.lr=0.001,0.01"], retrain=True)
+    best = max(found.trials, key=lambda trial: trial.score)
+    assert found.best == best
+    assert found.run.config.train.lr == best.params["train.lr"]
+    assert found.run.train.n == 1438
+    assert found.run.valid is None
+    data = clearsight.load_data("digits")
+    rows = build_split(build_config({}), data).test
+    assert count_looks(found.path.parent, fingerprint=data.fingerprint, rows=rows) == 1
+    for name in ("leaderboard.csv", "best.toml", "search.json", "trials.jsonl", "parallel.svg"):
+        assert (found.path / name).stat().st_size > 0
+
+
+def test_patience_is_spent_before_the_last_training(tmp_path):
+    found = run(tmp_path, search=["train.lr=0.01"], patience=2, epochs=30, retrain=True)
+    assert found.run.config.train.patience is None
+    assert found.run.config.train.epochs == found.best.epochs[0] < 30
+
+
+WORKER = """
+import sys
+from clearsight.tuning.tune import tune
+tune("digits", search=["train.lr={log = [1e-4, 1]}"], strategy="tpe", trials=24, folds=2, prune="halving", epochs=40, hidden=(12,),
+     out=sys.argv[1], root=sys.argv[2], retrain=False, workers=2)
+"""
+
+
+def test_a_search_that_was_killed_goes_on_to_the_same_end(tmp_path):
+    whole = tune(
+        "digits", search=["train.lr={log = [1e-4, 1]}"], strategy="tpe", trials=24, folds=2, prune="halving", epochs=40, hidden=(12,),
+        out=tmp_path / "whole", root=tmp_path, retrain=False,
+    )  # fmt: skip
+    process = subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path / "killed"), str(tmp_path)])
+    journal = tmp_path / "killed" / "trials.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (journal.exists() and journal.read_text().count("\n") >= 9):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = read_trials(journal)
+    assert 9 <= len(before) < 24
+    with journal.open("a") as file:
+        file.write('{"number": 99, "par')  # a line cut off by a full disk or a kill
+    found = tune(resume=tmp_path / "killed", root=tmp_path, retrain=False)
+    assert [key(trial) for trial in found.trials] == [key(trial) for trial in whole.trials]
+    assert all(
+        found.trials[number].seconds == trial.seconds for number, trial in before.items()
+    )  # kept, not computed again
+    assert len(journal.read_text().splitlines()) == 24
+
+
+def test_other_data_and_a_damaged_journal_are_refused_on_resume(tmp_path):
+    found = run(tmp_path, search=["train.lr=0.001,0.01"])
+    record = json.loads((found.path / "search.json").read_text())
+    (found.path / "search.json").write_text(json.dumps(record | {"fingerprint": "other"}))
+    with pytest.raises(clearsight.ClearsightError, match="--resume must find the same data as before"):
+        tune(resume=found.path, root=tmp_path)
+    (found.path / "search.json").write_text(json.dumps(record))
+    lines = (found.path / "trials.jsonl").read_text().splitlines()
+    (found.path / "trials.jsonl").write_text("\n".join(["nonsense", *lines]) + "\n")
+    with pytest.raises(RunError, match="must hold a trial a line, got damage in line 1"):
+        tune(resume=found.path, root=tmp_path)
+    swapped = [json.dumps(json.loads(line) | {"params": {"train.lr": 0.5}}) for line in lines]
+    (found.path / "trials.jsonl").write_text("\n".join(swapped) + "\n")
+    with pytest.raises(
+        RunError, match=r"the journal must be of this search, got trial 0 with lr=0\.5 where lr=0\.001 is asked for"
+    ):
+        tune(resume=found.path, root=tmp_path)
+    with pytest.raises(UsageError, match="--resume must name the directory of a search, got 'nowhere'"):
+        tune(resume="nowhere", root=tmp_path)
+
+
+def test_a_search_by_time_ends_early_and_says_so(tmp_path):
+    notes = []
+    found = run(tmp_path, strategy="random", trials=10_000, round_size=4, minutes=0.03, note=notes.append)
+    assert 0 < len(found.trials) < 10_000
+    assert any(text.startswith("time ran out after") for text in notes)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"search": ["train.lr=-1,0.1"]}, r"train\.lr must be right, got -1 in the search"),
+        ({"search": ["train.optimizer=sgd,adams"]}, r"train\.optimizer must be right, got 'adams' in the search"),
+        (
+            {"search": ["train.momentum=0.5,0.9"]},
+            "a trial must be a run that can be, got: momentum must go with optimizer",
+        ),
+        ({"trials": 0}, "--trials must be 1 or more, got 0"),
+        ({"metric": "f1"}, "--metric must be one of accuracy, loss, mae, got 'f1'"),
+        ({"metric": "mae"}, "--metric must be one of accuracy, loss for this data, got mae"),
+        ({"workers": 0}, "--workers must be 1 or more, got 0"),
+        ({"executor": "magic"}, "--executor must be auto, threads, processes or dask://HOST:PORT, got 'magic'"),
+        ({"executor": "dask://127.0.0.1:9"}, "--executor must be a Dask scheduler that answers, got 127.0.0.1:9"),
+        ({"valid_fraction": 0.0}, "runs must have validation rows to be judged on, got none"),
+        ({"folds": 5, "valid_fraction": 0.2}, "valid_fraction must go with no folds"),
+        ({"search": ["train.epochs=1,2"], "prune": "halving"}, "--prune must go with one number of epochs"),
+        (
+            {"search": ["train.lr=1e30"], "optimizer": "sgd"},
+            "a search must have a trial that came to its end, got none",
+        ),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(tmp_path, options, text):
+    with pytest.raises(clearsight.ClearsightError, match=text):
+        run(tmp_path, **{"search": ["train.lr=0.01"], **options})
+
+
+def test_tune_on_the_command_line(tmp_path, call, capsys):
+    config = tmp_path / "space.toml"
+    config.write_text('[train]\nepochs = 2\n[search]\n"train.lr" = [0.001, 0.01]\n"model.hidden" = [[8], [16]]\n')
+    assert call("tune", "digits", "--config", config, "--root", tmp_path, "--out", tmp_path / "s", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["strategy"] == "grid"
+    assert len(found["trials"]) == 4
+    assert found["best"] == found["trials"][0]
+    assert found["run"]["test"]["n"] == 359
+    assert call("tune", "--resume", tmp_path / "s", "--no-retrain") == 0
+    text = capsys.readouterr().out
+    assert "accuracy, on 144 validation rows (95 % interval)" in text
+    assert "hidden=[16]" in text
+    assert call("tune", "--resume", tmp_path / "s") == 2
+    assert "--resume must name a search that has not ended" in capsys.readouterr().err
+    assert call("tune", "digits", "--root", tmp_path) == 2
+    assert "a search must have settings to vary, got none" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_a_search_at_once_and_it_can_go_on(tmp_path):
+    command = [
+        sys.executable, "-m", "clearsight", "tune", "digits", "--search", "train.lr={log = [1e-4, 1]}", "--strategy", "random",
+        "--trials", "200", "--epochs", "300", "--out", tmp_path / "s", "--root", tmp_path, "--no-retrain",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    journal = tmp_path / "s" / "trials.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not journal.exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert len(read_trials(journal)) >= 1
+    assert json.loads((tmp_path / "s" / "search.json").read_text())["status"] == "interrupted"
+    assert "go on with `clearsight tune --resume" in err
+
+
+def test_a_full_disk_stops_a_search_with_a_sentence(tmp_path, monkeypatch):
+    real = Path.open
+
+    def full(self, *arguments, **options):
+        if self.name == "trials.jsonl" and "a" in arguments:
+            raise OSError(28, "No space left on device")
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(
+        RunError, match=r"trials\.jsonl must be writable, got: No space left on device\. Free space, then use --resume"
+    ):
+        run(tmp_path, search=["train.lr=0.01"])
