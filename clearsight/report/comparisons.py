@@ -46,7 +46,7 @@ def render_runs(found: RunsCompared, *, a: str, b: str, metric: str, redrawn: bo
         size = f"{_signed(scale * found.difference)}{unit}"
         return f"{a} minus {b} is {size} in all {n} pairs, which do not vary: no interval can be given."
     counts = f"{a} is better in {found.wins} of {n} pairs" + (f", equal in {found.ties}" if found.ties else "")
-    again = f"in one more pair it would be with probability {found.probability:.2f}"
+    again = f"in one more pair it would be with probability {_share(found.probability)}"
     facts = f"p = {_probability(found.p_value)}, n = {n} pairs; {counts}; {again}"
     low, high = scale * found.low, scale * found.high
     if found.shown:
@@ -71,6 +71,10 @@ def _points(share: float) -> str:
 
 def _signed(value: float) -> str:
     return f"{value:+.2f}" if abs(value) >= 0.005 or value == 0 else f"{value:+.2g}"
+
+
+def _share(probability: float) -> str:
+    return ">0.99" if probability > 0.99 else "<0.01" if probability < 0.01 else f"{probability:.2f}"
 
 
 def _probability(p: float) -> str:

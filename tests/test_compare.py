@@ -1,0 +1,185 @@
+"""compare: models on one test set, recipes over paired runs; what is refused, what is said, how looks are counted."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+import clearsight
+from clearsight.errors import UsageError
+from clearsight.evaluation.comparison import compare_answers, compare_runs
+from clearsight.report.comparisons import draw_comparison, render_answers, render_runs
+from clearsight.tuning.compare import compare
+
+FAST = {"epochs": 2, "hidden": (12,)}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    a = clearsight.train("digits", **FAST, root=root, out=root / "a")
+    b = clearsight.train("digits", epochs=8, hidden=(32,), root=root, out=root / "b")
+    return root, a, b
+
+
+def test_models_are_compared_on_their_common_test_rows(runs):
+    root, a, b = runs
+    found = compare(root / "b", root / "a", root=root)
+    assert found.split == "test"
+    assert found.answers.n == a.test.n == b.test.n
+    assert found.answers.difference == pytest.approx(b.test.accuracy - a.test.accuracy)
+    assert found.answers.shown
+    assert found.answers.low > 0
+
+
+def test_each_look_at_a_test_split_is_counted(runs, tmp_path):
+    clearsight.train("digits", **FAST, root=tmp_path)
+    clearsight.train("digits", **FAST, root=tmp_path, seed=1)
+    clearsight.train("digits", **FAST, root=tmp_path, split_seed=3)  # another test split
+    root, a, _ = runs
+    assert compare(a.bundle, root / "b", data="digits", split="all", root=tmp_path).looks is None
+    assert compare(root / "a", root / "b", root=tmp_path).looks == 3
+    assert compare(root / "a", root / "b", root=tmp_path).looks == 4
+    assert compare(root / "a", root / "b", split="valid", root=tmp_path).looks is None
+
+
+def test_other_test_rows_and_other_data_are_refused(runs, tmp_path):
+    root, _, _ = runs
+    clearsight.train("digits", **FAST, split_seed=5, out=tmp_path / "other", root=tmp_path)
+    with pytest.raises(
+        UsageError, match="models must be compared on one test set, got 359 rows of digits and 359 of digits"
+    ):
+        compare(root / "a", tmp_path / "other", root=root)
+    images = np.random.default_rng(0).integers(0, 16, (90, 8, 8)).astype(np.uint8)
+    clearsight.train(images, np.arange(90) % 10, **FAST, out=tmp_path / "arrays", root=tmp_path)
+    with pytest.raises(UsageError, match="DATA must be given for a model"):
+        compare(root / "a", tmp_path / "arrays", root=root)
+
+
+def test_recipes_are_run_in_pairs_of_equal_seeds_and_rows(tmp_path):
+    found = compare("base", "train.optimizer=sgd", data="digits", **FAST, root=tmp_path)
+    assert [len(values) for values in found.values] == [10, 10]
+    assert found.redrawn
+    for k in (0, 7):
+        own = clearsight.train("digits", **FAST, seed=k, folds=10, fold_seed=k, root=tmp_path)
+        assert found.values[0][k] == own.valid.accuracy
+    ((_, _, one),) = found.pairs
+    assert one.differences == pytest.approx([x - y for x, y in zip(*found.values, strict=True)])
+    assert one.ratio == pytest.approx(144 / 1294, rel=0.01)
+
+
+def test_a_recipe_is_no_better_than_itself_under_another_name(tmp_path):
+    found = compare("train.lr=0.001", "train.lr=1e-3", data="digits", **FAST, root=tmp_path)
+    assert found.pairs[0][2].p_value == 1.0
+    assert not found.pairs[0][2].shown
+
+
+def test_several_recipes_are_corrected_by_holm(tmp_path):
+    two = compare("base", "train.lr=0.0001", data="digits", **FAST, root=tmp_path)
+    three = compare("base", "train.lr=0.0001", {"train": {"lr": 0.002}}, data="digits", **FAST, root=tmp_path)
+    assert three.names[2] == "train.lr=0.002"
+    assert len(three.pairs) == 3
+    assert three.pairs[0][2].differences == two.pairs[0][2].differences
+    assert three.pairs[0][2].p_value >= two.pairs[0][2].p_value
+
+
+def test_errors_of_numbers_count_as_better_where_they_are_smaller(tmp_path):
+    images = np.random.default_rng(0).random((300, 6)).astype(np.float32)
+    options = {"task": "regression", "hidden": (16,), "epochs": 15, "root": tmp_path}
+    found = compare("train.lr=0.01", "train.lr=0.0001", data=images, labels=images.sum(1), **options)
+    assert found.metric == "mae"
+    assert found.pairs[0][2].difference > 0
+    assert found.pairs[0][2].shown
+    assert np.mean(found.values[0]) < np.mean(found.values[1])
+
+
+@pytest.mark.parametrize(
+    ("sides", "options", "text"),
+    [
+        (("base",), {}, "compare must have two sides or more, got 1"),
+        (("base", "base"), {}, "recipes must differ, got one twice among base, base"),
+        (("base", "train.lr=0.1"), {"pairs": 9}, r"--pairs must be 10 or more, got 9\. Fewer show next to nothing"),
+        (("base", "runs/none"), {}, "compare must have models alone or recipes alone, got both"),
+        (("base", "train.rate=0.1"), {}, "unknown|known keys, got 'train.rate'"),
+        (("base", "no-such.toml"), {}, "config must be a readable file, got no-such.toml"),
+        (("base", "train.lr=0.1"), {"metric": "mae"}, "--metric must be one of accuracy, loss for this data, got mae"),
+        (("base", "train.lr=0.1"), {"metric": "f1"}, "--metric must be one of accuracy, loss, mae, got 'f1'"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(tmp_path, sides, options, text):
+    with pytest.raises(UsageError, match=text):
+        compare(*sides, data="digits", **FAST, root=tmp_path, **options)
+
+
+def test_models_take_no_settings(runs):
+    root, _, _ = runs
+    with pytest.raises(UsageError, match="models must be compared two at a time and as they are"):
+        compare(root / "a", root / "b", epochs=3)
+
+
+def test_compare_on_the_command_line(runs, tmp_path, call, capsys):
+    root, _, _ = runs
+    assert call("compare", root / "a", root / "b", "--root", root, "--plot", tmp_path / "m.svg") == 0
+    text = capsys.readouterr().out
+    assert "B is better than A on this test set by" in text
+    assert "This test split has now been looked at" in text
+    assert (tmp_path / "m.svg").read_text().startswith("<svg")
+    flags = ["--data", "digits", "--epochs", "1", "--hidden", "8", "--root", tmp_path, "--quiet"]
+    assert call("compare", "base", "train.lr=0.0001", "train.lr=0.01 train.l2=0.001", *flags) == 0
+    text = capsys.readouterr().out
+    assert "10 runs each, judged on validation rows, drawn anew for each pair; means of accuracy:" in text
+    assert "A is better than B" in text
+    assert "p is corrected for 3 comparisons (Holm)" in text
+    assert call("compare", "base", "train.lr=0.0001", *flags, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["kind"] == "recipes"
+    assert found["comparisons"][0]["n"] == 10
+    assert found["comparisons"][0]["shown"] is True
+    assert call("compare", root / "a", "base", *flags) == 2
+    assert call("compare", "base", "train.lr=0.1", "--plot", tmp_path / "no" / "p.svg", *flags) == 2
+
+
+def test_sentences_claim_no_more_than_was_shown():
+    rng = np.random.default_rng(0)
+    base = rng.normal(0.9, 0.01, 12)
+    swing = 0.01 * (-1) ** np.arange(12)
+    words = {"a": "A", "b": "B", "metric": "accuracy", "redrawn": False}
+    better = render_runs(compare_runs(base + 0.01 + rng.normal(0, 0.002, 12), base), **words)
+    assert re.match(r"A is better than B: \+[01]\.\d\d points \(95 % interval \+", better)
+    worse = render_runs(compare_runs(base, base + 0.01 + rng.normal(0, 0.002, 12)), **words)
+    assert re.match(r"B is better than A: \+[01]\.\d\d points \(95 % interval \+", worse)
+    luck = render_runs(compare_runs(base + 0.002 + swing, base), **words)
+    assert luck.startswith("No difference shown: A minus B is")
+    assert "pairs are needed" in luck
+    hopeless = render_runs(
+        compare_runs(base + 0.0005 + swing, base, ratio=0.25), **words | {"redrawn": True}
+    )
+    assert "No number of runs on this data would settle" in hopeless
+    assert "come out alike in all 12 pairs" in render_runs(compare_runs(base, base), **words)
+    assert "which do not vary: no interval can be given" in render_runs(
+        compare_runs(np.full(10, 0.5), np.full(10, 0.25)), **words
+    )
+
+
+def test_sentences_about_models_warn_where_little_is_known():
+    alike = render_answers(compare_answers(np.ones(50, bool), np.ones(50, bool)))
+    assert alike == "No difference shown: both answer alike on every row (n = 50), so their accuracies are equal here."
+    a, b = np.ones(50, bool), np.ones(50, bool)
+    b[:3] = False
+    few = render_answers(compare_answers(a, b))
+    assert "No difference shown" in few
+    assert "They disagree on 3 rows only: too few for the interval to be trusted." in few
+    assert "other seeds may turn it round" in few
+
+
+def test_pictures_hold_each_side_and_each_difference():
+    svg = draw_comparison(
+        ["A: base", "B: train.lr=0.1"],
+        [[0.9, 0.91], [0.8, 0.82]],
+        [("A minus B", 0.09, 0.05, 0.13, True)],
+        metric="accuracy",
+    )
+    assert "A: base" in svg
+    assert "A minus B" in svg
+    assert "difference, points (95 % interval)" in svg
