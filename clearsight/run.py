@@ -3,17 +3,12 @@
 It owns the directory's life: made, locked, filled, resumed, marked as finished, interrupted or diverged.
 """
 
-import os
-import platform
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from clearsight import __version__, store
 from clearsight.assemble import choose_device
@@ -21,13 +16,10 @@ from clearsight.augment.safety import Verdict
 from clearsight.config import RunConfig
 from clearsight.data.check import Finding
 from clearsight.data.dataset import Dataset
-from clearsight.data.duplicates import hash_rows
-from clearsight.data.split import Rows
-from clearsight.durable import write_durably
 from clearsight.errors import DataError, DivergedError, Interrupted, RunError, UsageError
-from clearsight.evaluation.metrics import worst_mistakes
 from clearsight.intake import find_flaws, load_dataset, measure_safety, render_unsafe
 from clearsight.meter import MeterBuilder, build_meter
+from clearsight.outcome import collect_numbers, describe_environment, finish_run
 from clearsight.pipeline import (
     Note,
     Prepared,
@@ -41,13 +33,12 @@ from clearsight.pipeline import (
     search_rate,
 )  # fmt: skip
 from clearsight.settings import find_differences, render_toml
-from clearsight.training.fit import FitResult
+from clearsight.tracking import TrackedProgress, open_trackers
 from clearsight.training.lr_finder import RateSearch
 from clearsight.training.progress import SilentProgress, build_progress
 from clearsight.training.team import Team, join_team, started_by_torchrun
 
 _SHOWN_FILES = 3
-_PARITY_ROWS = 5000
 
 
 def train(
@@ -60,6 +51,7 @@ def train(
     resume: str | Path | None = None,
     quiet: bool = True,
     note: Note | None = None,
+    track: Sequence[str] = (),
     **settings: Any,
 ) -> Run:
     """Train, evaluate, save and report one model.
@@ -72,6 +64,7 @@ def train(
         resume: a run directory to go on with; everything else is then taken from it and must not differ.
         quiet: False shows progress on standard error.
         note: is told what was assumed or went wrong on the way; by default standard error unless quiet.
+        track: `tensorboard` for event files in the run directory, `mlflow` for a run where `MLFLOW_TRACKING_URI` says.
         settings: single choices by name, such as `epochs=30, hidden=(64,), lr=0.01` (see `clearsight config show`).
 
     Returns:
@@ -126,7 +119,9 @@ def train(
         store.write_json(path / "environment.json", describe_environment() | prepared.engine.describe())
         if verdicts:
             store.write_json(path / store.SAFETY, {"verdicts": [verdict.as_dict() for verdict in verdicts]})
-        return _train_in(path, prepared, looks=_find_looks(path, root), quiet=quiet, note=tell, resume=False)
+        return _train_in(
+            path, prepared, looks=_find_looks(path, root), quiet=quiet, note=tell, resume=False, track=tuple(track)
+        )
 
 
 def load_and_search(
@@ -261,7 +256,9 @@ def _find_looks(path: Path, root: str | Path) -> Path:
     return Path(root) if path.resolve().is_relative_to(Path(root).resolve()) else path.parent
 
 
-def _train_in(path: Path, prepared: Prepared, *, looks: Path, quiet: bool, note: Note, resume: bool) -> Run:
+def _train_in(
+    path: Path, prepared: Prepared, *, looks: Path, quiet: bool, note: Note, resume: bool, track: tuple[str, ...] = ()
+) -> Run:
     """Train in a directory that is locked by the caller, and keep its record up to date."""
     from clearsight.report.html import write_report
 
@@ -277,30 +274,40 @@ def _train_in(path: Path, prepared: Prepared, *, looks: Path, quiet: bool, note:
         "clearsight": __version__,
         "config": prepared.config.model_dump(mode="json"),
     }
-    if resume:
-        record["created"] = store.read_json(path / store.RECORD).get("created", record["created"])
+    before = store.read_json(path / store.RECORD) if resume else {}
+    record["created"] = before.get("created", record["created"])
+    names, ids = track if not resume else tuple(before.get("track", ())), before.get("track_ids", {})
+    settings = prepared.config.model_dump(mode="json", exclude_unset=True)
+    trackers, ids = open_trackers(names, path, settings, run_ids=ids, note=note)
+    record |= {"track": names, "track_ids": ids}
     try:
         store.write_json(path / store.RECORD, record)
         signals = _read_signals(path, prepared, resume=resume)
         result = fit_prepared(
             prepared,
-            progress=build_progress(quiet=quiet),
+            progress=TrackedProgress(build_progress(quiet=quiet), trackers),
             checkpoints=path / store.CHECKPOINTS,
             resume=resume,
             note=note,
             keep=lambda step: _keep_model(path, prepared, step),
         )
-        run = _finish(path, prepared, result, signals)
+        run = finish_run(path, prepared, result, signals)
+        trackers.log(collect_numbers(run), run.epoch)
         if run.test:
             store.add_look(looks, fingerprint=prepared.dataset.fingerprint, rows=prepared.split.test, by=str(path))
         prepared.team.close()
         record |= {"status": result.status}
         store.write_json(path / store.RECORD, record)
         write_report(path)
+        trackers.close(
+            result.status, [path / name for name in (store.MODEL, store.REPORT, store.CONFIG, store.METRICS)]
+        )
     except BaseException as error:
         if record["status"] == "running":
             stopped = isinstance(error, Interrupted | KeyboardInterrupt)
-            _try_write_status(path, record | {"status": "interrupted" if stopped else "failed"})
+            record["status"] = "interrupted" if stopped else "failed"
+            _try_write_status(path, record)
+            trackers.close(record["status"], [])
         if isinstance(error, Interrupted):
             raise Interrupted(
                 f"{error} Saved; go on with `clearsight train --resume {path}`.", error.exit_code
@@ -335,68 +342,3 @@ def _try_write_status(path: Path, record: dict[str, Any]) -> None:
         store.write_json(path / store.RECORD, record)
     except RunError:  # the disk is full: the error under way says so, and the old record stands
         return
-
-
-def _finish(path: Path, prepared: Prepared, result: FitResult, signals: dict[str, Any]) -> Run:
-    """Evaluate every split once, and write model, metrics and history."""
-    run, logits = judge(prepared, result, path=path)
-    dataset, parts = prepared.dataset, prepared.split.parts()
-    judged = next(name for name in ("test", "valid", "train") if name in parts)
-    mistakes, shown = _collect_mistakes(prepared, judged, parts[judged], logits[judged], run.bundle.temperature)
-    store.write_json(path / store.SIGNALS, signals | {"last": measure_signals(prepared)})
-    if result.history.weights:
-        shown["weights"] = np.stack(result.history.weights)
-    try:
-        run.bundle.save(path / store.MODEL, examples=dataset.images[parts[judged][:3]])
-        _save_arrays(path / store.SHOWN, shown)
-        seen = np.concatenate([prepared.split.train, prepared.split.valid])
-        _save_arrays(path / store.SEEN, {"hashes": hash_rows(dataset.images)[seen]})
-    except OSError as error:
-        raise RunError(f"{path} must be writable, got: {error.strerror}. Free space, then use --resume.") from None
-    store.write_text(path / store.EPOCHS, result.history.render_epochs_csv())
-    store.write_text(path / store.STEPS, result.history.render_steps_csv())
-    where = ("run", "bundle", "report")  # a run directory may be moved
-    summary = {key: value for key, value in run.summary().items() if key not in where}
-    metrics = summary | {"mistakes_split": judged, "mistakes": mistakes, "unused": len(prepared.split.unused)}
-    store.write_json(path / store.METRICS, metrics)
-    return run
-
-
-def _collect_mistakes(
-    prepared: Prepared, split: str, rows: Rows, logits: NDArray[np.float32], temperature: float
-) -> tuple[list[dict[str, Any]], dict[str, NDArray[Any]]]:
-    dataset = prepared.dataset
-    if dataset.is_regression:
-        some = np.random.default_rng(0).permutation(len(rows))[:_PARITY_ROWS]
-        answers = prepared.preprocess.restore_targets(logits[some, 0])
-        return [], {"parity": np.stack([dataset.labels[rows[some]], answers]).astype(np.float32)}
-    worst = worst_mistakes(logits / temperature, dataset.labels[rows], count=prepared.config.eval.mistakes)
-    found = [
-        {
-            "row": dataset.row_name(int(rows[at])),
-            "true": dataset.class_names[dataset.labels[rows[at]]],
-            "answer": dataset.class_names[answer],
-            "loss": loss,
-        }
-        for at, answer, loss in worst
-    ]
-    return found, {"mistakes": dataset.images[rows[[at for at, _, _ in worst]]]} if worst else {}
-
-
-def _save_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    from safetensors.numpy import save
-
-    write_durably(path, save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
-
-
-def describe_environment() -> dict[str, Any]:
-    """What the run was made with."""
-    packages = ("matplotlib", "numpy", "numba", "scipy", "scikit-learn", "pillow", "safetensors")
-    return {
-        "clearsight": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        **{name: metadata.version(name) for name in packages},
-    }

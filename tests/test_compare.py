@@ -152,9 +152,7 @@ def test_sentences_claim_no_more_than_was_shown():
     luck = render_runs(compare_runs(base + 0.002 + swing, base), **words)
     assert luck.startswith("No difference shown: A minus B is")
     assert "pairs are needed" in luck
-    hopeless = render_runs(
-        compare_runs(base + 0.0005 + swing, base, ratio=0.25), **words | {"redrawn": True}
-    )
+    hopeless = render_runs(compare_runs(base + 0.0005 + swing, base, ratio=0.25), **words | {"redrawn": True})
     assert "No number of runs on this data would settle" in hopeless
     assert "come out alike in all 12 pairs" in render_runs(compare_runs(base, base), **words)
     assert "which do not vary: no interval can be given" in render_runs(

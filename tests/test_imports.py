@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "clearsight"
 LAYERS = [
     ["errors"], ["config", "meter", "durable", "randomness", "intervals", "threads"], ["settings"], ["data"], ["augment"], ["intake"], ["models"], ["dense"], ["training"], ["archive"], ["bundle"], ["evaluation"],
-    ["store"], ["report"], ["assemble"], ["pipeline"], ["run", "inference", "classifier", "curve"], ["tuning"], ["recipes"], ["cli"],
+    ["store", "tracking"], ["report"], ["assemble"], ["pipeline"], ["outcome"], ["run", "inference", "classifier", "curve"], ["tuning"], ["recipes"], ["cli"],
 ]  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -48,6 +48,7 @@ SkipBad = Annotated[bool, option("Go on without bad files, copies of pictures an
 Seed = Annotated[int | None, option("Of weights, order and dropout.", "--seed")]
 Engine = Annotated[str | None, option("auto, dense (compiled), reference (NumPy textbook) or torch.", "--engine")]
 Device = Annotated[str | None, option("auto, cpu, cuda or mps, of engine torch.", "--device")]
+Track = Annotated[list[str] | None, option("Also write to tensorboard or mlflow; may be repeated.", "--track")]
 Quiet = Annotated[bool, option("No progress, no notes.", "--quiet")]
 Json = Annotated[bool, option("Print one JSON object.", "--json")]
 

@@ -90,6 +90,7 @@ def train(
     out: Annotated[Path | None, option("Run directory to make.", "--out")] = None,
     root: options.Root = Path("runs"),
     resume: Annotated[str | None, option("Run directory to go on with, or last.", "--resume")] = None,
+    track: options.Track = None,
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> None:
@@ -125,7 +126,7 @@ def train(
     layers = build_layers(flags, config=config, image_size=image_size, target=target, augment=augment, set_=set_)
     run = runs.train(
         data, config=merge(*layers), out=out, root=root, quiet=quiet, note=tell(quiet=quiet),
-        resume=resume,
+        resume=resume, track=track or (),
     )  # fmt: skip
     if run.path is None:  # a process that helps another one, which speaks
         leave()

@@ -50,6 +50,7 @@ def tune(
     out: Annotated[Path | None, option("Directory to make for the search.", "--out")] = None,
     root: options.Root = Path("runs"),
     resume: Annotated[str | None, option("Directory of a search to go on with, or last.", "--resume")] = None,
+    track: options.Track = None,
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> None:
@@ -69,7 +70,7 @@ def tune(
     tuned = search_settings(
         data, config=merge(*layers), search=search or [], strategy=strategy, trials=trials, minutes=minutes, folds=folds,
         prune=prune, metric=metric, seed=search_seed, round_size=round_size, workers=workers, executor=executor, out=out,
-        root=root, resume=resume, retrain=retrain, quiet=silent, note=tell(quiet=silent),
+        root=root, resume=resume, retrain=retrain, quiet=silent, note=tell(quiet=silent), track=track or (),
     )  # fmt: skip
     if json_:
         print_json(tuned.summary())

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,11 @@ from clearsight.pipeline import Note, Run, resolve_config
 from clearsight.report.searches import draw_importance, draw_parallel
 from clearsight.run import train
 from clearsight.settings import merge, read_config_file, render_toml
+from clearsight.tracking import open_trackers
 from clearsight.tuning.board import build_board, rank
 from clearsight.tuning.executors import open_pool
 from clearsight.tuning.jobs import METRICS, choose_metric
-from clearsight.tuning.search import COMPLETE, Plan, Trial, find_best, run_search
+from clearsight.tuning.search import COMPLETE, Board, Plan, Trial, find_best, run_search
 from clearsight.tuning.space import Params, Space, parse_space, to_settings
 from clearsight.tuning.strategies import choose_strategy
 
@@ -71,6 +73,7 @@ class _Way:
     retrain: bool
     quiet: bool
     note: Note
+    track: tuple[str, ...]
 
 
 class FileJournal:
@@ -95,6 +98,35 @@ class FileJournal:
             raise RunError(
                 f"{self._path} must be writable, got: {error.strerror}. Free space, then use --resume."
             ) from None
+
+
+class TrackedBoard:
+    """A `Board` that also writes each trial where runs are tracked, as a run with its settings and its score."""
+
+    def __init__(self, inner: Board, path: Path, names: tuple[str, ...], note: Note) -> None:
+        self._inner, self._path, self._names, self._note = inner, path, names, note
+        self._metric = ""
+
+    def begin(self, *, total: int, metric: str) -> None:
+        """See `Board`."""
+        self._metric = metric
+        self._inner.begin(total=total, metric=metric)
+
+    def advance(self) -> None:
+        """See `Board`."""
+        self._inner.advance()
+
+    def add(self, trial: Trial) -> None:
+        """See `Board`."""
+        self._inner.add(trial)
+        place = self._path / "trials" / f"{self._path.name}-trial-{trial.number:04d}"
+        trackers, _ = open_trackers(self._names, place, to_settings(trial.params), run_ids={}, note=self._note)
+        trackers.log({f"search/{self._metric}": trial.score, "seconds": trial.seconds}, trial.number)
+        trackers.close(trial.status, [])
+
+    def close(self) -> None:
+        """See `Board`."""
+        self._inner.close()
 
 
 def read_trials(path: Path) -> dict[int, Trial]:
@@ -152,6 +184,7 @@ def tune(
     retrain: bool = True,
     quiet: bool = True,
     note: Note = lambda text: None,
+    track: Sequence[str] = (),
     **settings: Any,
 ) -> Tuned:
     """Search for settings, train the best anew, and judge that once on the test split.
@@ -168,12 +201,12 @@ def tune(
         round_size: trials asked for together; results depend on it, and not on the number of workers.
         workers, executor: see `open_pool`.
         out, root, resume: as for `train`, of a search.
-        retrain: False leaves the test split alone.
+        retrain: False leaves the test split alone. track: as for `train`, each trial and the best.
 
     Raises:
         UsageError, DataError, RunError: see there.
     """
-    way = _Way(workers, executor, Path(root), retrain, quiet, note)
+    way = _Way(workers, executor, Path(root), retrain, quiet, note, tuple(track))
     if resume is not None:
         return _resume(find_search(str(resume), way.root), data, labels, way)
     table: dict[str, Any] = {}
@@ -285,6 +318,8 @@ def _write_status(path: Path, **changes: Any) -> None:
 
 def _search(path: Path, dataset: Dataset, config: RunConfig, space: Space, plan: Plan, way: _Way) -> Tuned:
     board = build_board(quiet=way.quiet)
+    if way.track:
+        board = TrackedBoard(board, path, way.track, way.note)
     with open_pool(dataset, config, executor=way.executor, workers=way.workers) as pool:
         try:
             trials, importance = run_search(
@@ -308,7 +343,7 @@ def _train_best(folder: Path, dataset: Dataset, config: RunConfig, way: _Way) ->
         return None
     if (folder / store.RECORD).is_file():
         return train(dataset, resume=folder, root=way.root, quiet=way.quiet, note=way.note)
-    return train(dataset, config=config, out=folder, root=way.root, quiet=way.quiet, note=way.note)
+    return train(dataset, config=config, out=folder, root=way.root, quiet=way.quiet, note=way.note, track=way.track)
 
 
 def settle_final(config: RunConfig, best: Trial) -> RunConfig:

@@ -1,0 +1,97 @@
+"""What a run leaves behind: every split judged once, the model, tables, what a report shows. It must not know how runs begin."""
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clearsight import __version__, store
+from clearsight.data.duplicates import hash_rows
+from clearsight.data.split import Rows
+from clearsight.durable import write_durably
+from clearsight.errors import RunError
+from clearsight.evaluation.metrics import worst_mistakes
+from clearsight.pipeline import Prepared, Run, judge, measure_signals
+from clearsight.training.fit import FitResult
+
+_PARITY_ROWS = 5000
+
+
+def finish_run(path: Path, prepared: Prepared, result: FitResult, signals: dict[str, Any]) -> Run:
+    """Evaluate every split once, and write model, metrics and history."""
+    run, logits = judge(prepared, result, path=path)
+    dataset, parts = prepared.dataset, prepared.split.parts()
+    judged = next(name for name in ("test", "valid", "train") if name in parts)
+    mistakes, shown = _collect_mistakes(prepared, judged, parts[judged], logits[judged], run.bundle.temperature)
+    store.write_json(path / store.SIGNALS, signals | {"last": measure_signals(prepared)})
+    if result.history.weights:
+        shown["weights"] = np.stack(result.history.weights)
+    try:
+        run.bundle.save(path / store.MODEL, examples=dataset.images[parts[judged][:3]])
+        _save_arrays(path / store.SHOWN, shown)
+        seen = np.concatenate([prepared.split.train, prepared.split.valid])
+        _save_arrays(path / store.SEEN, {"hashes": hash_rows(dataset.images)[seen]})
+    except OSError as error:
+        raise RunError(f"{path} must be writable, got: {error.strerror}. Free space, then use --resume.") from None
+    store.write_text(path / store.EPOCHS, result.history.render_epochs_csv())
+    store.write_text(path / store.STEPS, result.history.render_steps_csv())
+    where = ("run", "bundle", "report")  # a run directory may be moved
+    summary = {key: value for key, value in run.summary().items() if key not in where}
+    metrics = summary | {"mistakes_split": judged, "mistakes": mistakes, "unused": len(prepared.split.unused)}
+    store.write_json(path / store.METRICS, metrics)
+    return run
+
+
+def _collect_mistakes(
+    prepared: Prepared, split: str, rows: Rows, logits: NDArray[np.float32], temperature: float
+) -> tuple[list[dict[str, Any]], dict[str, NDArray[Any]]]:
+    dataset = prepared.dataset
+    if dataset.is_regression:
+        some = np.random.default_rng(0).permutation(len(rows))[:_PARITY_ROWS]
+        answers = prepared.preprocess.restore_targets(logits[some, 0])
+        return [], {"parity": np.stack([dataset.labels[rows[some]], answers]).astype(np.float32)}
+    worst = worst_mistakes(logits / temperature, dataset.labels[rows], count=prepared.config.eval.mistakes)
+    found = [
+        {
+            "row": dataset.row_name(int(rows[at])),
+            "true": dataset.class_names[dataset.labels[rows[at]]],
+            "answer": dataset.class_names[answer],
+            "loss": loss,
+        }
+        for at, answer, loss in worst
+    ]
+    return found, {"mistakes": dataset.images[rows[[at for at, _, _ in worst]]]} if worst else {}
+
+
+def _save_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    from safetensors.numpy import save
+
+    write_durably(path, save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
+
+
+def collect_numbers(run: Run) -> dict[str, float]:
+    """What was measured at the end, by names such as `test/accuracy`."""
+    found = {}
+    for split, judged in run.evaluations().items():
+        for name in ("accuracy", "loss", "mae", "r2"):
+            value = getattr(judged, name)
+            if value is not None:
+                found[f"final/{split}_{name}"] = float(value)
+    return found
+
+
+def describe_environment() -> dict[str, Any]:
+    """What the run was made with."""
+    packages = ("matplotlib", "numpy", "numba", "scipy", "scikit-learn", "pillow", "safetensors")
+    return {
+        "clearsight": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        **{name: metadata.version(name) for name in packages},
+    }

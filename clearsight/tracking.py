@@ -1,0 +1,173 @@
+"""Runs in the books of others, by choice: TensorBoard event files and MLflow. It must not know how training works.
+
+What is written here is a copy; the run directory is the truth. A tracker that fails is left off with a note, and training goes
+on.
+"""
+
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from clearsight.errors import UsageError
+from clearsight.training.progress import Progress
+
+TRACKERS = ("tensorboard", "mlflow")
+EXPERIMENT = "clearsight"
+_MISSING = "--track {name} must have {title}, got none installed. Install it with `pip install 'clearsight[track]'`."
+_LONGEST = 500  # of a parameter, in letters, as MLflow allows
+
+
+class Tracker(Protocol):
+    """Where numbers go while a run goes on."""
+
+    def log(self, numbers: dict[str, float], step: int) -> None:
+        """Numbers by name after so many epochs."""
+
+    def close(self, status: str, files: list[Path]) -> None:
+        """The run has ended; `files` are worth keeping."""
+
+
+class TensorBoardTracker:
+    """Event files in a folder."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            from tensorboard.summary import Writer
+            from tensorboard.summary._output import DirectoryOutput
+        except ImportError:
+            raise UsageError(_MISSING.format(name="tensorboard", title="TensorBoard")) from None
+        self._writer = Writer(DirectoryOutput(str(path)))
+
+    def log(self, numbers: dict[str, float], step: int) -> None:
+        """See `Tracker`."""
+        for name, value in numbers.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def close(self, status: str, files: list[Path]) -> None:
+        """See `Tracker`."""
+        self._writer.close()
+
+
+class MlflowTracker:
+    """A run of the experiment `clearsight`, where `MLFLOW_TRACKING_URI` says."""
+
+    def __init__(self, name: str, settings: dict[str, Any], *, run_id: str | None) -> None:
+        try:
+            logging.getLogger("alembic").setLevel(logging.WARNING)  # tells of each table that it makes
+            from mlflow import MlflowClient
+        except ImportError:
+            raise UsageError(_MISSING.format(name="mlflow", title="MLflow")) from None
+        self._client = MlflowClient()
+        if run_id is None:
+            wanted = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
+            experiment = self._client.get_experiment_by_name(wanted)
+            place = experiment.experiment_id if experiment else self._client.create_experiment(wanted)
+            run_id = self._client.create_run(place, run_name=name).info.run_id
+            for key, value in settings.items():
+                self._client.log_param(run_id, key, str(value)[:_LONGEST])
+        self.run_id = str(run_id)
+
+    def log(self, numbers: dict[str, float], step: int) -> None:
+        """See `Tracker`."""
+        for name, value in numbers.items():
+            self._client.log_metric(self.run_id, name.replace("/", "_"), value, step=step)
+
+    def close(self, status: str, files: list[Path]) -> None:
+        """See `Tracker`."""
+        for file in files:
+            if file.is_file():
+                self._client.log_artifact(self.run_id, str(file))
+        self._client.set_terminated(self.run_id, {"interrupted": "KILLED", "failed": "FAILED"}.get(status, "FINISHED"))
+
+
+class Trackers:
+    """Several trackers as one, none of which can stop a run.
+
+    Args:
+        trackers: by name. note: is told which one failed and why.
+    """
+
+    def __init__(self, trackers: dict[str, Tracker], note: Callable[[str], None]) -> None:
+        self._trackers, self._note = trackers, note
+
+    def _each(self, what: Callable[[Tracker], None]) -> None:
+        for name, tracker in list(self._trackers.items()):
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # what a library says of its own libraries
+                    what(tracker)
+            except Exception as error:  # any of a library's own
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+                self._note(f"{name} is left off, because it failed: {reason}")
+                del self._trackers[name]
+
+    def log(self, numbers: dict[str, float], step: int) -> None:
+        """See `Tracker`."""
+        self._each(lambda tracker: tracker.log(numbers, step))
+
+    def close(self, status: str, files: list[Path]) -> None:
+        """See `Tracker`."""
+        self._each(lambda tracker: tracker.close(status, files))
+
+
+class TrackedProgress:
+    """A `Progress` that also tells trackers of each epoch."""
+
+    def __init__(self, inner: Progress, trackers: Trackers) -> None:
+        self._inner, self._trackers = inner, trackers
+
+    def start(self, *, epochs: int, steps: int, done: int) -> None:
+        """See `Progress`."""
+        self._inner.start(epochs=epochs, steps=steps, done=done)
+
+    def advance(self, steps: int, *, epoch: int, loss: float) -> None:
+        """See `Progress`."""
+        self._inner.advance(steps, epoch=epoch, loss=loss)
+
+    def end_epoch(self, row: dict[str, Any]) -> None:
+        """See `Progress`."""
+        self._inner.end_epoch(row)
+        numbers = {name.replace("_", "/", 1): row[name] for name in row if name.startswith(("train_", "valid_"))}
+        numbers |= {"lr": row["lr"], "seconds": row["seconds"]}
+        self._trackers.log({name: float(value) for name, value in numbers.items() if value is not None}, row["epoch"])
+
+    def close(self) -> None:
+        """See `Progress`."""
+        self._inner.close()
+
+
+def open_trackers(
+    names: tuple[str, ...],
+    path: Path,
+    settings: dict[str, Any],
+    *,
+    run_ids: dict[str, str],
+    note: Callable[[str], None],
+) -> tuple[Trackers, dict[str, str]]:
+    """The trackers of a run, and what they go on under if it is resumed.
+
+    Args:
+        names: of `TRACKERS`. path: the run directory. settings: nested settings of the run.
+        run_ids: what this gave before, for a run that is resumed.
+
+    Raises:
+        UsageError: an unknown name, or a library that is missing.
+    """
+    flat = {f"{section}.{key}": value for section, values in settings.items() for key, value in values.items()}
+    found: dict[str, Tracker] = {}
+    ids = dict(run_ids)
+    for name in names:
+        if name not in TRACKERS:
+            raise UsageError(f"--track must be one of {', '.join(TRACKERS)}, got {name!r}. Choose one of them.")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if name == "tensorboard":
+                found[name] = TensorBoardTracker(path / "tensorboard")
+            else:
+                tracker = MlflowTracker(path.name, flat, run_id=run_ids.get(name))
+                found[name], ids[name] = tracker, tracker.run_id
+    return Trackers(found, note), ids
