@@ -132,10 +132,10 @@ def test_report_and_runs(trained):
 def test_runs_remove_deletes_one_run_after_asking(tmp_path):
     for _ in range(2):
         run("train", "digits", "--epochs", 1, "--root", tmp_path, "--quiet")
-    first, second = sorted(path.name for path in tmp_path.iterdir())
+    first, second = sorted(path.name for path in tmp_path.iterdir() if path.is_dir())
     assert run("runs", "remove", first, "--root", tmp_path, input="n\n").returncode == 1
     assert run("runs", "remove", first, "--root", tmp_path, "--yes").returncode == 0
-    assert [path.name for path in tmp_path.iterdir()] == [second]
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [second]
 
 
 def test_quiet_says_nothing_and_a_log_gets_plain_lines(tmp_path):
@@ -192,7 +192,7 @@ def test_small_json_format_runs_as_it_is(tmp_path):
         (["train", "digits", "--resume", "nowhere"], 2, "error: RUN must be a run directory, got 'nowhere'. See `clearsight runs list`."),
         (["evaluate", "none.clearsight"], 1, "error: none.clearsight must exist, got nothing there. Check the path."),
         (["report", "nowhere"], 2, "error: RUN must be a run directory, got 'nowhere'. See `clearsight runs list`."),
-        (["recipe", "run", "Z9"], 2, "error: recipe must be one of C1, C2, C3, C4, D1, D2, D3, F1, F2, K1, K2, R1, R2, R3, R4, R5, R6, T5, T6, T7, T8, V1, V2, V3, V5, V6, got 'Z9'. See `clearsight recipe list`."),
+        (["recipe", "run", "Z9"], 2, "error: recipe must be one of C1, C2, C3, C4, D1, D2, D3, F1, F2, F3, K1, K2, R1, R2, R3, R4, R5, R6, T5, T6, T7, T8, V1, V2, V3, V5, V6, got 'Z9'. See `clearsight recipe list`."),
     ],
 )  # fmt: skip
 def test_wrong_use_is_one_sentence_and_leaves_nothing(arguments, code, line, tmp_path):

@@ -2,12 +2,12 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from clearsight.cli import options
-from clearsight.cli.output import print_json, print_notes
+from clearsight.cli.output import print_json, print_notes, tell
 
 app = typer.Typer(help="Run published experiments again.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -34,8 +34,12 @@ def run(
     json_: options.Json = False,
 ) -> None:
     """Run a recipe over several seeds; print its table. The first seed of each variant leaves a run with a report."""
-    from clearsight.recipes import TABLE_HEAD, describe_measured, load_experiment, render_row, run_experiment
+    from clearsight.recipes import TABLE_HEAD, describe_measured, find_name, load_experiment, render_row, run_experiment
+    from clearsight.recipes.searches import load_search
 
+    if (searched := load_search(find_name(name))) is not None:
+        _run_search(searched, seeds, root, quiet, json_)
+        return
     experiment = load_experiment(name)
     rows: list[dict[str, object]] = []
     if not json_:
@@ -50,3 +54,18 @@ def run(
         print_notes([f"losses side by side: {root / experiment.name}.svg"], quiet=quiet)
     if json_:
         print_json({"recipe": experiment.name, "published": experiment.published, "variants": rows})
+
+
+def _run_search(recipe: Any, seeds: int | None, root: Path, quiet: bool, json_: bool) -> None:
+    from clearsight.errors import UsageError
+    from clearsight.recipes.searches import run_search_recipe
+
+    if seeds is not None:
+        raise UsageError(f"--seeds must be left out for {recipe.name}, which is a search, got {seeds}. Remove it.")
+    silent = quiet or json_
+    measured = run_search_recipe(recipe, root=root, quiet=silent, note=tell(quiet=silent))
+    if json_:
+        print_json(measured.describe())
+        return
+    typer.echo(f"{recipe.name}: {recipe.title}\nsource: {recipe.source}\npublished: {recipe.published}\n")
+    typer.echo(f"{measured.render()}\nsearch  {measured.tuned.path}")

@@ -97,8 +97,8 @@ def list_experiments() -> list[str]:
     return sorted((path.stem for path in FOLDER.glob("*.toml")), key=lambda n: (n[0], n))
 
 
-def load_experiment(name: str) -> Experiment:
-    """A recipe by name.
+def find_name(name: str) -> str:
+    """The name of a recipe as it is written.
 
     Raises:
         UsageError: there is none of that name.
@@ -107,21 +107,33 @@ def load_experiment(name: str) -> Experiment:
     match = next((n for n in names if n.lower() == name.lower()), None)
     if match is None:
         raise UsageError(f"recipe must be one of {', '.join(names)}, got {name!r}. See `clearsight recipe list`.")
+    return match
+
+
+def load_experiment(name: str) -> Experiment:
+    """A recipe by name.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    match = find_name(name)
     raw = tomllib.loads((FOLDER / f"{match}.toml").read_text(encoding="utf-8"))
     about = raw["recipe"]
     variants = tuple(
         Variant(
             name=item["name"],
             config=build_config(merge(raw["config"], item.get("config", {})), where=f"recipe {match}"),
-            split=about["split"],
+            split=about.get("split", "valid"),
             expect=(item["expect"][0], item["expect"][1]),
             make=raw.get("make", {}) | item.get("make", {}),
             judge=item.get("judge", {}),
         )
-        for item in raw["variant"]
+        for item in raw.get("variant", ())
     )
     metric = about.get("metric", METRICS[0])
-    return Experiment(match, about["title"], about["source"], about["published"], about["seeds"], metric, variants)
+    return Experiment(
+        match, about["title"], about["source"], about["published"], about.get("seeds", 1), metric, variants
+    )
 
 
 def build_made(make: Make, *, root: Path) -> Path:
