@@ -71,7 +71,7 @@ def measure_curve(config: RunConfig, *, shares: list[float], seeds: int, meter: 
             for seed in range(seeds):
                 settings = {"data": {"train_fraction": share}, "train": {"seed": seed}}
                 prepared = prepare(build_config(merge(config.model_dump(exclude_unset=True), settings)), dataset)
-                result = fit_prepared(prepared, progress=SilentProgress())
+                result = fit_prepared(prepared, progress=SilentProgress(), validate=False)
                 if result.problem:
                     raise DivergedError(f"{result.problem} That was at a share of {share:g}, seed {seed}.", None)
                 bundle = build_bundle(prepared, epoch=result.epoch, status=result.status)

@@ -199,13 +199,19 @@ def fit_prepared(
     restore: Path | None = None,
     start: Saved | None = None,
     pause_epoch: int | None = None,
+    validate: bool = True,
 ) -> FitResult:
-    """Run the fit loop on prepared parts; see `fit`. Processes other than the first only read checkpoints, from `restore`."""
+    """Run the fit loop on prepared parts; see `fit`. Processes other than the first only read checkpoints, from `restore`.
+
+    Args:
+        validate: False leaves the validation rows to the caller, where only the end matters and nothing waits for them.
+    """
     train, preprocess = prepared.config.train, prepared.preprocess
+    valid_rows = prepared.split.valid if validate or train.patience is not None else prepared.split.valid[:0]
     with _computing(prepared, note):
         return fit(
             prepared.engine, labels=prepared.dataset.labels, train_rows=prepared.split.train,
-            valid_rows=prepared.split.valid, epochs=train.epochs, batch_size=train.batch_size, lrs=prepared.lrs,
+            valid_rows=valid_rows, epochs=train.epochs, batch_size=train.batch_size, lrs=prepared.lrs,
             seed=train.seed, progress=progress, shuffle=train.shuffle, balanced=train.sampling == "balanced",
             patience=train.patience, monitor=train.monitor, target_mean=preprocess.target_mean,
             target_std=preprocess.target_std, checkpoints=checkpoints, restore=restore, checkpoint_steps=train.checkpoint_steps,

@@ -83,7 +83,7 @@ def run_job(dataset: Dataset, job: Job, stop: threading.Event | None = None) -> 
     """
     prepared = prepare(build_config(job.settings), dataset)
     progress = _Stoppable(stop) if stop else SilentProgress()
-    result = fit_prepared(prepared, progress=progress, start=job.start, pause_epoch=job.pause_epoch)
+    result = fit_prepared(prepared, progress=progress, start=job.start, pause_epoch=job.pause_epoch, validate=False)
     rows = prepared.split.parts().get(job.split, prepared.split.train[:0])
     outcome = Outcome(
         result.status, result.problem, {}, len(rows), len(prepared.split.train), result.epoch, prepared.config.lr,
