@@ -365,6 +365,7 @@ def check_used(config: RunConfig) -> None:
         (config.data, "valid_fraction", "no train_per_class", config.data.train_per_class is None),
         (config.data, "valid_fraction", "no folds", config.data.folds is None),
         (config.data, "train_per_class", "no folds", config.data.folds is None),
+        (config.data, "group_by", "no train_per_class", config.data.train_per_class is None),
         (config.data, "fold", "folds", config.data.folds is not None),
         (config.data, "fold_seed", "folds", config.data.folds is not None),
         (config.data, "test_fraction", "no train_per_class", config.data.train_per_class is None),

@@ -1,5 +1,6 @@
 """Using a trained model: evaluate it on labelled data, and predict files. It must not know how models are trained."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from clearsight.data.duplicates import hash_rows
 from clearsight.data.folder import PictureRequest
 from clearsight.data.load import read_data
 from clearsight.data.pictures import PictureFormat, calm_decoder, check_file, read_facts
-from clearsight.errors import ClearsightError, DataError, UsageError
+from clearsight.errors import ClearsightError, DataError, RunError, UsageError
 from clearsight.evaluation.metrics import Evaluation
 from clearsight.intake import build_split, load_dataset
 from clearsight.meter import MeterBuilder, SilentMeter
@@ -91,9 +92,24 @@ def evaluate(
         model, data, labels, split=split, label_column=label_column, skip_bad=skip_bad, note=note, meter=meter
     )
     found = evaluate_outputs(answered.bundle, answered.outputs, answered.truth, split=answered.split)
+    if answered.split == "test":
+        _count_look(answered)
     if not answered.bundle.class_names:
         _note_outside(answered.bundle, answered.truth, answered.outputs[:, 0], note)
     return found
+
+
+def _count_look(answered: Answered) -> None:
+    """Count that a test split was seen, where the model's run is one of a folder of runs that counts."""
+    root = answered.bundle.path.parent.parent if answered.bundle.path else None
+    if root is not None and (root / store.LOOKS).is_file():
+        with contextlib.suppress(RunError):  # a place that may only be read
+            store.add_look(
+                root,
+                fingerprint=answered.dataset.fingerprint,
+                rows=answered.rows,
+                by=f"evaluate {answered.bundle.path}",
+            )
 
 
 def answer_data(

@@ -3,6 +3,8 @@
 It must not know networks or training.
 """
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from clearsight.augment.presets import Augmentation, build_augmentation
@@ -14,9 +16,17 @@ from clearsight.data.dataset import Dataset
 from clearsight.data.load import load_data
 from clearsight.data.preprocess import find_range
 from clearsight.data.split import Split, fold_training, split_data, thin_training
-from clearsight.errors import UsageError
+from clearsight.errors import DataError, UsageError
 from clearsight.meter import MeterBuilder, SilentMeter
 from clearsight.threads import one_blas_thread
+
+Note = Callable[[str], None]
+_SHOWN_FILES = 3
+DATASET_KEYS = (
+    "data.source", "data.task", "data.label_column", "data.skip_bad", "preprocess.image_size", "preprocess.resize",
+    "preprocess.channels", "preprocess.background",
+)  # fmt: skip
+"""Settings that decide which pictures and labels there are."""
 
 
 def load_dataset(
@@ -133,3 +143,59 @@ def render_unsafe(verdicts: list[Verdict], level: str = "unsafe") -> list[str]:
                 share, becomes = f"{v.changed:.0%} of {v.clear} clear pictures are no longer recognised", ""
             found.append(f"{what}: {share}{becomes}")
     return found
+
+
+def load_given(config: RunConfig, data: Any, labels: Any, *, meter: MeterBuilder = SilentMeter) -> Dataset:
+    """The data set that was handed over, or if that is a name or None, the one that the configuration names."""
+    given = None if isinstance(data, str | Path) else data
+    return load_dataset(config, given, labels, meter=meter)
+
+
+def refuse_flaws(config: RunConfig, dataset: Dataset, *, note: Note) -> None:
+    """Tell of what may be wrong with a data set, and refuse it with errors, unless `data.check` is off.
+
+    Raises:
+        DataError: what is wrong.
+    """
+    if not config.data.check:
+        return
+    balanced = config.train.sampling == "balanced" or config.train.class_weights != "none"
+    findings = find_flaws(config, dataset)
+    for finding in findings:
+        if finding.level == "warning" and not (finding.kind == "imbalance" and balanced):
+            shown = f" For example {finding.files[0]}." if finding.files else ""
+            note(finding.message + shown)
+    errors = [f for f in findings if f.level == "error"]
+    if errors:
+        lines = [f"{f.message}{' (' + '; '.join(f.files[:_SHOWN_FILES]) + ')' if f.files else ''}" for f in errors]
+        raise DataError(
+            f"{' '.join(lines)} See `clearsight data check` for all of {dataset.name}; --set data.check=false trains regardless."
+        )
+
+
+def refuse_place(out: str | Path, dataset: Dataset) -> None:
+    """Refuse a run directory inside a folder of pictures, where it would pass for a class."""
+    folder = Path(dataset.origin)
+    if dataset.files and folder.is_dir() and Path(out).resolve().is_relative_to(folder):
+        raise UsageError(f"--out or --root must lie outside the data, got {out} in {folder}. Choose another place.")
+
+
+def refuse_unsafe(
+    config: RunConfig, dataset: Dataset, *, note: Note, meter: MeterBuilder = SilentMeter
+) -> list[Verdict]:
+    """Measure whether the augmentation keeps labels; refuse or warn as the configuration says."""
+    if not settle_augmentation(config, dataset)[0].active() or config.augment.unsafe == "ignore":
+        return []
+    _, verdicts = measure_safety(config, dataset, meter=meter)
+    unsafe = render_unsafe(verdicts)
+    if unsafe and config.augment.unsafe == "refuse":
+        raise UsageError(
+            f"augment must keep labels, got transforms that change them on {dataset.name}: {'; '.join(unsafe)}. Set them to 0, "
+            "choose another preset, or --set augment.unsafe=warn; `clearsight data safety` shows pictures."
+        )
+    for level in ("unsafe", "doubtful"):
+        for text in render_unsafe(verdicts, level):
+            note(f"augmentation is {level}, {text}")
+    if any(verdict.level == "unknown" for verdict in verdicts):
+        note("whether the augmentation keeps labels is unknown: too few pictures are clear to quick probes")
+    return verdicts

@@ -12,12 +12,9 @@ from typing import Any
 
 from clearsight import __version__, store
 from clearsight.assemble import choose_device
-from clearsight.augment.safety import Verdict
 from clearsight.config import RunConfig
-from clearsight.data.check import Finding
-from clearsight.data.dataset import Dataset
 from clearsight.errors import DataError, DivergedError, Interrupted, RunError, UsageError
-from clearsight.intake import find_flaws, load_dataset, measure_safety, render_unsafe
+from clearsight.intake import load_dataset, load_given, refuse_flaws, refuse_place, refuse_unsafe
 from clearsight.meter import MeterBuilder, build_meter
 from clearsight.outcome import collect_numbers, describe_environment, finish_run
 from clearsight.pipeline import (
@@ -33,12 +30,10 @@ from clearsight.pipeline import (
     search_rate,
 )  # fmt: skip
 from clearsight.settings import find_differences, render_toml
-from clearsight.tracking import TrackedProgress, open_trackers
+from clearsight.tracking import TrackedProgress, check_trackers, open_trackers
 from clearsight.training.lr_finder import RateSearch
 from clearsight.training.progress import SilentProgress, build_progress
 from clearsight.training.team import Team, join_team, started_by_torchrun
-
-_SHOWN_FILES = 3
 
 
 def train(
@@ -90,24 +85,23 @@ def train(
         with store.lock_run(path):
             again = _prepare_again(path, data, labels, config, settings, quiet, team)
             _note_other_machine(path, again, tell)
-            return _train_in(path, again, looks=_find_looks(path, root), quiet=quiet, note=tell, resume=True)
+            return _train_in(path, again, root=Path(root), quiet=quiet, note=tell, resume=True)
+    check_trackers(track)
     resolved = resolve_config(config, settings)
     team = _join(resolved)
     if team.rank > 0:
         quiet, tell = True, lambda text: None
-    dataset = _load(resolved, data, labels, quiet=quiet)
+    dataset = load_given(resolved, data, labels, meter=build_meter(quiet=quiet))
     resolved = resolve_config(resolved, {"source": dataset.origin, **_settle_start(resolved)})
-    _check_place(out if out is not None else root, dataset)
+    refuse_place(out if out is not None else root, dataset)
     for text in dataset.notes:
         tell(text)
-    if resolved.data.check:
-        balanced = resolved.train.sampling == "balanced" or resolved.train.class_weights != "none"
-        _stop_at_errors(find_flaws(resolved, dataset), dataset.name, tell, balanced=balanced)
+    refuse_flaws(resolved, dataset, note=tell)
     prepared = prepare(resolved, dataset, team)
     resolved = prepared.config
     for text in prepared.notes:
         tell(text)
-    verdicts = _check_safety(resolved, dataset, prepared, quiet, tell)
+    verdicts = refuse_unsafe(resolved, dataset, note=tell, meter=build_meter(quiet=quiet))
     if team.rank > 0:
         team.hear_first()
         return _help(prepared)
@@ -119,9 +113,7 @@ def train(
         store.write_json(path / "environment.json", describe_environment() | prepared.engine.describe())
         if verdicts:
             store.write_json(path / store.SAFETY, {"verdicts": [verdict.as_dict() for verdict in verdicts]})
-        return _train_in(
-            path, prepared, looks=_find_looks(path, root), quiet=quiet, note=tell, resume=False, track=tuple(track)
-        )
+        return _train_in(path, prepared, root=Path(root), quiet=quiet, note=tell, resume=False, track=tuple(track))
 
 
 def load_and_search(
@@ -137,51 +129,6 @@ def load_and_search(
     prepared = prepare(config.model_copy(update={"train": wanted}), dataset)
     found = search_rate(prepared, low=low, high=high, steps=steps, note=note)
     return found, (*dataset.notes, *prepared.notes)
-
-
-def _stop_at_errors(findings: list[Finding], name: str, tell: Note, *, balanced: bool) -> None:
-    """Tell the warnings, and refuse data with errors."""
-    for finding in findings:
-        if finding.level == "warning" and not (finding.kind == "imbalance" and balanced):
-            shown = f" For example {finding.files[0]}." if finding.files else ""
-            tell(finding.message + shown)
-    errors = [f for f in findings if f.level == "error"]
-    if errors:
-        lines = [f"{f.message}{' (' + '; '.join(f.files[:_SHOWN_FILES]) + ')' if f.files else ''}" for f in errors]
-        raise DataError(
-            f"{' '.join(lines)} See `clearsight data check` for all of {name}; --set data.check=false trains regardless."
-        )
-
-
-def _check_place(out: str | Path, dataset: Dataset) -> None:
-    """Refuse a run directory inside a folder of pictures, where it would pass for a class."""
-    folder = Path(dataset.origin)
-    if dataset.files and folder.is_dir() and Path(out).resolve().is_relative_to(folder):
-        raise UsageError(f"--out or --root must lie outside the data, got {out} in {folder}. Choose another place.")
-
-
-def _check_safety(config: RunConfig, dataset: Dataset, prepared: Prepared, quiet: bool, tell: Note) -> list[Verdict]:
-    """Measure whether the augmentation keeps labels; refuse or warn as the configuration says."""
-    if not prepared.augmentation.active() or config.augment.unsafe == "ignore":
-        return []
-    _, verdicts = measure_safety(config, dataset, meter=build_meter(quiet=quiet))
-    unsafe = render_unsafe(verdicts)
-    if unsafe and config.augment.unsafe == "refuse":
-        raise UsageError(
-            f"augment must keep labels, got transforms that change them on {dataset.name}: {'; '.join(unsafe)}. Set them to 0, "
-            "choose another preset, or --set augment.unsafe=warn; `clearsight data safety` shows pictures."
-        )
-    for level in ("unsafe", "doubtful"):
-        for text in render_unsafe(verdicts, level):
-            tell(f"augmentation is {level}, {text}")
-    if any(verdict.level == "unknown" for verdict in verdicts):
-        tell("whether the augmentation keeps labels is unknown: too few pictures are clear to quick probes")
-    return verdicts
-
-
-def _load(config: RunConfig, data: Any, labels: Any, *, quiet: bool) -> Dataset:
-    given = None if isinstance(data, str | Path) else data
-    return load_dataset(config, given, labels, meter=build_meter(quiet=quiet))
 
 
 def _note_other_machine(path: Path, prepared: Prepared, tell: Note) -> None:
@@ -234,7 +181,7 @@ def _prepare_again(
         raise UsageError(
             f"--resume must name a run that has not ended, got {path}, {record['status']}. Start a new run."
         )
-    dataset = _load(saved, data, labels, quiet=quiet)
+    dataset = load_given(saved, data, labels, meter=build_meter(quiet=quiet))
     for key, now in (("fingerprint", dataset.fingerprint), ("class_names", list(dataset.class_names))):
         if record.get(key) != now:
             raise DataError(
@@ -251,13 +198,8 @@ def _short(value: Any) -> str:
     return value[:12] if isinstance(value, str) else str(value)
 
 
-def _find_looks(path: Path, root: str | Path) -> Path:
-    """Where looks at test splits are counted: the folder of runs, or what holds a run made elsewhere."""
-    return Path(root) if path.resolve().is_relative_to(Path(root).resolve()) else path.parent
-
-
 def _train_in(
-    path: Path, prepared: Prepared, *, looks: Path, quiet: bool, note: Note, resume: bool, track: tuple[str, ...] = ()
+    path: Path, prepared: Prepared, *, root: Path, quiet: bool, note: Note, resume: bool, track: tuple[str, ...] = ()
 ) -> Run:
     """Train in a directory that is locked by the caller, and keep its record up to date."""
     from clearsight.report.html import write_report
@@ -294,7 +236,7 @@ def _train_in(
         run = finish_run(path, prepared, result, signals)
         trackers.log(collect_numbers(run), run.epoch)
         if run.test:
-            store.add_look(looks, fingerprint=prepared.dataset.fingerprint, rows=prepared.split.test, by=str(path))
+            _count_look(root, path, prepared, note)
         prepared.team.close()
         record |= {"status": result.status}
         store.write_json(path / store.RECORD, record)
@@ -316,6 +258,16 @@ def _train_in(
     if result.problem:
         raise DivergedError(f"{result.problem} The run is in {path}.", run)
     return run
+
+
+def _count_look(root: Path, path: Path, prepared: Prepared, note: Note) -> None:
+    """Count that the test split was seen, where runs are kept; a run without such a place is not counted."""
+    if not path.resolve().is_relative_to(root.resolve()):
+        return
+    try:
+        store.add_look(root, fingerprint=prepared.dataset.fingerprint, rows=prepared.split.test, by=str(path))
+    except RunError as error:
+        note(f"this look at the test split is not counted: {error}")
 
 
 def _keep_model(path: Path, prepared: Prepared, step: int) -> None:

@@ -224,13 +224,15 @@ def find_run(name: str, root: Path) -> Path:
     raise UsageError(f"RUN must be a run directory, got {name!r}. See `clearsight runs list`.")
 
 
-def add_look(root: Path, *, fingerprint: str, rows: NDArray[np.int64], by: str) -> None:
-    """Note that someone saw how a model does on a test split, so that it can be said how often that was.
+def add_look(root: Path, *, fingerprint: str, rows: NDArray[np.int64], by: str, models: int = 1) -> None:
+    """Note that someone saw how so many models do on a test split, so that it can be said how often that was.
 
     Raises:
         RunError: the folder of runs is not writable.
     """
-    line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S"), "test": _name_rows(fingerprint, rows), "by": by})
+    line = json.dumps(
+        {"time": time.strftime("%Y-%m-%dT%H:%M:%S"), "test": _name_rows(fingerprint, rows), "models": models, "by": by}
+    )
     try:
         with (root / LOOKS).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
@@ -239,13 +241,19 @@ def add_look(root: Path, *, fingerprint: str, rows: NDArray[np.int64], by: str) 
 
 
 def count_looks(root: Path, *, fingerprint: str, rows: NDArray[np.int64]) -> int:
-    """How often that test split was looked at, as far as runs below `root` noted it."""
+    """How many models were judged on that test split, as far as `root` has it; damaged lines are left out."""
     try:
         lines = (root / LOOKS).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return 0
-    wanted = f'"test": "{_name_rows(fingerprint, rows)}"'
-    return sum(wanted in line for line in lines)
+    name, total = _name_rows(fingerprint, rows), 0
+    for line in lines:
+        try:
+            look = json.loads(line)
+            total += int(look["models"]) if look["test"] == name else 0
+        except (ValueError, KeyError, TypeError):
+            continue
+    return total
 
 
 def _name_rows(fingerprint: str, rows: NDArray[np.int64]) -> str:

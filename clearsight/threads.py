@@ -1,5 +1,6 @@
 """How many threads BLAS may take. It must not know what is computed."""
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,3 +31,8 @@ def one_blas_thread() -> Iterator[None]:
             _limit_users -= 1
             if _limit_users == 0:
                 _limit.restore_original_limits()
+
+
+def count_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

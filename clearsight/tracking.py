@@ -7,7 +7,8 @@ on.
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +17,6 @@ from clearsight.training.progress import Progress
 
 TRACKERS = ("tensorboard", "mlflow")
 EXPERIMENT = "clearsight"
-_MISSING = "--track {name} must have {title}, got none installed. Install it with `pip install 'clearsight[track]'`."
 _LONGEST = 500  # of a parameter, in letters, as MLflow allows
 
 
@@ -34,11 +34,9 @@ class TensorBoardTracker:
     """Event files in a folder."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            from tensorboard.summary import Writer
-            from tensorboard.summary._output import DirectoryOutput
-        except ImportError:
-            raise UsageError(_MISSING.format(name="tensorboard", title="TensorBoard")) from None
+        from tensorboard.summary import Writer
+        from tensorboard.summary._output import DirectoryOutput
+
         self._writer = Writer(DirectoryOutput(str(path)))
 
     def log(self, numbers: dict[str, float], step: int) -> None:
@@ -56,11 +54,9 @@ class MlflowTracker:
     """A run of the experiment `clearsight`, where `MLFLOW_TRACKING_URI` says."""
 
     def __init__(self, name: str, settings: dict[str, Any], *, run_id: str | None) -> None:
-        try:
-            logging.getLogger("alembic").setLevel(logging.WARNING)  # tells of each table that it makes
-            from mlflow import MlflowClient
-        except ImportError:
-            raise UsageError(_MISSING.format(name="mlflow", title="MLflow")) from None
+        from mlflow import MlflowClient
+
+        logging.getLogger("alembic").setLevel(logging.WARNING)  # tells of each table that it makes
         self._client = MlflowClient()
         if run_id is None:
             wanted = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
@@ -84,6 +80,11 @@ class MlflowTracker:
         self._client.set_terminated(self.run_id, {"interrupted": "KILLED", "failed": "FAILED"}.get(status, "FINISHED"))
 
 
+def _render_failure(name: str, error: Exception) -> str:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return f"{name} is left off, because it failed: {reason}"
+
+
 class Trackers:
     """Several trackers as one, none of which can stop a run.
 
@@ -101,8 +102,7 @@ class Trackers:
                     warnings.simplefilter("ignore")  # what a library says of its own libraries
                     what(tracker)
             except Exception as error:  # any of a library's own
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-                self._note(f"{name} is left off, because it failed: {reason}")
+                self._note(_render_failure(name, error))
                 del self._trackers[name]
 
     def log(self, numbers: dict[str, float], step: int) -> None:
@@ -140,6 +140,27 @@ class TrackedProgress:
         self._inner.close()
 
 
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse trackers that cannot be had, before any work is done.
+
+    Raises:
+        UsageError: an unknown name, or a library that is missing.
+    """
+    homes = {"tensorboard": ("tensorboard.summary", "TensorBoard"), "mlflow": ("mlflow", "MLflow")}
+    for name in names:
+        if name not in homes:
+            raise UsageError(f"--track must be one of {', '.join(TRACKERS)}, got {name!r}. Choose one of them.")
+        module, title = homes[name]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                import_module(module)
+        except ImportError:
+            raise UsageError(
+                f"--track {name} must have {title}, got none installed. Install it with `pip install 'clearsight[track]'`."
+            ) from None
+
+
 def open_trackers(
     names: tuple[str, ...],
     path: Path,
@@ -151,23 +172,21 @@ def open_trackers(
     """The trackers of a run, and what they go on under if it is resumed.
 
     Args:
-        names: of `TRACKERS`. path: the run directory. settings: nested settings of the run.
-        run_ids: what this gave before, for a run that is resumed.
-
-    Raises:
-        UsageError: an unknown name, or a library that is missing.
+        names: as `check_trackers` passed them. path: the run directory. settings: nested settings of the run.
+        run_ids: what this gave before, for a run that is resumed. note: is told which one failed and why.
     """
     flat = {f"{section}.{key}": value for section, values in settings.items() for key, value in values.items()}
     found: dict[str, Tracker] = {}
     ids = dict(run_ids)
     for name in names:
-        if name not in TRACKERS:
-            raise UsageError(f"--track must be one of {', '.join(TRACKERS)}, got {name!r}. Choose one of them.")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if name == "tensorboard":
-                found[name] = TensorBoardTracker(path / "tensorboard")
-            else:
-                tracker = MlflowTracker(path.name, flat, run_id=run_ids.get(name))
-                found[name], ids[name] = tracker, tracker.run_id
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what a library says of its own libraries
+                if name == "tensorboard":
+                    found[name] = TensorBoardTracker(path / "tensorboard")
+                else:
+                    tracker = MlflowTracker(path.name, flat, run_id=run_ids.get(name))
+                    found[name], ids[name] = tracker, tracker.run_id
+        except Exception as error:  # any of a library's own
+            note(_render_failure(name, error))
     return Trackers(found, note), ids

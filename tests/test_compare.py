@@ -39,8 +39,8 @@ def test_each_look_at_a_test_split_is_counted(runs, tmp_path):
     clearsight.train("digits", **FAST, root=tmp_path, split_seed=3)  # another test split
     root, a, _ = runs
     assert compare(a.bundle, root / "b", data="digits", split="all", root=tmp_path).looks is None
-    assert compare(root / "a", root / "b", root=tmp_path).looks == 3
     assert compare(root / "a", root / "b", root=tmp_path).looks == 4
+    assert compare(root / "a", root / "b", root=tmp_path).looks == 6
     assert compare(root / "a", root / "b", split="valid", root=tmp_path).looks is None
 
 
@@ -89,9 +89,13 @@ def test_errors_of_numbers_count_as_better_where_they_are_smaller(tmp_path):
     options = {"task": "regression", "hidden": (16,), "epochs": 15, "root": tmp_path}
     found = compare("train.lr=0.01", "train.lr=0.0001", data=images, labels=images.sum(1), **options)
     assert found.metric == "mae"
-    assert found.pairs[0][2].difference > 0
-    assert found.pairs[0][2].shown
-    assert np.mean(found.values[0]) < np.mean(found.values[1])
+    one = found.pairs[0][2]
+    assert one.difference == pytest.approx(np.mean(found.values[0]) - np.mean(found.values[1]))
+    assert one.difference < 0
+    assert one.shown
+    assert one.wins > 7
+    text = render_runs(one, a="A", b="B", metric="mae", redrawn=True, better=-1)
+    assert text.startswith("A is better than B: -0.")
 
 
 @pytest.mark.parametrize(
@@ -103,13 +107,31 @@ def test_errors_of_numbers_count_as_better_where_they_are_smaller(tmp_path):
         (("base", "runs/none"), {}, "compare must have models alone or recipes alone, got both"),
         (("base", "train.rate=0.1"), {}, "unknown|known keys, got 'train.rate'"),
         (("base", "no-such.toml"), {}, "config must be a readable file, got no-such.toml"),
-        (("base", "train.lr=0.1"), {"metric": "mae"}, "--metric must be one of accuracy, loss for this data, got mae"),
-        (("base", "train.lr=0.1"), {"metric": "f1"}, "--metric must be one of accuracy, loss, mae, got 'f1'"),
+        (
+            ("base", "train.lr=0.1"),
+            {"metric": "mae"},
+            "--metric must be one of accuracy, loss for this data, got 'mae'",
+        ),
+        (("base", "train.lr=0.1"), {"metric": "f1"}, "--metric must be one of accuracy, loss for this data, got 'f1'"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(tmp_path, sides, options, text):
     with pytest.raises(UsageError, match=text):
         compare(*sides, data="digits", **FAST, root=tmp_path, **options)
+
+
+def test_recipes_of_the_usual_data_need_no_name_of_it(tmp_path):
+    found = compare({"train": {"epochs": 1}}, {"train": {"epochs": 1, "lr": 0.01}}, root=tmp_path, split="valid")
+    assert found.redrawn
+
+
+def test_rows_that_cannot_be_drawn_anew_are_said_to_be_the_same(tmp_path):
+    options = {"train_per_class": 100, "valid_per_class": 20, "epochs": 1, "root": tmp_path}
+    found = compare("base", "train.lr=0.0001", data="digits", **options)
+    assert not found.redrawn
+    assert found.pairs[0][2].ratio == 0
+    text = render_runs(found.pairs[0][2], a="A", b="B", metric="accuracy", redrawn=False)
+    assert "That is on these rows; others may tell otherwise." in text
 
 
 def test_models_take_no_settings(runs):
@@ -123,7 +145,7 @@ def test_compare_on_the_command_line(runs, tmp_path, call, capsys):
     assert call("compare", root / "a", root / "b", "--root", root, "--plot", tmp_path / "m.svg") == 0
     text = capsys.readouterr().out
     assert "B is better than A on this test set by" in text
-    assert "This test split has now been looked at" in text
+    assert "models were judged on this test split" in text
     assert (tmp_path / "m.svg").read_text().startswith("<svg")
     flags = ["--data", "digits", "--epochs", "1", "--hidden", "8", "--root", tmp_path, "--quiet"]
     assert call("compare", "base", "train.lr=0.0001", "train.lr=0.01 train.l2=0.001", *flags) == 0
@@ -151,7 +173,7 @@ def test_sentences_claim_no_more_than_was_shown():
     assert re.match(r"B is better than A: \+[01]\.\d\d points \(95 % interval \+", worse)
     luck = render_runs(compare_runs(base + 0.002 + swing, base), **words)
     assert luck.startswith("No difference shown: A minus B is")
-    assert "pairs are needed" in luck
+    assert "pairs are needed: new ones, judged by themselves" in luck
     hopeless = render_runs(compare_runs(base + 0.0005 + swing, base, ratio=0.25), **words | {"redrawn": True})
     assert "No number of runs on this data would settle" in hopeless
     assert "come out alike in all 12 pairs" in render_runs(compare_runs(base, base), **words)

@@ -45,7 +45,7 @@ def plain(digits):
 @pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.parametrize("executor", ["threads", "processes"])
 def test_threads_and_processes_find_what_one_run_finds(digits, plain, executor, workers):
-    with open_pool(digits, build_config(BASE), executor=executor, workers=workers) as pool:
+    with open_pool(digits, [build_config(BASE)], executor=executor, workers=workers) as pool:
         assert outcomes(pool, jobs()) == plain
 
 
@@ -53,8 +53,7 @@ def test_convolutional_nets_run_in_processes_with_any_number_of_workers(digits):
     base = {"model": {"family": "cnn", "widths": [4, 6], "depths": [1, 1]}, "train": {"epochs": 1}}
     found = []
     for workers in (1, 2):
-        with open_pool(digits, build_config(base), workers=workers) as pool:
-            assert pool.name == "processes"
+        with open_pool(digits, [build_config(base)], workers=workers) as pool:
             found.append(outcomes(pool, jobs(base, 3)))
     assert found[0] == found[1]
 
@@ -63,20 +62,20 @@ def test_threads_are_refused_for_torch(digits):
     text = "--executor must be processes for engine torch, got threads"
     with (
         pytest.raises(UsageError, match=text),
-        open_pool(digits, build_config({"model": {"family": "cnn"}}), executor="threads"),
+        open_pool(digits, [build_config({"model": {"family": "cnn"}})], executor="threads"),
     ):
         pass
 
 
 def test_a_killed_worker_costs_one_more_try_and_nothing_is_counted_twice(digits, plain):
     """The worker is killed while it trains; long runs make sure that it does."""
-    wanted = {k: Job({**BASE, "train": {"epochs": 800, "seed": k}}) for k in range(3)}
+    wanted = {k: Job({**BASE, "train": {"epochs": 2500, "seed": k}}) for k in range(3)}
     whole = {k: run_job(digits, job).metrics for k, job in wanted.items()}
-    with open_pool(digits, build_config(BASE), executor="processes", workers=2) as pool:
+    with open_pool(digits, [build_config(BASE)], executor="processes", workers=2) as pool:
         killed, first = threading.Event(), pool._executor
 
         def kill():
-            time.sleep(2.5)
+            time.sleep(2.2)
             child = next(iter(pool._executor._processes))
             os.kill(child, signal.SIGKILL)
             killed.set()
@@ -110,12 +109,12 @@ class Fragile:
 
 def test_a_job_whose_workers_die_twice_ends_the_search():
     once = Fragile({1})
-    pool = Pool(lambda: (once.inner, once.submit), workers=2, name="fragile")
+    pool = Pool(lambda: (once.inner, once.submit), workers=2)
     once.inner.shutdown = lambda **_: None
     assert sorted(k for k, _ in pool.run({k: k for k in range(5)})) == [0, 1, 2, 3, 4]
     twice = Fragile({1, 2, 3})
     twice.inner.shutdown = lambda **_: None
-    pool = Pool(lambda: (twice.inner, twice.submit), workers=1, name="fragile")
+    pool = Pool(lambda: (twice.inner, twice.submit), workers=1)
     with pytest.raises(RunError, match=r"a worker must live until its run ends, got 2 that died in one\. Free memory"):
         list(pool.run({k: k for k in range(5)}))
 
@@ -193,7 +192,7 @@ def cluster():
 
 def test_a_cluster_finds_what_one_run_finds(digits, plain, cluster):
     address, _ = cluster
-    with open_pool(digits, build_config(BASE), executor=address) as pool:
+    with open_pool(digits, [build_config(BASE)], executor=address) as pool:
         assert pool.workers == 2
         assert outcomes(pool, jobs()) == plain
 
@@ -234,7 +233,7 @@ def test_a_cluster_that_loses_a_worker_goes_on(digits, cluster):
     address, started = cluster
     wanted = {k: Job({**BASE, "train": {"epochs": 300, "seed": k}}) for k in range(4)}
     whole = {k: run_job(digits, job).metrics for k, job in wanted.items()}
-    with open_pool(digits, build_config(BASE), executor=address) as pool:
+    with open_pool(digits, [build_config(BASE)], executor=address) as pool:
         threading.Timer(1.0, started[-1].kill).start()
         assert {k: one.metrics for k, one in sorted(pool.run(wanted))} == whole
 
@@ -246,7 +245,7 @@ def test_a_scheduler_without_workers_is_refused(digits, cluster):
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
-            with open_pool(digits, build_config(BASE), executor=address):
+            with open_pool(digits, [build_config(BASE)], executor=address):
                 time.sleep(0.5)
         except UsageError as error:
             assert "the Dask scheduler must have workers, got none at 127.0.0.1:18786" in str(error)

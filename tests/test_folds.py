@@ -13,7 +13,7 @@ import clearsight
 from clearsight.config import build_config
 from clearsight.data.load import load_data
 from clearsight.data.split import find_bound, fold_training, split_data
-from clearsight.errors import UsageError
+from clearsight.errors import DataError, UsageError
 from clearsight.intake import build_split, load_dataset
 from clearsight.intervals import mean_interval
 from clearsight.tuning.folds import cross_validate
@@ -106,6 +106,29 @@ def test_folds_that_cannot_be_are_refused():
         clearsight.train("digits", fold=2)
     with pytest.raises(UsageError, match="valid_fraction must go with no folds"):
         cross_validate("digits", valid_fraction=0.2)
+
+
+def test_groups_may_not_be_parted_by_given_splits_nor_drawn_by_count(patients):
+    for part, folder in (("train", "class0"), ("test", "class1")):
+        (patients.parent / "split" / part).mkdir(parents=True, exist_ok=True)
+        for name in ("class0", "class1"):
+            shutil.copytree(patients / name, patients.parent / "split" / part / name, dirs_exist_ok=True)
+        assert folder
+    with pytest.raises(DataError, match="group_by must not part the splits that came with the data, got"):
+        build_split(build_config({"data": {"group_by": r"(p\d+)_"}}), load_data(str(patients.parent / "split")))
+    with pytest.raises(UsageError, match="group_by must go with no train_per_class"):
+        clearsight.train(str(patients), group_by="p", train_per_class=5)
+
+
+def test_what_cannot_be_cross_validated_is_refused_before_it_is_trained(tmp_path):
+    with pytest.raises(UsageError, match="--metric must be one of accuracy, loss for this data, got 'mae'"):
+        cross_validate("digits", metric="mae", root=tmp_path)
+    with pytest.raises(UsageError, match=r"--repeats must be 1 without data\.shuffle_split, got 2"):
+        cross_validate("digits", repeats=2, shuffle_split=False, root=tmp_path)
+    assert not list(tmp_path.iterdir())
+    notes = []
+    cross_validate("digits", folds=2, epochs=2, patience=1, hidden=(8,), root=tmp_path, note=notes.append)
+    assert any("a little too good" in text for text in notes)
 
 
 def test_cross_validation_is_its_folds_one_by_one(tmp_path):

@@ -298,7 +298,7 @@ def test_ignore_measures_nothing(tmp_path, monkeypatch):
     def never(*args, **options):
         raise AssertionError("measured")
 
-    monkeypatch.setattr("clearsight.run.measure_safety", never)
+    monkeypatch.setattr("clearsight.intake.measure_safety", never)
     run = clearsight.train(
         saved(tmp_path), config={"augment": {"hflip": 0.5, "unsafe": "ignore"}}, epochs=1, out=tmp_path / "run"
     )

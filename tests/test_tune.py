@@ -15,8 +15,12 @@ from clearsight.config import build_config
 from clearsight.errors import RunError, UsageError
 from clearsight.intake import build_split
 from clearsight.store import count_looks
-from clearsight.tuning.search import Plan, find_ladder
-from clearsight.tuning.tune import read_trials, tune
+from clearsight.tuning.board import SilentBoard
+from clearsight.tuning.books import read_trials
+from clearsight.tuning.jobs import Outcome
+from clearsight.tuning.search import Plan, find_brackets, find_ladder, run_search
+from clearsight.tuning.space import parse_space
+from clearsight.tuning.tune import tune
 
 SMALL = {"epochs": 3, "hidden": (12,), "batch_size": 64}
 
@@ -69,15 +73,16 @@ def test_pruned_trials_go_on_where_they_left_off(tmp_path):
 
 
 def test_ladders_rise_to_the_end():
-    plan = Plan("random", 9, "accuracy", prune="halving")
-    assert find_ladder(plan, 27, 0) == [1, 3, 9, None]
-    assert find_ladder(plan, 1, 0) == [None]
-    hyperband = Plan("random", 9, "accuracy", prune="hyperband")
-    assert [find_ladder(hyperband, 27, turn) for turn in range(5)] == [
-        [1, 3, 9, None], [3, 9, None], [9, None], [None], [1, 3, 9, None],
+    assert find_ladder("halving", 27) == [1, 3, 9, None]
+    assert find_ladder("halving", 1) == [None]
+    assert find_ladder("none", 27) == [None]
+    asked = {n: {} for n in range(5, 11)}
+    assert find_brackets(Plan("random", 9, "accuracy", prune="halving"), 27, asked) == [([1, 3, 9, None], asked)]
+    assert [(ladder, list(some)) for ladder, some in find_brackets(Plan("random", 9, "accuracy", prune="hyperband"), 27, asked)] == [
+        ([1, 3, 9, None], [8]), ([3, 9, None], [5, 9]), ([9, None], [6, 10]), ([None], [7]),
     ]  # fmt: skip
     with pytest.raises(UsageError, match="--prune must be one of none, halving, hyperband, got 'median'"):
-        find_ladder(Plan("random", 9, "accuracy", prune="median"), 9, 0)
+        find_ladder("median", 9)
 
 
 def test_the_best_is_trained_on_all_but_test_and_judged_once(tmp_path):
@@ -153,11 +158,75 @@ def test_other_data_and_a_damaged_journal_are_refused_on_resume(tmp_path):
         tune(resume="nowhere", root=tmp_path)
 
 
-def test_a_search_by_time_ends_early_and_says_so(tmp_path):
+@pytest.mark.parametrize("prune", ["none", "halving"])
+def test_a_search_by_time_ends_early_and_can_go_on_to_the_same_end(tmp_path, prune):
+    notes, options = [], {"strategy": "random", "trials": 120, "round_size": 12, "epochs": 6, "prune": prune}
+    whole = run(tmp_path, "whole", **options)
+    found = run(tmp_path, "timed", **options, minutes=0.002, note=notes.append)
+    assert len(found.trials) < 120
+    assert any(text.startswith(f"time ran out after {len(found.trials)} of 120 trials; go on with") for text in notes)
+    assert json.loads((found.path / "search.json").read_text())["status"] == "out of time"
+    after = tune(resume=found.path, root=tmp_path, retrain=False)
+    assert [key(trial) for trial in after.trials] == [key(trial) for trial in whole.trials]
+
+
+class Memory:
+    """A journal in memory."""
+
+    def __init__(self, known=()):
+        self.trials = {trial.number: trial for trial in known}
+        self.added = []
+
+    def find(self, number):
+        return self.trials.get(number)
+
+    def add(self, trial):
+        self.added.append(trial)
+
+
+class Scripted:
+    """A pool whose runs score their rate, and diverge at the second rung for the best one."""
+
+    def run(self, jobs, *, deadline=None):
+        for number, job in jobs.items():
+            lr, epochs = job.settings["train"]["lr"], job.pause_epoch or 27
+            status = "diverged" if lr == 0.9 and epochs > 1 else "finished" if job.pause_epoch is None else "paused"
+            saved = ({}, {}) if status == "paused" else None
+            yield number, Outcome(status, {"accuracy": lr + epochs / 1000}, 10, 90, epochs, 1.0, saved)
+
+
+def test_a_diverged_trial_is_found_again_at_its_rung_on_resume():
+    space = parse_space({}, ["train.lr=0.9,0.8,0.7,0.6,0.5,0.4,0.3,0.2,0.1"])
+    config, plan = build_config({"train": {"epochs": 27}}), Plan("grid", 9, "accuracy", prune="halving")
+    first = Memory()
+    whole, _ = run_search(config, space, plan, pool=Scripted(), journal=first, board=SilentBoard())
+    assert [trial.status for trial in whole] == ["diverged", "complete", *["pruned"] * 7]
+    for kept in range(10):
+        again = Memory(first.added[:kept])
+        trials, _ = run_search(config, space, plan, pool=Scripted(), journal=again, board=SilentBoard())
+        assert trials == whole
+        assert len(again.added) == 9 - kept
+
+
+def test_resume_takes_no_other_settings_and_knows_a_best_that_was_trained(tmp_path):
+    found = run(tmp_path, search=["train.lr=0.001,0.01"], retrain=True)
+    with pytest.raises(UsageError, match="--resume must stand alone but for --minutes and how to compute"):
+        tune(resume=found.path, root=tmp_path, trials=3)
+    record = json.loads((found.path / "search.json").read_text())
+    (found.path / "search.json").write_text(
+        json.dumps(record | {"status": "interrupted"})
+    )  # killed before it was noted
     notes = []
-    found = run(tmp_path, strategy="random", trials=10_000, round_size=4, minutes=0.03, note=notes.append)
-    assert 0 < len(found.trials) < 10_000
-    assert any(text.startswith("time ran out after") for text in notes)
+    again = tune(resume=found.path, root=tmp_path, note=notes.append)
+    assert again.run is None
+    assert f"the best was trained before, in {found.path / 'best'}" in notes
+    assert json.loads((found.path / "search.json").read_text())["status"] == "finished"
+
+
+def test_a_search_with_folds_of_its_own_can_train_its_best(tmp_path):
+    found = run(tmp_path, search=["train.lr=0.01"], retrain=True, **{"fold_seed": 3, "folds": 3})
+    assert found.run.train.n == 1438
+    assert found.run.config.data.folds is None
 
 
 @pytest.mark.parametrize(
@@ -170,12 +239,30 @@ def test_a_search_by_time_ends_early_and_says_so(tmp_path):
             "a trial must be a run that can be, got: momentum must go with optimizer",
         ),
         ({"trials": 0}, "--trials must be 1 or more, got 0"),
-        ({"metric": "f1"}, "--metric must be one of accuracy, loss, mae, got 'f1'"),
-        ({"metric": "mae"}, "--metric must be one of accuracy, loss for this data, got mae"),
+        ({"round_size": 0}, "--round-size must be 1 or more, got 0"),
+        ({"folds": 1}, "--folds must be 2 or more, got 1"),
+        ({"metric": "f1"}, "--metric must be one of accuracy, loss for this data, got 'f1'"),
+        ({"metric": "mae"}, "--metric must be one of accuracy, loss for this data, got 'mae'"),
+        (
+            {"search": ["preprocess.image_size=16,32"]},
+            "a search must leave the pictures and their splits as they are, got preprocess.image_size",
+        ),
+        (
+            {"search": ["data.folds=2,3"]},
+            r"a search must leave the pictures and their splits as they are, got data\.folds",
+        ),
+        (
+            {"search": ["augment.vflip=0,0.5"]},
+            "augment must keep labels, got transforms that change them on digits: vflip 0.5",
+        ),
+        (
+            {"search": ["model.family=mlp,cnn"], "executor": "threads"},
+            "--executor must be processes for engine torch, got threads",
+        ),
         ({"workers": 0}, "--workers must be 1 or more, got 0"),
         ({"executor": "magic"}, "--executor must be auto, threads, processes or dask://HOST:PORT, got 'magic'"),
         ({"executor": "dask://127.0.0.1:9"}, "--executor must be a Dask scheduler that answers, got 127.0.0.1:9"),
-        ({"valid_fraction": 0.0}, "runs must have validation rows to be judged on, got none"),
+        ({"valid_fraction": 0.0}, "runs must have valid rows to be judged on, got none"),
         ({"folds": 5, "valid_fraction": 0.2}, "valid_fraction must go with no folds"),
         ({"search": ["train.epochs=1,2"], "prune": "halving"}, "--prune must go with one number of epochs"),
         (

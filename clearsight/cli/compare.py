@@ -62,7 +62,7 @@ def compare(
         *sides, data=data, config=merge(*layers) or None, pairs=pairs, split=split, metric=metric, workers=workers,
         executor=executor, root=root, note=tell(quiet=silent), meter=build_meter(quiet=silent),
     )  # fmt: skip
-    text, svg = _describe(found)
+    text, svg = _describe(found, next_seed=seed or 0)
     if plot:
         write_text(plot, svg() + "\n")
     if json_:
@@ -71,9 +71,10 @@ def compare(
         typer.echo(text + (f"\nplot    {plot}" if plot else ""))
 
 
-def _describe(found: Any) -> tuple[str, Any]:
+def _describe(found: Any, *, next_seed: int) -> tuple[str, Any]:
     from clearsight.report.comparisons import draw_comparison, render_answers, render_runs
     from clearsight.tuning.compare import ModelsCompared
+    from clearsight.tuning.jobs import METRICS
 
     lines = []
     names = [f"{letter}: {name}" for letter, name in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", found.names, strict=False)]
@@ -91,7 +92,8 @@ def _describe(found: Any) -> tuple[str, Any]:
         lines += [f"{name}\n   {sum(own) / len(own):.4f}" for name, own in zip(names, found.values, strict=True)]
         for a, b, one in found.pairs:
             sides = {"a": names[a][0], "b": names[b][0]}
-            lines.append(render_runs(one, **sides, metric=found.metric, redrawn=found.redrawn))
+            about = {"metric": found.metric, "redrawn": found.redrawn, "better": METRICS[found.metric]}
+            lines.append(render_runs(one, **sides, **about, next_seed=next_seed + len(found.values[0])))
         if len(found.pairs) > 1:
             lines.append(f"p is corrected for {len(found.pairs)} comparisons (Holm); intervals are for each alone.")
         bars = [
@@ -100,5 +102,6 @@ def _describe(found: Any) -> tuple[str, Any]:
         ]
         draw = lambda: draw_comparison(names, found.values, bars, metric=found.metric)
     if found.looks:
-        lines.append(f"This test split has now been looked at {found.looks} time{'' if found.looks == 1 else 's'}.")
+        text = "models were judged on this test split: the more there are, the less the best of them means"
+        lines.append(f"With these, {found.looks} {text}.")
     return "\n".join(lines), draw

@@ -104,6 +104,17 @@ def _add_bound(rows: Rows, followers: dict[int, Rows]) -> Rows:
     return np.sort(np.concatenate([rows, *found])) if found else rows
 
 
+def _check_given(dataset: Dataset, given: NDArray[np.int8], bound: list[Rows]) -> None:
+    """Refuse splits that came with the data and part what belongs together."""
+    for rows in bound:
+        if len(np.unique(given[rows])) > 1:
+            other = rows[given[rows] != given[rows[0]]][0]
+            raise DataError(
+                f"group_by must not part the splits that came with the data, got {dataset.row_name(int(rows[0]))} and "
+                f"{dataset.row_name(int(other))} in two of them. Set data.pool=true to draw anew."
+            )
+
+
 def _by_count(
     labels: NDArray[np.generic], rows: Rows, counts: tuple[int, int, int], shuffle: bool, rng: np.random.Generator
 ) -> tuple[Rows, Rows, Rows]:
@@ -170,12 +181,15 @@ def split_data(
     given = np.zeros_like(dataset.given) if pool else dataset.given
     train, valid, test = (np.flatnonzero(given == split) for split in (TRAIN, VALID, TEST))
     labels = np.zeros(len(dataset)) if dataset.is_regression else dataset.labels
+    bound = find_bound(dataset, group_by=group_by)
+    if group_by is not None:
+        _check_given(dataset, given, bound)
     if train_per_class is not None:
         if len(valid) or len(test):
             raise UsageError("train_per_class must go with pool=true where the data brings splits. Set data.pool=true.")
         train, valid, test = _by_count(labels, train, counts, shuffle, rng)
     else:
-        train, followers = _set_bound_aside(find_bound(dataset, group_by=group_by), train, count=len(dataset))
+        train, followers = _set_bound_aside(bound, train, count=len(dataset))
         if len(test) == 0:
             train, test = _draw(labels, train, test_fraction, shuffle, rng)
             test = _add_bound(test, followers)

@@ -115,14 +115,17 @@ def compare_answers(right_a: NDArray[np.bool_], right_b: NDArray[np.bool_], *, s
     )  # fmt: skip
 
 
-def compare_runs(a: NDArray[np.floating], b: NDArray[np.floating], *, ratio: float = 0.0) -> RunsCompared:
-    """Compare two recipes by a metric of paired runs, (n,) each; larger is better.
+def compare_runs(
+    a: NDArray[np.floating], b: NDArray[np.floating], *, ratio: float = 0.0, better: int = 1, comparisons: int = 1
+) -> RunsCompared:
+    """Compare two recipes by a metric of paired runs, (n,) each.
 
     Runs on splits drawn anew share most of their training rows, so they vary less among themselves than recipes do from sample
     to sample. The variance of the mean is therefore taken as s^2 (1/n + ratio) and not s^2 / n (Nadeau & Bengio 2003, eq. 10).
 
     Args:
         ratio: judged rows by training rows where splits are drawn anew; 0 where all pairs have one split.
+        better: 1 where more is better, -1 where less is. comparisons: how many are made, which `needed` makes up for.
 
     Raises:
         UsageError: fewer than ten pairs, which show next to nothing, or not as many of each.
@@ -136,7 +139,7 @@ def compare_runs(a: NDArray[np.floating], b: NDArray[np.floating], *, ratio: flo
     differences = a.astype(np.float64) - b.astype(np.float64)
     n, mean, spread = len(differences), float(differences.mean()), float(differences.std(ddof=1))
     values = tuple(differences.tolist())
-    wins, ties = int((differences > 0).sum()), int((differences == 0).sum())
+    wins, ties = int((better * differences > 0).sum()), int((differences == 0).sum())
     if spread <= 1e-12 * max(abs(mean), 1e-12):
         same = None if mean else 1.0
         return RunsCompared(values, mean, None, None, same, wins, ties, None, None, ratio)
@@ -144,30 +147,30 @@ def compare_runs(a: NDArray[np.floating], b: NDArray[np.floating], *, ratio: flo
     low, high = mean_interval(values, least=-np.inf, most=np.inf, ratio=ratio)
     return RunsCompared(
         values, mean, low, high, p_value=2 * float(stdtr(n - 1, -abs(t))), wins=wins, ties=ties,
-        probability=float(stdtr(n - 1, mean / (spread * sqrt(1 + 1 / n)))),
-        needed=find_needed(mean / spread, ratio=ratio), ratio=ratio,
+        probability=float(stdtr(n - 1, better * mean / (spread * sqrt(1 + 1 / n)))),
+        needed=find_needed(mean / spread, ratio=ratio, level=LEVEL / comparisons), ratio=ratio,
     )  # fmt: skip
 
 
-def find_power(effect: float, n: int, *, ratio: float = 0.0) -> float:
-    """How often n pairs would show a difference of `effect` standard deviations at the 5 % level, two-sided."""
+def find_power(effect: float, n: int, *, ratio: float = 0.0, level: float = LEVEL) -> float:
+    """How often n pairs would show a difference of `effect` standard deviations at a level, two-sided."""
     from scipy.special import nctdtr, stdtrit
 
-    edge = float(stdtrit(n - 1, 1 - LEVEL / 2))
+    edge = float(stdtrit(n - 1, 1 - level / 2))
     shift = abs(effect) / sqrt(1 / n + ratio)
     other_way = float(nctdtr(n - 1, shift, -edge)) if shift < 5 else 0.0  # beyond, it underflows into NaN
     return float(1 - nctdtr(n - 1, shift, edge)) + other_way
 
 
-def find_needed(effect: float, *, ratio: float = 0.0) -> int | None:
+def find_needed(effect: float, *, ratio: float = 0.0, level: float = LEVEL) -> int | None:
     """Pairs in all that would show such a difference four times in five; None if 100,000 would not."""
     effect = abs(effect)
     low, high = 1, _MOST_PAIRS
-    if effect == 0 or find_power(effect, high, ratio=ratio) < POWER:
+    if effect == 0 or find_power(effect, high, ratio=ratio, level=level) < POWER:
         return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if find_power(effect, middle, ratio=ratio) >= POWER else (middle, high)
+        low, high = (low, middle) if find_power(effect, middle, ratio=ratio, level=level) >= POWER else (middle, high)
     return max(high, 2)
 
 

@@ -104,7 +104,9 @@ def run_search_recipe(recipe: SearchRecipe, *, root: Path, quiet: bool, note: Ca
         note=note,
         **recipe.options,
     )
-    best = settle_final(build_config(recipe.config), tuned.best).model_dump(exclude_unset=True)
+    best = settle_final(build_config(recipe.config), tuned.best.params, tuned.best.epochs).model_dump(
+        exclude_unset=True
+    )
     run = train(
         config=build_config(merge(best, recipe.final)), out=tuned.path / "best", root=root, quiet=quiet, note=note
     )

@@ -36,8 +36,15 @@ def render_answers(found: AnswersCompared, *, a: str = "A", b: str = "B") -> str
     return text + " This is about these two models, not about how they were made: other seeds may turn it round."
 
 
-def render_runs(found: RunsCompared, *, a: str, b: str, metric: str, redrawn: bool) -> str:
-    """Two recipes over paired runs, in sentences."""
+def render_runs(
+    found: RunsCompared, *, a: str, b: str, metric: str, redrawn: bool, better: int = 1, next_seed: int | None = None
+) -> str:
+    """Two recipes over paired runs, in sentences.
+
+    Args:
+        better: 1 where more of the metric is better, -1 where less is. redrawn: whether each pair had its own rows.
+        next_seed: the first that no pair has had, to begin more pairs with.
+    """
     n = len(found.differences)
     unit, scale = (" points", 100.0) if metric == "accuracy" else (f" of {metric}", 1.0)
     if found.low is None or found.high is None or found.p_value is None or found.probability is None:
@@ -50,19 +57,22 @@ def render_runs(found: RunsCompared, *, a: str, b: str, metric: str, redrawn: bo
     facts = f"p = {_probability(found.p_value)}, n = {n} pairs; {counts}; {again}"
     low, high = scale * found.low, scale * found.high
     if found.shown:
-        better, worse, sign = (a, b, 1) if found.difference > 0 else (b, a, -1)
+        first, other, sign = (a, b, 1) if better * found.difference > 0 else (b, a, -1)
         low, high = sorted((sign * low, sign * high))
-        size = f"{_signed(scale * abs(found.difference))}{unit} (95 % interval {_signed(low)} to {_signed(high)})"
-        return f"{better} is better than {worse}: {size}, {facts}."
+        size = f"{_signed(sign * scale * found.difference)}{unit} (95 % interval {_signed(low)} to {_signed(high)})"
+        where = "" if redrawn else " That is on these rows; others may tell otherwise."
+        return f"{first} is better than {other}: {size}, {facts}.{where}"
     size = f"{_signed(scale * found.difference)}{unit} (95 % interval {_signed(low)} to {_signed(high)})"
     text = f"No difference shown: {a} minus {b} is {size}, {facts}."
     if found.needed is None:
         why = "the rows shared by its splits are too many for that" if redrawn else "it is too small for that"
         return f"{text} No number of runs on this data would settle a difference of this size: {why}."
-    if found.needed <= n:
-        return f"{text} A difference of this size would show in most such comparisons; run other seeds to be sure."
-    more = f"{found.needed:,} pairs are needed, {found.needed - n:,} more"
-    return f"{text} To show a difference of this size four times in five, {more}."
+    more = max(found.needed, n)
+    anew = "" if next_seed is None else f" with --seed {next_seed}"
+    return (
+        f"{text} To show a difference of this size four times in five, {more:,} pairs are needed: new ones{anew}, judged by "
+        "themselves, because to add runs until something shows is no test."
+    )
 
 
 def _points(share: float) -> str:

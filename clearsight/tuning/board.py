@@ -6,6 +6,7 @@ It must not know how a search works.
 import contextlib
 import sys
 import time
+from math import isfinite
 from typing import Any
 
 from clearsight.tuning.jobs import METRICS
@@ -19,12 +20,16 @@ _LINE_SECONDS = 0.5
 def render_score(trial: Trial) -> str:
     """`0.8712 (0.8650 to 0.8774)`, or the score alone, or what became of it."""
     interval = "" if trial.low is None else f" ({trial.low:.4f} to {trial.high:.4f})"
-    return f"{trial.score:.4f}{interval}" if trial.status == COMPLETE else f"{trial.score:.4f} {trial.status}"
+    if trial.status == COMPLETE:
+        return f"{trial.score:.4f}{interval}"
+    return f"{trial.score:.4f} {trial.status}" if isfinite(trial.score) else trial.status
 
 
 def rank(trials: list[Trial], metric: str) -> list[Trial]:
     """Complete trials, best first, then the others."""
-    return sorted(trials, key=lambda t: (t.status != COMPLETE, -METRICS[metric] * t.score, t.number))
+    return sorted(
+        trials, key=lambda t: (t.status != COMPLETE, -METRICS[metric] * t.score if isfinite(t.score) else 0.0, t.number)
+    )
 
 
 class SilentBoard:
@@ -36,7 +41,7 @@ class SilentBoard:
     def advance(self) -> None:
         """See `Board`."""
 
-    def add(self, trial: Trial) -> None:
+    def add(self, trial: Trial, *, again: bool = False) -> None:
         """See `Board`."""
 
     def close(self) -> None:
@@ -49,6 +54,7 @@ class LineBoard:
     def __init__(self) -> None:
         self._trials: list[Trial] = []
         self._total, self._metric, self._said, self._began = 0, "accuracy", 0.0, time.monotonic()
+        self._known = 0
 
     def begin(self, *, total: int, metric: str) -> None:
         """See `Board`."""
@@ -57,16 +63,19 @@ class LineBoard:
     def advance(self) -> None:
         """See `Board`."""
 
-    def add(self, trial: Trial) -> None:
+    def add(self, trial: Trial, *, again: bool = False) -> None:
         """See `Board`."""
         self._trials.append(trial)
+        if again:
+            self._known += 1
+            return
         now = time.monotonic()
         if now - self._said >= _LINE_SECONDS or len(self._trials) == self._total:
             self._said = now
             best = rank(self._trials, self._metric)[0]
             text = (
                 f"trial {len(self._trials)}/{self._total}  {render_score(trial)}  {render_params(trial.params)}  "
-                f"best {best.score:.4f}{find_left(self._began, len(self._trials), self._total)}"
+                f"best {best.score:.4f}{find_left(self._began, len(self._trials) - self._known, self._total - self._known)}"
             )
             with contextlib.suppress(OSError):
                 print(text, file=sys.stderr, flush=True)
@@ -91,7 +100,7 @@ class LiveBoard:
         from rich.live import Live
 
         self._trials: list[Trial] = []
-        self._runs, self._total, self._metric, self._began = 0, 0, "accuracy", time.monotonic()
+        self._runs, self._known, self._total, self._metric, self._began = 0, 0, 0, "accuracy", time.monotonic()
         self._live = Live(
             console=Console(stderr=True), refresh_per_second=4, transient=True, get_renderable=self._render
         )
@@ -105,9 +114,10 @@ class LiveBoard:
         """See `Board`."""
         self._runs += 1
 
-    def add(self, trial: Trial) -> None:
+    def add(self, trial: Trial, *, again: bool = False) -> None:
         """See `Board`."""
         self._trials.append(trial)
+        self._known += again
 
     def close(self) -> None:
         """See `Board`."""
@@ -128,7 +138,7 @@ class LiveBoard:
             cells = (str(place), str(trial.number), render_score(trial), render_params(trial.params))
             table.add_row(*(Text(cell) for cell in cells), style=style)
         rate = self._runs / max(time.monotonic() - self._began, 1e-9)
-        left = find_left(self._began, len(done), self._total)
+        left = find_left(self._began, len(done) - self._known, self._total - self._known)
         text = f" {len(done)}/{self._total} trials, {self._runs} runs, {rate:.2g} runs/s{left}"
         bar = Table.grid()
         bar.add_row(ProgressBar(total=max(self._total, 1), completed=len(done), width=24), Text(text))

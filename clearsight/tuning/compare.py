@@ -12,7 +12,7 @@ import numpy as np
 
 from clearsight import store
 from clearsight.bundle import Bundle, load
-from clearsight.config import RunConfig
+from clearsight.config import RunConfig, build_config, check_used
 from clearsight.data.dataset import VALID, Dataset
 from clearsight.errors import UsageError
 from clearsight.evaluation.comparison import (
@@ -24,13 +24,13 @@ from clearsight.evaluation.comparison import (
     compare_runs,
 )
 from clearsight.inference import Answered, answer_data
-from clearsight.intake import build_split, load_dataset
+from clearsight.intake import DATASET_KEYS, build_split, load_given, refuse_flaws, refuse_unsafe
 from clearsight.intervals import wilson_interval
 from clearsight.meter import MeterBuilder, SilentMeter
 from clearsight.pipeline import Note, resolve_config
 from clearsight.settings import merge, parse_setting, read_config_file
 from clearsight.tuning.executors import open_pool
-from clearsight.tuning.jobs import METRICS, Job, choose_metric, read_metric
+from clearsight.tuning.jobs import METRICS, Job, choose_metric, note_patience
 
 UNCHANGED = "base"
 _RECIPE_FILES = (".toml", ".json")
@@ -41,8 +41,8 @@ class ModelsCompared:
     """Two models on one test set.
 
     Args:
-        names: of A and B. intervals: 95 %, Wilson, of each accuracy. split: whose rows. looks: how often, this time included,
-            that test split was looked at; None where nobody counted.
+        names: of A and B. intervals: 95 %, Wilson, of each accuracy. split: whose rows. looks: how many models, these
+            included, were judged on that test split; None where nobody counted.
     """
 
     names: tuple[str, str]
@@ -69,8 +69,7 @@ class RecipesCompared:
 
     Args:
         names: of the recipes. metric: that runs are judged by. values: of each recipe, one a pair.
-        pairs: places of A and B among the names, and what was found, with Holm's correction where there are several. Differences
-            are so that more is better, whatever the metric.
+        pairs: places of A and B among the names, and what was found, with Holm's correction where there are several.
         split: whose rows. redrawn: whether each pair has its own validation rows. looks: see `ModelsCompared`.
     """
 
@@ -191,11 +190,11 @@ def _compare_models(
     return ModelsCompared((_name(a), _name(b)), found, (intervals[0], intervals[1]), first.split, looks)
 
 
-def _look(root: Path, dataset: Dataset, rows: Any, *, by: str) -> int | None:
+def _look(root: Path, dataset: Dataset, rows: Any, *, by: str, models: int = 2) -> int | None:
     """Count a look at a test split, where there is a folder of runs to count in."""
     if not root.is_dir():
         return None
-    store.add_look(root, fingerprint=dataset.fingerprint, rows=rows, by=by)
+    store.add_look(root, fingerprint=dataset.fingerprint, rows=rows, by=by, models=models)
     return store.count_looks(root, fingerprint=dataset.fingerprint, rows=rows)
 
 
@@ -234,50 +233,39 @@ def _compare_recipes(
     note: Note,
     meter: MeterBuilder,
 ) -> RecipesCompared:
-    wanted = choose_metric(next(iter(recipes.values())), metric)
-    if wanted not in METRICS:
-        raise UsageError(f"--metric must be one of {', '.join(METRICS)}, got {wanted!r}. Choose one of them.")
+    datasets = _load_all(recipes, data, labels, note=note, meter=meter)
+    first = next(iter(recipes))
+    wanted = choose_metric(recipes[first], datasets[first], metric, split=split)
+    redrawn = split == "valid" and all(_draws_validation(config, datasets[name]) for name, config in recipes.items())
+    note_patience(recipes.values(), note)
     values: list[tuple[float, ...]] = []
-    told: set[str] = set()
-    sizes, looks, redrawn = set(), None, False
-    loaded: tuple[Any, Dataset] | None = None
+    sizes, diverged = set(), 0
     with meter("comparing", pairs * len(recipes), unit="runs") as advance:
-        for config in recipes.values():
-            key = (
-                config.data.source,
-                config.data.task,
-                config.data.label_column,
-                config.data.skip_bad,
-                config.preprocess,
-            )
-            if loaded is None or loaded[0] != key:
-                loaded = key, load_dataset(config, data, labels, meter=meter)
-            dataset = loaded[1]
-            for text in set(dataset.notes) - told:
-                told.add(text)
-                note(text)
-            drawn = config.data.train_per_class is None and not bool((dataset.given == VALID).any())
-            redrawn = split == "valid" and drawn and (config.data.valid_fraction > 0 or config.data.folds is not None)
-            jobs = {k: Job(_settle_pair(config, dataset, k, redrawn=redrawn), split=split) for k in range(pairs)}
+        for name, config in recipes.items():
+            jobs = {k: Job(_settle_pair(config, k, redrawn=redrawn), split=split) for k in range(pairs)}
+            check_used(build_config(jobs[0].settings))
             found = {}
-            with open_pool(dataset, config, executor=executor, workers=workers) as pool:
+            with open_pool(datasets[name], [config], executor=executor, workers=workers) as pool:
                 for k, outcome in pool.run(jobs):
                     found[k] = outcome
                     advance(1)
-            values.append(tuple(read_metric(found[k], wanted) for k in range(pairs)))
+            values.append(tuple(found[k].metrics[wanted] for k in range(pairs)))
             sizes |= {(one.n, one.num_train) for one in found.values()}
-            diverged = sum(one.status == "diverged" for one in found.values())
-            if diverged:
-                note(f"{diverged} of {pairs} runs diverged; they count with the last good weights")
-            if split == "test" and looks is None:
-                rows = build_split(config, dataset).test
-                looks = _look(root, dataset, rows, by=f"compare {' '.join(recipes)}")
+            diverged += sum(one.status == "diverged" for one in found.values())
+    if diverged:
+        note(f"{diverged} runs diverged; they count with the last good weights")
     if len({n for n, _ in sizes}) > 1:
         note("the recipes are judged on different numbers of rows, so their runs are pairs by seed alone")
+    looks = None
+    if split == "test":
+        rows, models = build_split(recipes[first], datasets[first]).test, pairs * len(recipes)
+        looks = _look(root, datasets[first], rows, by=f"compare {' '.join(recipes)}", models=models)
     ratio = max(n / train for n, train in sizes) if redrawn else 0.0
-    sign, arrays = METRICS[wanted], [np.array(one) for one in values]
-    places = list(combinations(range(len(arrays)), 2))
-    compared = [compare_runs(sign * arrays[a], sign * arrays[b], ratio=ratio) for a, b in places]
+    arrays, places = [np.array(one) for one in values], list(combinations(range(len(values)), 2))
+    compared = [
+        compare_runs(arrays[a], arrays[b], ratio=ratio, better=METRICS[wanted], comparisons=len(places))
+        for a, b in places
+    ]
     if len(compared) > 1:
         adjusted = adjust_holm([1.0 if one.p_value is None else one.p_value for one in compared])
         compared = [
@@ -287,12 +275,41 @@ def _compare_recipes(
     return RecipesCompared(tuple(recipes), wanted, tuple(values), found_pairs, split, redrawn, looks)
 
 
-def _settle_pair(config: RunConfig, dataset: Dataset, k: int, *, redrawn: bool) -> dict[str, Any]:
+def _load_all(
+    recipes: dict[str, RunConfig], data: Any, labels: Any, *, note: Note, meter: MeterBuilder
+) -> dict[str, Dataset]:
+    """The data set of each recipe, checked as before training; the same one where the same pictures are meant."""
+    known: dict[Any, Dataset] = {}
+    found, told = {}, set()
+    for name, config in recipes.items():
+        settings = config.model_dump()
+        key = repr([settings[key.split(".")[0]][key.split(".")[1]] for key in DATASET_KEYS])
+        if key not in known:
+            known[key] = load_given(config, data, labels, meter=meter)
+        found[name] = known[key]
+        texts: list[str] = list(found[name].notes)
+        refuse_flaws(config, found[name], note=texts.append)
+        refuse_unsafe(config, found[name], note=texts.append, meter=meter)
+        for text in texts:
+            if text not in told:
+                told.add(text)
+                note(text)
+    return found
+
+
+def _draws_validation(config: RunConfig, dataset: Dataset) -> bool:
+    """Whether validation rows can be drawn anew for each pair: they are drawn at all, at random, and by a share."""
+    drawn = config.data.train_per_class is None and not bool((dataset.given == VALID).any())
+    return drawn and config.data.shuffle_split and (config.data.valid_fraction > 0 or config.data.folds is not None)
+
+
+def _settle_pair(config: RunConfig, k: int, *, redrawn: bool) -> dict[str, Any]:
     """The settings of pair k: another seed and, where validation rows are drawn, others of them; test rows stay as they are."""
     settings = config.model_dump(exclude_unset=True)
     settings = merge(settings, {"train": {"seed": config.train.seed + k}})
     if not redrawn:
         return settings
     folds = config.data.folds or max(2, round(1 / config.data.valid_fraction))
-    settings["data"] = {key: value for key, value in settings["data"].items() if key != "valid_fraction"}
-    return merge(settings, {"data": {"folds": folds, "fold": 0, "fold_seed": config.data.fold_seed + k}})
+    settings["data"] = {key: value for key, value in settings.get("data", {}).items() if key != "valid_fraction"}
+    seed = config.data.fold_seed + config.train.seed + k  # so that other seeds are other pairs altogether
+    return merge(settings, {"data": {"folds": folds, "fold": 0, "fold_seed": seed}})

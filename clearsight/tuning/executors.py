@@ -10,10 +10,11 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
+    CancelledError,
     Executor,
     Future,
     ProcessPoolExecutor,
@@ -27,11 +28,15 @@ from clearsight.assemble import choose_device
 from clearsight.config import RunConfig, uses_torch
 from clearsight.data.dataset import Dataset
 from clearsight.errors import RunError, UsageError
-from clearsight.threads import one_blas_thread
-from clearsight.tuning.jobs import Job, Outcome, run_job
+from clearsight.threads import count_cores, one_blas_thread
+from clearsight.tuning.jobs import Job, Outcome, run_job, run_job_alone
 
 _TRIES = 2
 _POLL_SECONDS = 0.5  # so that Ctrl-C is heard where waiting is not interrupted
+_LOST = (
+    f"a worker must live until its run ends, got {_TRIES} that died in one. Free memory, or lower --workers; a script must guard "
+    "its start by `if __name__ == '__main__'`."
+)
 EXECUTORS = ("auto", "threads", "processes")
 
 
@@ -40,11 +45,13 @@ class Pool:
 
     Args:
         start: makes the executor anew after a worker died, and a function that hands it a job.
-        workers: how many jobs run at a time.
+        workers: how many jobs run at a time. lost: what an executor that tries again by itself raises when it gives up.
     """
 
-    def __init__(self, start: "Callable[[], tuple[Executor, Submit]]", *, workers: int, name: str) -> None:
-        self._start, self.workers, self.name = start, workers, name
+    def __init__(
+        self, start: "Callable[[], tuple[Executor, Submit]]", *, workers: int, lost: tuple[type[Exception], ...] = ()
+    ) -> None:
+        self._start, self.workers, self._lost = start, workers, lost
         self._executor, self._submit = start()
 
     def run(self, jobs: dict[int, Job], *, deadline: float | None = None) -> Iterator[tuple[int, Outcome]]:
@@ -75,13 +82,17 @@ class Pool:
                     yield number, future.result()
                 except BrokenExecutor:
                     lost.append(number)
+                except self._lost:
+                    raise RunError(_LOST) from None
+                except CancelledError:
+                    raise RunError(
+                        "workers must stay until the runs end, got none left. Start them, then go on."
+                    ) from None
             if lost or (waiting and not running and not done):
                 lost += running.values()  # of a broken pool, nothing comes any more
                 running.clear()
                 if any(tries[number] >= _TRIES for number in lost):
-                    raise RunError(
-                        f"a worker must live until its run ends, got {_TRIES} that died in one. Free memory, or lower --workers."
-                    )
+                    raise RunError(_LOST)
                 waiting = sorted(lost) + waiting
                 self._executor.shutdown(wait=False, cancel_futures=True)
                 self._executor, self._submit = self._start()
@@ -100,12 +111,12 @@ class Submit(Protocol):
 
 @contextmanager
 def open_pool(
-    dataset: Dataset, config: RunConfig, *, executor: str = "auto", workers: int | None = None
+    dataset: Dataset, configs: Sequence[RunConfig], *, executor: str = "auto", workers: int | None = None
 ) -> Iterator[Pool]:
     """A pool for runs on one data set, closed at the end whatever happens.
 
     Args:
-        config: of which the engine and the device decide what suits.
+        configs: of what will be run; their engines and devices decide what suits.
         executor: `threads`, `processes`, `dask://HOST:PORT`, or `auto`: threads for the dense engine, whose kernel leaves the
             interpreter free, and processes for PyTorch.
         workers: by default one a core; one a CUDA device; all of a cluster.
@@ -113,11 +124,11 @@ def open_pool(
     Raises:
         UsageError: an unknown executor, threads for PyTorch, or a library that is missing.
     """
-    torch = uses_torch(config)
+    torch = [config for config in configs if uses_torch(config)]
     if workers is not None and workers < 1:
         raise UsageError(f"--workers must be 1 or more, got {workers}. Leave it out for one a core.")
     if executor.startswith("dask://"):
-        with _open_dask(dataset, executor.removeprefix("dask://"), workers) as pool:
+        with _open_dask(dataset, executor.removeprefix("dask://"), workers, torch) as pool:
             yield pool
         return
     if executor not in EXECUTORS:
@@ -127,7 +138,7 @@ def open_pool(
     if torch and executor == "threads":
         raise UsageError("--executor must be processes for engine torch, got threads. Leave it out.")
     if executor == "processes" or (executor == "auto" and torch):
-        with _open_processes(dataset, config if torch else None, workers) as pool:
+        with _open_processes(dataset, torch, workers) as pool:
             yield pool
         return
     with _open_threads(dataset, workers) as pool:
@@ -136,14 +147,14 @@ def open_pool(
 
 @contextmanager
 def _open_threads(dataset: Dataset, workers: int | None) -> Iterator[Pool]:
-    stop, count = threading.Event(), workers or os.cpu_count() or 1
+    stop, count = threading.Event(), workers or count_cores()
 
     def start() -> tuple[Executor, Submit]:
         executor = ThreadPoolExecutor(count, thread_name_prefix="clearsight")
         return executor, lambda job: executor.submit(run_job, dataset, job, stop)
 
     with one_blas_thread():
-        pool = Pool(start, workers=count, name="threads")
+        pool = Pool(start, workers=count)
         try:
             yield pool
         finally:
@@ -167,7 +178,10 @@ def _begin_worker(dataset: Dataset, count: Any) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     if count is not None:
         with count.get_lock():
-            os.environ["CUDA_VISIBLE_DEVICES"] = str(count.value)
+            seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+            os.environ["CUDA_VISIBLE_DEVICES"] = (
+                seen[count.value] if count.value < len(seen) and seen[0] else str(count.value)
+            )
             count.value += 1
 
 
@@ -180,14 +194,14 @@ def _end_with(sentinel: int) -> None:
 
 def _run_in_worker(job: Job) -> Outcome:
     assert _worker_dataset is not None
-    return run_job(_worker_dataset, job)
+    return run_job_alone(_worker_dataset, job)
 
 
 @contextmanager
-def _open_processes(dataset: Dataset, config: RunConfig | None, workers: int | None) -> Iterator[Pool]:
+def _open_processes(dataset: Dataset, torch: list[RunConfig], workers: int | None) -> Iterator[Pool]:
     context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads of PyTorch hold
-    devices = _count_devices(config) if config else 0
-    count = workers or devices or os.cpu_count() or 1
+    devices = max((_count_devices(config) for config in torch), default=0)
+    count = workers or devices or count_cores()
     if devices and count > devices:
         raise UsageError(
             f"--workers must be at most {devices}, one a CUDA device, got {count}. Lower it, or add --device cpu."
@@ -198,14 +212,15 @@ def _open_processes(dataset: Dataset, config: RunConfig | None, workers: int | N
         executor = ProcessPoolExecutor(count, mp_context=context, initializer=_begin_worker, initargs=(dataset, turn))
         return executor, lambda job: executor.submit(_run_in_worker, job)
 
-    pool = Pool(start, workers=count, name="processes")
+    before = set(multiprocessing.active_children())
+    pool = Pool(start, workers=count)
     ended = False
     try:
         yield pool
         ended = True
     finally:
         if not ended:
-            for child in multiprocessing.active_children():
+            for child in set(multiprocessing.active_children()) - before:
                 child.terminate()
         pool.close()
 
@@ -219,7 +234,7 @@ def _count_devices(config: RunConfig) -> int:
 
 
 @contextmanager
-def _open_dask(dataset: Dataset, address: str, workers: int | None) -> Iterator[Pool]:
+def _open_dask(dataset: Dataset, address: str, workers: int | None, torch: list[RunConfig]) -> Iterator[Pool]:
     try:
         import distributed
     except ImportError:
@@ -235,15 +250,17 @@ def _open_dask(dataset: Dataset, address: str, workers: int | None) -> Iterator[
             "and `dask worker` there."
         ) from None
     with contextlib.closing(client):
-        count = len(client.scheduler_info(n_workers=-1)["workers"])
+        count = sum(one["nthreads"] for one in client.scheduler_info(n_workers=-1)["workers"].values())
         if count == 0:
             raise UsageError(
                 f"the Dask scheduler must have workers, got none at {address}. Start `dask worker tcp://{address}`."
             )
+        wanted = any(config.train.device == "cuda" for config in torch)
+        resources = {"resources": {"GPU": 1}} if wanted else {}  # as `dask worker --resources GPU=1` offers them
         there = client.scatter(dataset, broadcast=True, hash=False)  # once a worker
 
         def start() -> tuple[Executor, Submit]:
-            executor = client.get_executor(retries=_TRIES - 1, pure=False)
-            return executor, lambda job: executor.submit(run_job, there, job)
+            executor = client.get_executor(retries=_TRIES - 1, pure=False, **resources)
+            return executor, lambda job: executor.submit(run_job_alone, there, job)
 
-        yield Pool(start, workers=workers or count, name=f"dask://{address}")
+        yield Pool(start, workers=workers or count, lost=(distributed.KilledWorker,))

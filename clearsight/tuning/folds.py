@@ -15,16 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight import store
-from clearsight.config import RunConfig
+from clearsight.config import RunConfig, check_used
 from clearsight.durable import write_durably
 from clearsight.errors import RunError, UsageError
-from clearsight.intake import build_split, load_dataset
+from clearsight.intake import build_split, load_given, refuse_flaws, refuse_place, refuse_unsafe
 from clearsight.intervals import mean_interval
 from clearsight.meter import build_meter
 from clearsight.pipeline import Note, resolve_config
 from clearsight.settings import merge, render_toml
 from clearsight.tuning.executors import open_pool
-from clearsight.tuning.jobs import Job, Outcome, choose_metric, read_metric
+from clearsight.tuning.jobs import Job, Outcome, choose_metric, note_patience
 
 RECORD, TABLE, OUTPUTS = "cv.json", "folds.csv", "out-of-fold.safetensors"
 
@@ -102,18 +102,22 @@ def cross_validate(
     if isinstance(data, str | Path):
         settings = {"source": str(data), **settings}
     resolved = resolve_config(config, {**settings, "folds": folds})
-    wanted = choose_metric(resolved, metric)
-    dataset = load_dataset(
-        resolved, None if isinstance(data, str | Path) else data, labels, meter=build_meter(quiet=quiet)
-    )
+    if repeats > 1 and not resolved.data.shuffle_split:
+        raise UsageError(
+            f"--repeats must be 1 without data.shuffle_split, got {repeats}: all would be alike. Leave it out."
+        )
+    dataset = load_given(resolved, data, labels, meter=build_meter(quiet=quiet))
     resolved = resolve_config(resolved, {"source": dataset.origin})
-    split = build_split(resolved, dataset)  # refuses folds that cannot be
+    refuse_place(out if out is not None else root, dataset)
+    wanted = choose_metric(resolved, dataset, metric)
+    check_used(resolved)
     for text in dataset.notes:
         note(text)
-    if len(split.test):
-        note(
-            f"{len(split.test):,} rows are left for test and are in no fold; --set data.test_fraction=0 takes what it can in"
-        )
+    refuse_flaws(resolved, dataset, note=note)
+    refuse_unsafe(resolved, dataset, note=note, meter=build_meter(quiet=quiet))
+    note_patience([resolved], note)
+    if left := len(build_split(resolved, dataset).test):
+        note(f"{left:,} rows are left for test and are in no fold; --set data.test_fraction=0 takes what it can in")
     base = resolved.model_dump(exclude_unset=True)
     first = resolved.data.fold_seed
     jobs = {
@@ -126,7 +130,7 @@ def cross_validate(
     path = store.create_run(Path(root), data=dataset.name, model="cv", out=Path(out) if out else None)
     began, found = time.strftime("%Y-%m-%dT%H:%M:%S"), {}
     with (
-        open_pool(dataset, resolved, executor=executor, workers=workers) as pool,
+        open_pool(dataset, [resolved], executor=executor, workers=workers) as pool,
         build_meter(quiet=quiet)("cross-validating", len(jobs), unit="runs") as advance,
     ):
         for number, outcome in pool.run(jobs):
@@ -145,7 +149,7 @@ def _collect(
         Fold(k // folds, k % folds, one.status, one.n, one.num_train, one.epoch, one.seconds, one.metrics)
         for k, one in enumerate(outcomes)
     ]
-    values = tuple(read_metric(one, metric) for one in outcomes)
+    values = tuple(one.metrics[metric] for one in outcomes)
     ratio = sum(one.n for one in outcomes) / sum(one.num_train for one in outcomes)
     low, high = mean_interval(values, most=1.0 if metric == "accuracy" else np.inf, ratio=ratio)
     judged = [(one.rows, one.outputs) for one in outcomes if one.rows is not None and one.outputs is not None]

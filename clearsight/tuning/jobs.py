@@ -1,15 +1,17 @@
 """One training run as a worker does it: plain values in, plain values out. It must not know searches or who waits for it."""
 
 import threading
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.config import RunConfig, build_config
+from clearsight.config import RunConfig, build_config, uses_torch
 from clearsight.data.dataset import Dataset
 from clearsight.errors import UsageError
+from clearsight.intake import build_split
 from clearsight.pipeline import build_bundle, evaluate_outputs, fit_prepared, prepare
 from clearsight.training.fit import Saved
 from clearsight.training.progress import SilentProgress
@@ -45,20 +47,18 @@ class Outcome:
     """What became of it.
 
     Args:
-        status: as of `FitResult`; `problem` says what diverged.
+        status: as of `FitResult`.
         metrics: `accuracy`, `loss`, `mae` on the judged rows, as far as they exist; of the weights in force.
         n: judged rows. num_train: rows trained on. epoch: whose weights are in force. seconds: of training.
-        best_lr: the rate in force. saved: where a paused run goes on from.
+        saved: where a paused run goes on from.
         rows, outputs: (n,) judged rows of the data set and (n, K) outputs for them, if they were asked for.
     """
 
     status: str
-    problem: str
     metrics: dict[str, float]
     n: int
     num_train: int
     epoch: int
-    lr: float
     seconds: float
     saved: Saved | None = None
     rows: NDArray[np.int64] | None = None
@@ -85,10 +85,8 @@ def run_job(dataset: Dataset, job: Job, stop: threading.Event | None = None) -> 
     progress = _Stoppable(stop) if stop else SilentProgress()
     result = fit_prepared(prepared, progress=progress, start=job.start, pause_epoch=job.pause_epoch, validate=False)
     rows = prepared.split.parts().get(job.split, prepared.split.train[:0])
-    outcome = Outcome(
-        result.status, result.problem, {}, len(rows), len(prepared.split.train), result.epoch, prepared.config.lr,
-        result.history.seconds, result.saved,
-    )  # fmt: skip
+    seconds = result.history.seconds
+    outcome = Outcome(result.status, {}, len(rows), len(prepared.split.train), result.epoch, seconds, result.saved)
     if len(rows) == 0:
         return outcome
     bundle = build_bundle(prepared, epoch=result.epoch, status=result.status)
@@ -99,21 +97,36 @@ def run_job(dataset: Dataset, job: Job, stop: threading.Event | None = None) -> 
     return replace(outcome, rows=rows, outputs=outputs) if job.keep_outputs else outcome
 
 
-def choose_metric(config: RunConfig, wanted: str | None) -> str:
-    """The metric by name, or the usual one: accuracy of classes, mean absolute error of numbers."""
-    return wanted or ("mae" if config.data.task == "regression" else "accuracy")
+def run_job_alone(dataset: Dataset, job: Job) -> Outcome:
+    """The same in a process that does nothing else: PyTorch takes one thread, so that results do not depend on the machine."""
+    config = build_config(job.settings)
+    if uses_torch(config):
+        from clearsight.models.modules import import_torch
+
+        import_torch().set_num_threads(1)
+    return run_job(dataset, job)
 
 
-def read_metric(outcome: Outcome, metric: str) -> float:
-    """The metric of a run.
+def choose_metric(config: RunConfig, dataset: Dataset, wanted: str | None, *, split: str = "valid") -> str:
+    """The metric by name, or the usual one: accuracy of classes, mean absolute error of numbers.
 
     Raises:
-        UsageError: it does not exist for this data, or there were no rows to judge.
+        UsageError: there is no such metric for the data, or no row of the split to judge.
     """
-    if outcome.n == 0:
-        raise UsageError("runs must have validation rows to be judged on, got none. Set --set data.valid_fraction=0.1.")
-    if metric not in outcome.metrics:
+    fitting = ("loss", "mae") if dataset.is_regression else ("accuracy", "loss")
+    metric = wanted or ("mae" if dataset.is_regression else "accuracy")
+    if metric not in fitting:
         raise UsageError(
-            f"--metric must be one of {', '.join(outcome.metrics)} for this data, got {metric}. Choose one of them."
+            f"--metric must be one of {', '.join(fitting)} for this data, got {metric!r}. Choose one of them."
         )
-    return outcome.metrics[metric]
+    if split not in build_split(config, dataset).parts():
+        raise UsageError(f"runs must have {split} rows to be judged on, got none. Set data.{split}_fraction above 0.")
+    return metric
+
+
+def note_patience(configs: Iterable[RunConfig], note: Callable[[str], None]) -> None:
+    """Tell that early stopping chooses by the rows that runs are then judged on."""
+    if any(config.train.patience is not None for config in configs):
+        note(
+            "patience chooses the best epoch on the very rows that a run is judged on, so its results are a little too good"
+        )

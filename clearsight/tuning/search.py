@@ -6,7 +6,7 @@ same trials, takes those that its journal holds, and computes the others. It mus
 
 import time
 from dataclasses import asdict, dataclass, replace
-from math import ceil
+from math import ceil, isfinite
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,7 +16,7 @@ from clearsight.errors import RunError, UsageError
 from clearsight.intervals import mean_interval, wilson_interval
 from clearsight.settings import merge
 from clearsight.tuning.executors import Pool
-from clearsight.tuning.jobs import METRICS, Job, Outcome, read_metric
+from clearsight.tuning.jobs import METRICS, Job, Outcome
 from clearsight.tuning.space import Params, Space, render_params, to_settings
 from clearsight.tuning.strategies import ROUNDS, Asker
 
@@ -95,8 +95,8 @@ class Board(Protocol):
     def advance(self) -> None:
         """One run has ended."""
 
-    def add(self, trial: Trial) -> None:
-        """A trial has ended."""
+    def add(self, trial: Trial, *, again: bool = False) -> None:
+        """A trial has ended; `again` where that was so before this search was resumed."""
 
     def close(self) -> None:
         """The search is over."""
@@ -128,10 +128,10 @@ def run_search(
             break
         asked = dict(enumerate(asker.ask(turn, min(size, total - number)), start=number))
         number += len(asked)
-        found = _Round(
-            config, plan, asked, find_ladder(plan, config.train.epochs, turn), pool, journal, board, deadline
-        ).run()
-        trials += found.values()
+        found: dict[int, Trial] = {}
+        for ladder, some in find_brackets(plan, config.train.epochs, asked):
+            found |= _Round(config, plan, some, ladder, pool, journal, board, deadline).run()
+        trials += [found[number] for number in sorted(found)]
         if len(found) < len(asked):
             break
         asker.tell([_summarize(found[k]) for k in asked])
@@ -152,18 +152,29 @@ def _find_base(config: RunConfig, space: Space) -> Params:
     return found
 
 
-def find_ladder(plan: Plan, epochs: int, turn: int) -> list[int | None]:
-    """Epochs after which trials of a round are compared, None for the end.
-
-    Successive halving (Jamieson & Talwalkar 2016) begins at the lowest of four rungs; Hyperband (Li et al. 2018) begins each
-    round at another one in turn, so that settings that start slowly have a chance.
-    """
-    if plan.prune not in PRUNERS:
-        raise UsageError(f"--prune must be one of {', '.join(PRUNERS)}, got {plan.prune!r}. Choose one of them.")
-    if plan.prune == "none":
+def find_ladder(prune: str, epochs: int) -> list[int | None]:
+    """Epochs after which trials are compared, None for the end."""
+    if prune not in PRUNERS:
+        raise UsageError(f"--prune must be one of {', '.join(PRUNERS)}, got {prune!r}. Choose one of them.")
+    if prune == "none":
         return [None]
-    ladder: list[int | None] = [*sorted({max(1, round(epochs / ETA**k)) for k in range(1, _RUNGS)} - {epochs}), None]
-    return ladder[turn % len(ladder) :] if plan.prune == "hyperband" else ladder
+    return [*sorted({max(1, round(epochs / ETA**k)) for k in range(1, _RUNGS)} - {epochs}), None]
+
+
+def find_brackets(
+    plan: Plan, epochs: int, asked: dict[int, Params]
+) -> list[tuple[list[int | None], dict[int, Params]]]:
+    """The trials of a round by the ladder that they climb, each against those on the same one.
+
+    Successive halving (Jamieson & Talwalkar 2016) has one, which begins at the lowest of four rungs; Hyperband (Li et al. 2018)
+    deals trials out in turn to ladders that begin at each of the rungs, so that settings that start slowly have a chance.
+    """
+    ladder = find_ladder(plan.prune, epochs)
+    if plan.prune != "hyperband":
+        return [(ladder, asked)]
+    count = len(ladder)
+    dealt = [(ladder[k:], {n: p for n, p in asked.items() if n % count == k}) for k in range(count)]
+    return [(rungs, some) for rungs, some in dealt if some]
 
 
 class _Round:
@@ -185,7 +196,6 @@ class _Round:
         self._folds = plan.folds or 1
         self._last: dict[int, Outcome] = {}  # of each run, by trial * folds + fold
         self._rungs: dict[int, list[float]] = {number: [] for number in asked}
-        self._seconds = dict.fromkeys(asked, 0.0)
         self._known = {number: trial for number in asked if (trial := journal.find(number))}
         for number, trial in self._known.items():
             if to_settings(trial.params) != to_settings(asked[number]):
@@ -193,7 +203,7 @@ class _Round:
                     f"the journal must be of this search, got trial {number} with {render_params(trial.params)} where "
                     f"{render_params(asked[number])} is asked for. Start a new search."
                 )
-            self._board.add(trial)
+            self._board.add(trial, again=True)
 
     def run(self) -> dict[int, Trial]:
         """Trials that ended, by number; not all, if time ran out."""
@@ -202,7 +212,9 @@ class _Round:
         for rung, epochs in enumerate(self._ladder):
             last = epochs is None
             scores = self._train(alive, epochs, rung, last, found)
-            alive = [number for number in alive if number in scores and number not in found]
+            if any(number not in scores and number not in found for number in alive):
+                break  # time ran out: to prune now would be to compare with those that happened to be done
+            alive = [number for number in alive if number not in found]
             if not last:
                 sign = METRICS[self._plan.metric]
                 ranked = sorted(alive, key=lambda number: (-sign * scores[number], number))
@@ -219,35 +231,45 @@ class _Round:
         jobs: dict[int, Job] = {}
         for number in alive:
             if number not in self._known:
-                jobs |= {
-                    number * self._folds + fold: self._build_job(number, fold, epochs) for fold in range(self._folds)
-                }
+                keys = [number * self._folds + fold for fold in range(self._folds)]
+                jobs |= {key: self._build_job(number, key, epochs) for key in keys if self._goes_on(key)}
                 continue
             trial = self._known[number]
             if rung < len(trial.rungs):
                 scores[number] = trial.rungs[rung]
-            if trial.status == DIVERGED or last:
+            if last or (trial.status == DIVERGED and rung == len(trial.rungs) - 1):
                 found[number] = trial
-        left = {number: self._folds for number in alive if number not in self._known}
+        left = {
+            number: sum(key // self._folds == number for key in jobs) for number in alive if number not in self._known
+        }
+        for number in [number for number, count in left.items() if count == 0]:  # all of its runs stopped early
+            self._settle(number, last, scores, found)
         try:
             for key, outcome in self._pool.run(jobs, deadline=self._deadline):
                 number = key // self._folds
                 self._last[key] = outcome
-                self._seconds[number] += outcome.seconds
                 left[number] -= 1
                 self._board.advance()
                 if left[number] == 0:
-                    scores[number] = self._score(number)
-                    if any(one.status == DIVERGED for one in self._outcomes(number)):
-                        found[number] = self._end(number, DIVERGED)
-                    elif last:
-                        found[number] = self._end(number, COMPLETE)
+                    self._settle(number, last, scores, found)
         except UsageError as error:
             raise UsageError(f"a trial must be a run that can be, got: {error}") from None
         return scores
 
-    def _build_job(self, number: int, fold: int, epochs: int | None) -> Job:
-        before = self._last.get(number * self._folds + fold)
+    def _settle(self, number: int, last: bool, scores: dict[int, float], found: dict[int, Trial]) -> None:
+        """Note the score of a trial whose runs have come to the rung, and end the trial if it is over."""
+        scores[number] = self._score(number)
+        if not isfinite(scores[number]) or any(one.status == DIVERGED for one in self._outcomes(number)):
+            found[number] = self._end(number, DIVERGED)
+        elif last:
+            found[number] = self._end(number, COMPLETE)
+
+    def _goes_on(self, key: int) -> bool:
+        """Whether a run has yet to come to a rung: it is new, or left off at the last one."""
+        return key not in self._last or self._last[key].saved is not None
+
+    def _build_job(self, number: int, key: int, epochs: int | None) -> Job:
+        before, fold = self._last.get(key), key % self._folds
         settings = merge(self._base, to_settings(self._asked[number]))
         if self._plan.folds:
             settings = merge(settings, {"data": {"folds": self._plan.folds, "fold": fold}})
@@ -257,7 +279,7 @@ class _Round:
         return [self._last[number * self._folds + fold] for fold in range(self._folds)]
 
     def _score(self, number: int) -> float:
-        values = [read_metric(one, self._plan.metric) for one in self._outcomes(number)]
+        values = [one.metrics[self._plan.metric] for one in self._outcomes(number)]
         self._rungs[number].append(float(np.mean(values)))
         return self._rungs[number][-1]
 
@@ -265,11 +287,11 @@ class _Round:
         if number in self._known:
             return self._known[number]
         outcomes = self._outcomes(number)
-        scores = tuple(read_metric(one, self._plan.metric) for one in outcomes)
+        scores = tuple(one.metrics[self._plan.metric] for one in outcomes)
         low, high = find_interval(outcomes, self._plan.metric)
         trial = Trial(
             number, self._asked[number], status, float(np.mean(scores)), low, high, scores, tuple(self._rungs[number]),
-            tuple(one.epoch for one in outcomes), outcomes[0].n, outcomes[0].num_train, self._seconds[number],
+            tuple(one.epoch for one in outcomes), outcomes[0].n, outcomes[0].num_train, sum(one.seconds for one in outcomes),
         )  # fmt: skip
         self._last = {
             key: replace(one, saved=None) if key // self._folds == number else one for key, one in self._last.items()
@@ -281,7 +303,7 @@ class _Round:
 
 def find_interval(outcomes: list[Outcome], metric: str) -> tuple[float | None, float | None]:
     """95 % interval of the mean over folds, or of the accuracy on one split."""
-    values = tuple(read_metric(one, metric) for one in outcomes)
+    values = tuple(one.metrics[metric] for one in outcomes)
     if len(values) > 1:
         ratio = sum(one.n for one in outcomes) / sum(one.num_train for one in outcomes)
         return mean_interval(values, most=1.0 if metric == "accuracy" else np.inf, ratio=ratio)

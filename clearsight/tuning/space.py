@@ -4,7 +4,7 @@ import json
 import tomllib
 from dataclasses import dataclass, field
 from itertools import product
-from math import isfinite, prod
+from math import inf, isfinite, prod
 from typing import Any
 
 from clearsight.config import find_near, known_keys
@@ -61,17 +61,21 @@ class Space:
                     f"strategy grid must have lists of values, got a {choice.kind} for {choice.key}. List values, or use "
                     "--strategy random or tpe."
                 )
-        if (count := prod(len(choice.values) for choice in self.choices)) > _MOST_POINTS:
+        if (count := self.most_points) > _MOST_POINTS:
             raise UsageError(f"a grid must have at most {_MOST_POINTS:,} points, got {count:,}. Use --strategy random.")
-        found: list[Params] = []
+        found: dict[Any, Params] = {}
         for values in product(*(choice.values for choice in self.choices)):
             point: Params = {}
             for choice, value in zip(self.choices, values, strict=True):
                 if choice.applies(point):
                     point[choice.key] = value
-            if point not in found:  # a setting that does not apply makes several combinations one
-                found.append(point)
-        return found
+            found[repr(point)] = point  # a setting that does not apply makes several combinations one
+        return list(found.values())
+
+    @property
+    def most_points(self) -> float:
+        """Combinations at most: infinity where a setting is a range."""
+        return prod(len(choice.values) for choice in self.choices) if self.is_finite else inf
 
     def describe(self) -> dict[str, Any]:
         """Plain values that `parse_space` reads back."""

@@ -28,7 +28,7 @@ def choose_strategy(space: Space, wanted: str | None) -> str:
     """
     if wanted is not None and wanted not in STRATEGIES:
         raise UsageError(f"--strategy must be one of {', '.join(STRATEGIES)}, got {wanted!r}. Choose one of them.")
-    return wanted or ("grid" if space.is_finite and len(space.points()) <= _FEW_POINTS else "tpe")
+    return wanted or ("grid" if space.most_points <= _FEW_POINTS else "tpe")
 
 
 class Asker:

@@ -4,36 +4,34 @@ Every trial that has ended is a line of `trials.jsonl`; a search that was killed
 trained once more, on validation rows too, and only that model meets the test split.
 """
 
-import csv
-import io
-import json
-import os
+import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from clearsight import store
-from clearsight.config import RunConfig, build_config
-from clearsight.data.dataset import Dataset
+from clearsight.config import RunConfig, build_config, check_used
+from clearsight.data.dataset import VALID, Dataset
 from clearsight.errors import DataError, Interrupted, RunError, UsageError
-from clearsight.intake import load_dataset
+from clearsight.intake import DATASET_KEYS, load_given, refuse_flaws, refuse_place, refuse_unsafe
 from clearsight.meter import build_meter
 from clearsight.pipeline import Note, Run, resolve_config
-from clearsight.report.searches import draw_importance, draw_parallel
 from clearsight.run import train
-from clearsight.settings import merge, read_config_file, render_toml
-from clearsight.tracking import open_trackers
+from clearsight.settings import find_differences, merge, read_config_file, render_toml
+from clearsight.tracking import check_trackers
 from clearsight.tuning.board import build_board, rank
+from clearsight.tuning.books import FileJournal, TrackedBoard, draw_pictures, render_csv
 from clearsight.tuning.executors import open_pool
-from clearsight.tuning.jobs import METRICS, choose_metric
-from clearsight.tuning.search import COMPLETE, Board, Plan, Trial, find_best, run_search
+from clearsight.tuning.jobs import choose_metric, note_patience
+from clearsight.tuning.search import Board, Plan, Trial, find_best, find_ladder, run_search
 from clearsight.tuning.space import Params, Space, parse_space, to_settings
 from clearsight.tuning.strategies import choose_strategy
 
 RECORD, TRIALS, BOARD = "search.json", "trials.jsonl", "leaderboard.csv"
-BEST, IMPORTANCE, PARALLEL = "best", "importance.svg", "parallel.svg"
+BEST = "best"
 DEFAULT_TRIALS = 40
 
 
@@ -73,93 +71,6 @@ class _Way:
     retrain: bool
     quiet: bool
     note: Note
-    track: tuple[str, ...]
-
-
-class FileJournal:
-    """Trials as lines of a file, each on disk before the next begins."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._known = path, read_trials(path)
-
-    def find(self, number: int) -> Trial | None:
-        """See `Journal`."""
-        return self._known.get(number)
-
-    def add(self, trial: Trial) -> None:
-        """See `Journal`."""
-        line = json.dumps(store.drop_infinite(trial.as_dict())) + "\n"
-        try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise RunError(
-                f"{self._path} must be writable, got: {error.strerror}. Free space, then use --resume."
-            ) from None
-
-
-class TrackedBoard:
-    """A `Board` that also writes each trial where runs are tracked, as a run with its settings and its score."""
-
-    def __init__(self, inner: Board, path: Path, names: tuple[str, ...], note: Note) -> None:
-        self._inner, self._path, self._names, self._note = inner, path, names, note
-        self._metric = ""
-
-    def begin(self, *, total: int, metric: str) -> None:
-        """See `Board`."""
-        self._metric = metric
-        self._inner.begin(total=total, metric=metric)
-
-    def advance(self) -> None:
-        """See `Board`."""
-        self._inner.advance()
-
-    def add(self, trial: Trial) -> None:
-        """See `Board`."""
-        self._inner.add(trial)
-        place = self._path / "trials" / f"{self._path.name}-trial-{trial.number:04d}"
-        trackers, _ = open_trackers(self._names, place, to_settings(trial.params), run_ids={}, note=self._note)
-        trackers.log({f"search/{self._metric}": trial.score, "seconds": trial.seconds}, trial.number)
-        trackers.close(trial.status, [])
-
-    def close(self) -> None:
-        """See `Board`."""
-        self._inner.close()
-
-
-def read_trials(path: Path) -> dict[int, Trial]:
-    """The trials of a journal by number; a last line that was cut off is left out, and the file mended.
-
-    Raises:
-        RunError: damaged elsewhere.
-    """
-    if not path.exists():
-        return {}
-    lines = path.read_bytes().split(b"\n")
-    if lines[-1]:
-        store.write_text(path, b"".join(line + b"\n" for line in lines[:-1]).decode("utf-8", "replace"))
-    found = {}
-    names = {item.name for item in fields(Trial)}
-    for k, line in enumerate(lines[:-1], 1):
-        try:
-            raw = json.loads(line)
-            lists = {key: _tuples(value) for key, value in raw.items() if key in names}
-            trial = Trial(**lists)
-        except (ValueError, TypeError, AttributeError) as error:
-            raise RunError(
-                f"{path} must hold a trial a line, got damage in line {k} ({error}). Remove that line."
-            ) from None
-        found[trial.number] = trial
-    return found
-
-
-def _tuples(value: Any) -> Any:
-    """Lists as tuples, at any depth, as they were before they became JSON."""
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def tune(
@@ -206,9 +117,26 @@ def tune(
     Raises:
         UsageError, DataError, RunError: see there.
     """
-    way = _Way(workers, executor, Path(root), retrain, quiet, note, tuple(track))
+    way = _Way(workers, executor, Path(root), retrain, quiet, note)
+    check_trackers(track)
     if resume is not None:
-        return _resume(find_search(str(resume), way.root), data, labels, way)
+        if (
+            search
+            or config
+            or settings
+            or strategy
+            or trials
+            or folds
+            or metric
+            or round_size
+            or out
+            or seed
+            or prune != "none"
+        ):
+            raise UsageError(
+                "--resume must stand alone but for --minutes and how to compute, got other settings. Leave them out."
+            )
+        return _resume(find_search(str(resume), way.root), data, labels, way, minutes)
     table: dict[str, Any] = {}
     if isinstance(config, str | Path):
         config = read_config_file(Path(config))
@@ -219,43 +147,69 @@ def tune(
     flags = search if isinstance(search, list) else []
     space = parse_space(merge(table, search) if isinstance(search, dict) else table, flags)
     resolved = resolve_config(config, settings)
-    check_values(resolved, space)
+    for flag, value, least in (
+        ("--trials", trials, 1),
+        ("--folds", folds, 2),
+        ("--round-size", round_size, 1),
+        ("--minutes", minutes, 0),
+    ):
+        if value is not None and value < least:
+            raise UsageError(f"{flag} must be {least} or more, got {value}. Leave it out for the usual.")
+    find_ladder(prune, resolved.train.epochs)
+    check_space(resolved, space)
+    check_used(settle_final(resolved, {}, (1,)))
     name = choose_strategy(space, strategy)
-    if trials is not None and trials < 1:
-        raise UsageError(f"--trials must be 1 or more, got {trials}. Leave it out for {DEFAULT_TRIALS}.")
-    most = len(space.points()) if name == "grid" and trials is None else trials or DEFAULT_TRIALS
-    wanted = choose_metric(resolved, metric)
-    if wanted not in METRICS:
-        raise UsageError(f"--metric must be one of {', '.join(METRICS)}, got {wanted!r}. Choose one of them.")
-    plan = Plan(name, most, wanted, folds, prune, seed, round_size, minutes)
-    dataset = _load(resolved, data, labels, quiet)
+    most = min(trials or len(space.points()), len(space.points())) if name == "grid" else trials or DEFAULT_TRIALS
+    dataset = load_given(resolved, data, labels, meter=build_meter(quiet=quiet))
     resolved = resolve_config(resolved, {"source": dataset.origin})
+    refuse_place(out if out is not None else root, dataset)
+    judged = (
+        build_config(merge(resolved.model_dump(exclude_unset=True), {"data": {"folds": folds}})) if folds else resolved
+    )
+    check_used(judged)
+    plan = Plan(name, most, choose_metric(judged, dataset, metric), folds, prune, seed, round_size, minutes)
+    for text in dataset.notes:
+        note(text)
+    _check_data(resolved, space, dataset, note=note, quiet=quiet)
     path = store.create_run(Path(root), data=dataset.name, model="tune", out=Path(out) if out else None)
     with store.lock_run(path):
         record = {
             "status": "running", "created": time.strftime("%Y-%m-%dT%H:%M:%S"), "fingerprint": dataset.fingerprint,
-            "plan": asdict(plan), "search": space.describe(), "config": resolved.model_dump(mode="json", exclude_unset=True),
+            "track": tuple(track), "plan": asdict(plan), "search": space.describe(),
+            "config": resolved.model_dump(mode="json", exclude_unset=True),
         }  # fmt: skip
         store.write_json(path / RECORD, record)
         store.write_text(path / store.CONFIG, render_toml(resolved))
-        return _search_in(path, dataset, resolved, space, plan, way)
+        return _search_in(path, dataset, resolved, space, plan, way, tuple(track))
 
 
-def check_values(config: RunConfig, space: Space) -> None:
-    """Refuse a value that its setting cannot take, before anything is trained.
+def check_space(config: RunConfig, space: Space) -> None:
+    """Refuse what cannot be searched, before anything is read or trained.
 
     Raises:
-        UsageError: which one.
+        UsageError: a value that its setting cannot take, or a setting that would make trials answer different questions.
     """
     base = config.model_dump(exclude_unset=True)
     for choice in space.choices:
+        if choice.key in DATASET_KEYS or (choice.key.startswith("data.") and choice.key != "data.train_fraction"):
+            raise UsageError(
+                f"a search must leave the pictures and their splits as they are, got {choice.key}. Compare such settings with "
+                "`clearsight compare`."
+            )
         for value in choice.values:
             build_config(merge(base, to_settings({choice.key: value})), where="the search")
 
 
-def _load(config: RunConfig, data: Any, labels: Any, quiet: bool) -> Dataset:
-    given = None if isinstance(data, str | Path) else data
-    return load_dataset(config, given, labels, meter=build_meter(quiet=quiet))
+def _check_data(config: RunConfig, space: Space, dataset: Dataset, *, note: Note, quiet: bool) -> None:
+    """What `train` would refuse, refused before the search: flaws, and augmentation that changes labels in any trial."""
+    refuse_flaws(config, dataset, note=note)
+    base = config.model_dump(exclude_unset=True)
+    varied = [choice for choice in space.choices if choice.key.startswith("augment.")]
+    wanted: list[dict[str, Any]] = [{}] + [
+        to_settings({choice.key: value}) for choice in varied for value in choice.values
+    ]
+    for settings in wanted:
+        refuse_unsafe(build_config(merge(base, settings)), dataset, note=note, meter=build_meter(quiet=quiet))
 
 
 def find_search(name: str, root: Path) -> Path:
@@ -274,12 +228,13 @@ def find_search(name: str, root: Path) -> Path:
     raise UsageError(f"--resume must name the directory of a search, got {name!r}. See the folder {root}.")
 
 
-def _resume(path: Path, data: Any, labels: Any, way: _Way) -> Tuned:
+def _resume(path: Path, data: Any, labels: Any, way: _Way, minutes: float | None) -> Tuned:
     with store.lock_run(path):
         record = store.read_json(path / RECORD)
         try:
             config = build_config(record["config"], where=str(path / RECORD))
-            space, plan = parse_space(record["search"], []), Plan(**record["plan"])
+            space, plan = parse_space(record["search"], []), replace(Plan(**record["plan"]), minutes=minutes)
+            track = tuple(record["track"])
         except (KeyError, TypeError, UsageError) as error:
             raise RunError(
                 f"{path / RECORD} must be as it was written, got damage ({error}). Start a new search."
@@ -288,27 +243,29 @@ def _resume(path: Path, data: Any, labels: Any, way: _Way) -> Tuned:
             raise UsageError(
                 f"--resume must name a search that has not ended, got {path}. Its best model is in {path / BEST}."
             )
-        dataset = _load(config, data, labels, way.quiet)
+        dataset = load_given(config, data, labels, meter=build_meter(quiet=way.quiet))
         if dataset.fingerprint != record.get("fingerprint"):
             raise DataError(
                 f"--resume must find the same data as before, got other data in {config.data.source}. Bring it back."
             )
-        return _search_in(path, dataset, config, space, plan, way)
+        return _search_in(path, dataset, config, space, plan, way, track)
 
 
-def _search_in(path: Path, dataset: Dataset, config: RunConfig, space: Space, plan: Plan, way: _Way) -> Tuned:
+def _search_in(
+    path: Path, dataset: Dataset, config: RunConfig, space: Space, plan: Plan, way: _Way, track: tuple[str, ...]
+) -> Tuned:
     """Search in a directory that the caller has locked, draw, train the best, and keep the record up to date."""
-    for text in dataset.notes:
-        way.note(text)
     try:
-        tuned = _search(path, dataset, config, space, plan, way)
+        tuned = _search(path, dataset, config, space, plan, way, track)
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt | Interrupted)
         _write_status(path, status="interrupted" if stopped else "failed")
         if stopped:
             way.note(f"the search is saved; go on with `clearsight tune --resume {path}`")
         raise
-    _write_status(path, status="finished", best=tuned.best.as_dict())
+    _write_status(
+        path, status="finished" if len(tuned.trials) == plan.trials else "out of time", best=tuned.best.as_dict()
+    )
     return tuned
 
 
@@ -316,11 +273,17 @@ def _write_status(path: Path, **changes: Any) -> None:
     store.write_json(path / RECORD, store.read_json(path / RECORD) | changes)
 
 
-def _search(path: Path, dataset: Dataset, config: RunConfig, space: Space, plan: Plan, way: _Way) -> Tuned:
-    board = build_board(quiet=way.quiet)
-    if way.track:
-        board = TrackedBoard(board, path, way.track, way.note)
-    with open_pool(dataset, config, executor=way.executor, workers=way.workers) as pool:
+def _search(
+    path: Path, dataset: Dataset, config: RunConfig, space: Space, plan: Plan, way: _Way, track: tuple[str, ...]
+) -> Tuned:
+    base = config.model_dump(exclude_unset=True)
+    values = [to_settings({choice.key: value}) for choice in space.choices for value in choice.values]
+    configs = [config, *(build_config(merge(base, settings)) for settings in values)]
+    note_patience(configs, way.note)
+    board: Board = build_board(quiet=way.quiet)
+    if track:
+        board = TrackedBoard(board, path, track, way.note)
+    with open_pool(dataset, configs, executor=way.executor, workers=way.workers) as pool:
         try:
             trials, importance = run_search(
                 config, space, plan, pool=pool, journal=FileJournal(path / TRIALS), board=board
@@ -328,63 +291,48 @@ def _search(path: Path, dataset: Dataset, config: RunConfig, space: Space, plan:
         finally:
             board.close()
     if len(trials) < plan.trials:
-        way.note(f"time ran out after {len(trials)} of {plan.trials} trials")
+        way.note(
+            f"time ran out after {len(trials)} of {plan.trials} trials; go on with `clearsight tune --resume {path}`"
+        )
     best = find_best(trials, plan.metric)
     store.write_text(path / BOARD, render_csv(trials, space, plan.metric))
     draw_pictures(path, trials, space, plan, importance)
-    final = settle_final(config, best)
+    final = settle_final(config, best.params, best.epochs)
     store.write_text(path / f"{BEST}.toml", render_toml(final))
-    return Tuned(path, plan, trials, best, importance, _train_best(path / BEST, dataset, final, way))
+    run = _train_best(path, dataset, final, way, track) if way.retrain else None
+    return Tuned(path, plan, trials, best, importance, run)
 
 
-def _train_best(folder: Path, dataset: Dataset, config: RunConfig, way: _Way) -> Run | None:
-    """The run of the best settings: trained now, gone on with, or None where it is not wanted."""
-    if not way.retrain:
-        return None
-    if (folder / store.RECORD).is_file():
+def _train_best(path: Path, dataset: Dataset, config: RunConfig, way: _Way, track: tuple[str, ...]) -> Run | None:
+    """The run of the best settings: trained now, or gone on with; None where these settings were trained before."""
+    if bool((dataset.given == VALID).any()):
+        way.note("the data brings its own validation rows, which stay out of the last training")
+    for number in count(1):
+        folder = path / (BEST if number == 1 else f"{BEST}-{number}")
+        if not (folder / store.RECORD).is_file():
+            shutil.rmtree(folder, ignore_errors=True)  # begun, and killed before it had a record
+            return train(dataset, config=config, out=folder, root=way.root, quiet=way.quiet, note=way.note, track=track)
+        if find_differences(store.read_run_config(folder), config):
+            continue  # of a search that then ran out of time
+        if store.read_json(folder / store.RECORD).get("status") in ("finished", "stopped early", "diverged"):
+            way.note(f"the best was trained before, in {folder}")
+            return None
         return train(dataset, resume=folder, root=way.root, quiet=way.quiet, note=way.note)
-    return train(dataset, config=config, out=folder, root=way.root, quiet=way.quiet, note=way.note, track=way.track)
+    raise AssertionError("count does not end")
 
 
-def settle_final(config: RunConfig, best: Trial) -> RunConfig:
-    """The best settings, to be trained on training and validation rows together, for as long as the trials were at their best."""
-    changes: dict[str, Any] = {"data": {"valid_fraction": 0.0}}
+def settle_final(config: RunConfig, params: Params, epochs: tuple[int, ...]) -> RunConfig:
+    """The best settings for all rows that are not for test, for as long as the trials were at their best.
+
+    Args:
+        params: the best settings. epochs: whose weights were the best, one a fold, for runs that stop early.
+    """
+    changes: dict[str, Any] = {"data": {"valid_fraction": 0.0, "folds": None, "fold": 0, "fold_seed": 0}}
     if config.data.train_per_class is not None:
         per_class = config.data.train_per_class + config.data.valid_per_class
         changes = {"data": {"train_per_class": per_class, "valid_per_class": 0}}
-    if build_config(merge(config.model_dump(exclude_unset=True), to_settings(best.params))).train.patience is not None:
-        middle = sorted(best.epochs)[len(best.epochs) // 2]
+    chosen = merge(config.model_dump(exclude_unset=True), to_settings(params))
+    if build_config(chosen).train.patience is not None:
+        middle = sorted(epochs)[len(epochs) // 2]
         changes["train"] = {"epochs": max(middle, 1), "patience": None, "monitor": "valid_loss"}
-    return build_config(merge(config.model_dump(exclude_unset=True), to_settings(best.params), changes))
-
-
-def render_csv(trials: list[Trial], space: Space, metric: str) -> str:
-    """All trials, best first, a column a setting."""
-    keys = [choice.key for choice in space.choices]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["place", "trial", "status", metric, "low", "high", "folds", "seconds", *keys])
-    for place, trial in enumerate(rank(trials, metric), 1):
-        numbers = [trial.score, trial.low, trial.high, len(trial.scores), round(trial.seconds, 3)]
-        writer.writerow([place, trial.number, trial.status, *numbers, *(_cell(trial.params, key) for key in keys)])
-    return out.getvalue()
-
-
-def _cell(params: Params, key: str) -> Any:
-    value = params.get(key, "")
-    return json.dumps(value) if isinstance(value, tuple | bool) else value
-
-
-def draw_pictures(path: Path, trials: list[Trial], space: Space, plan: Plan, importance: dict[str, float]) -> None:
-    """Which settings matter, and the way of each trial through them."""
-    done = [trial for trial in trials if trial.status == COMPLETE]
-    keys = [choice.key for choice in space.choices]
-    if importance:
-        store.write_text(path / IMPORTANCE, draw_importance(importance) + "\n")
-    if len(done) > 1:
-        logs = {choice.key for choice in space.choices if "log" in choice.kind}
-        svg = draw_parallel(
-            [trial.params for trial in done], [trial.score for trial in done], keys, logs=logs, metric=plan.metric,
-            better=METRICS[plan.metric],
-        )  # fmt: skip
-        store.write_text(path / PARALLEL, svg + "\n")
+    return build_config(merge(chosen, changes))
