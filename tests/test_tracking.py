@@ -13,6 +13,7 @@ FAST = {"epochs": 3, "hidden": (8,)}
 @pytest.fixture
 def mlflow(tmp_path, monkeypatch):
     found = pytest.importorskip("mlflow", reason="MLflow is not installed")
+    monkeypatch.chdir(tmp_path)  # where a local store puts files
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     found.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
     yield found
