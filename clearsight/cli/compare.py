@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from clearsight.cli import options
-from clearsight.cli.options import build_layers, option, parse_network
+from clearsight.cli.options import build_layers, option, parse_common
 from clearsight.cli.output import check_place, print_json, tell
 
 
@@ -52,10 +52,10 @@ def compare(
     from clearsight.tuning.compare import compare as compare_sides
 
     check_place(plot, "--plot")
-    flags = {
-        "train.epochs": epochs, "train.batch_size": batch_size, "train.optimizer": optimizer, "train.seed": seed,
-        "train.engine": engine, "train.device": device, **parse_network(model=model, hidden=hidden, activation=activation),
-    }  # fmt: skip
+    flags = parse_common(
+        model=model, hidden=hidden, activation=activation, epochs=epochs, batch_size=batch_size, optimizer=optimizer, seed=seed,
+        engine=engine, device=device,
+    )  # fmt: skip
     layers = build_layers(flags, config=config, image_size=image_size, augment=augment, set_=set_)
     silent = quiet or json_
     found = compare_sides(

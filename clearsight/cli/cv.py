@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from clearsight.cli import options
-from clearsight.cli.options import build_layers, option, parse_network
+from clearsight.cli.options import build_layers, option, parse_common
 from clearsight.cli.output import print_json, tell
 
 
@@ -47,11 +47,11 @@ def cv(
     from clearsight.settings import merge
     from clearsight.tuning.folds import cross_validate
 
-    flags = {
-        "data.group_by": group_by, "train.epochs": epochs, "train.batch_size": batch_size, "train.optimizer": optimizer,
-        "train.seed": seed, "train.engine": engine, "train.device": device,
-        **parse_network(model=model, hidden=hidden, activation=activation),
-    }  # fmt: skip
+    flags = parse_common(
+        model=model, hidden=hidden, activation=activation, epochs=epochs, batch_size=batch_size, optimizer=optimizer, seed=seed,
+        engine=engine, device=device,
+    )  # fmt: skip
+    flags = {"data.group_by": group_by, **flags}
     layers = build_layers(flags, config=config, image_size=image_size, target=target, augment=augment, set_=set_)
     silent = quiet or json_
     found = cross_validate(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from clearsight.cli import options
-from clearsight.cli.options import build_layers, parse_network, parse_numbers
+from clearsight.cli.options import build_layers, parse_common, parse_numbers
 from clearsight.cli.output import check_place, print_json, print_notes
 
 
@@ -39,10 +39,7 @@ def learning_curve(
     from clearsight.store import write_text
 
     check_place(plot, "--plot")
-    flags = {
-        "data.source": data, "train.epochs": epochs,
-        **parse_network(model=model, hidden=hidden, activation=None),
-    }  # fmt: skip
+    flags = {"data.source": data, **parse_common(model=model, hidden=hidden, epochs=epochs)}
     layers = build_layers(flags, config=config, image_size=image_size, target=target, augment=augment, set_=set_)
     wanted = parse_numbers(shares, "--shares", float) or []
     curve = measure_curve(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from clearsight.cli import options
-from clearsight.cli.options import build_layers, option, parse_network
+from clearsight.cli.options import build_layers, option, parse_common
 from clearsight.cli.output import check_place, print_json, print_notes, tell
 
 
@@ -44,10 +44,11 @@ def lr_find(
     from clearsight.store import write_text
 
     check_place(plot, "--plot")
-    flags = {
-        "data.source": data, "train.optimizer": optimizer, "train.batch_size": batch_size, "train.seed": seed,
-        "train.engine": engine, "train.device": device, **parse_network(model=model, hidden=hidden, activation=activation),
-    }  # fmt: skip
+    flags = parse_common(
+        model=model, hidden=hidden, activation=activation, batch_size=batch_size, optimizer=optimizer, seed=seed, engine=engine,
+        device=device,
+    )  # fmt: skip
+    flags["data.source"] = data
     layers = build_layers(flags, config=config, image_size=image_size, target=target, augment=augment, set_=set_)
     settings, quiet = build_config(merge(*layers)), quiet or json_
     found, notes = load_and_search(

@@ -73,10 +73,23 @@ def build_layers(
     return layers + [parse_setting(text) for text in set_ or []]
 
 
-def parse_network(*, model: str | None, hidden: str | None, activation: str | None) -> dict[str, Any]:
-    """What the flags of those names say."""
+def parse_common(
+    *,
+    model: str | None,
+    hidden: str | None,
+    activation: str | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    optimizer: str | None = None,
+    seed: int | None = None,
+    engine: str | None = None,
+    device: str | None = None,
+) -> dict[str, Any]:
+    """What the flags of those names, which most commands have, say."""
     return {
         "model.family": model, "model.hidden": parse_numbers(hidden, "--hidden", int), "model.activation": _words(activation),
+        "train.epochs": epochs, "train.batch_size": batch_size, "train.optimizer": optimizer, "train.seed": seed,
+        "train.engine": engine, "train.device": device,
     }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from clearsight.cli import options
-from clearsight.cli.options import build_layers, option, parse_network, parse_numbers
+from clearsight.cli.options import build_layers, option, parse_common, parse_numbers
 from clearsight.cli.output import print_json, render_judged, tell
 
 
@@ -112,15 +112,18 @@ def train(
         "preprocess.channels": channels, "preprocess.background": background, "train.sampling": sampling,
         "data.valid_fraction": valid_fraction,
         "data.test_fraction": test_fraction, "preprocess.scale": scale,
-        **parse_network(model=model, hidden=hidden, activation=activation), "model.bias": bias,
-        "model.init": init, "model.init_std": init_std, "train.engine": engine, "train.epochs": epochs, "train.device": device,
+        **parse_common(
+            model=model, hidden=hidden, activation=activation, epochs=epochs, batch_size=batch_size, optimizer=optimizer,
+            seed=seed, engine=engine, device=device,
+        ), "model.bias": bias,
+        "model.init": init, "model.init_std": init_std,
         "train.precision": precision, "train.compile": compile_ or None, "train.accumulate": accumulate, "train.ema": ema,
         "train.lookahead": lookahead, "train.loss": loss, "train.keep_steps": keep_steps,
-        "train.batch_size": batch_size, "train.optimizer": optimizer, "train.lr": _parse_rate(lr), "train.momentum": momentum,
+        "train.lr": _parse_rate(lr), "train.momentum": momentum,
         "train.schedule": schedule, "train.warmup_epochs": warmup_epochs, "train.weight_decay": weight_decay,
         "train.l1": l1, "train.l2": l2, "train.dropout": dropout, "train.label_smoothing": label_smoothing,
         "train.class_weights": _class_weights(class_weights), "train.clip_norm": clip_norm, "train.patience": patience,
-        "train.monitor": monitor, "train.seed": seed,
+        "train.monitor": monitor,
         "train.checkpoint_steps": checkpoint_steps, "train.weight_history": weight_history or None,
     }  # fmt: skip
     layers = build_layers(flags, config=config, image_size=image_size, target=target, augment=augment, set_=set_)
