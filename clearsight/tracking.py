@@ -53,16 +53,17 @@ class TensorBoardTracker:
 class MlflowTracker:
     """A run of the experiment `clearsight`, where `MLFLOW_TRACKING_URI` says."""
 
-    def __init__(self, name: str, settings: dict[str, Any], *, run_id: str | None) -> None:
+    def __init__(self, title: str, settings: dict[str, Any], *, run_id: str | None) -> None:
         from mlflow import MlflowClient
 
-        logging.getLogger("alembic").setLevel(logging.WARNING)  # tells of each table that it makes
+        for name in ("alembic", "mlflow"):
+            logging.getLogger(name).setLevel(logging.WARNING)  # they tell of each table that they make
         self._client = MlflowClient()
         if run_id is None:
             wanted = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
             experiment = self._client.get_experiment_by_name(wanted)
             place = experiment.experiment_id if experiment else self._client.create_experiment(wanted)
-            run_id = self._client.create_run(place, run_name=name).info.run_id
+            run_id = self._client.create_run(place, run_name=title).info.run_id
             for key, value in settings.items():
                 self._client.log_param(run_id, key, str(value)[:_LONGEST])
         self.run_id = str(run_id)

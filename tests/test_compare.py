@@ -103,7 +103,15 @@ def test_errors_of_numbers_count_as_better_where_they_are_smaller(tmp_path):
     [
         (("base",), {}, "compare must have two sides or more, got 1"),
         (("base", "base"), {}, "recipes must differ, got one twice among base, base"),
-        (("base", "train.lr=0.1"), {"pairs": 9}, r"--pairs must be 10 or more, got 9\. Fewer show next to nothing"),
+        (
+            ("base", "train.lr=0.1"),
+            {"pairs": 9},
+            r"--pairs must lie in 10 to 10,000, got 9\. Fewer show next to nothing",
+        ),
+        (("base", "train.lr=0.1"), {"pairs": 10**20}, "--pairs must lie in 10 to 10,000"),
+        (("train.seed=1", "train.seed=2"), {}, "recipes must have equal seeds, which pairs share"),
+        (("base", " "), {}, "a side must be a model or a recipe, got nothing"),
+        (("base", "train.lr=0.1"), {"split": "all"}, "--split must be valid or test for recipes, got 'all'"),
         (("base", "runs/none"), {}, "compare must have models alone or recipes alone, got both"),
         (("base", "train.rate=0.1"), {}, "unknown|known keys, got 'train.rate'"),
         (("base", "no-such.toml"), {}, "config must be a readable file, got no-such.toml"),
@@ -136,8 +144,9 @@ def test_rows_that_cannot_be_drawn_anew_are_said_to_be_the_same(tmp_path):
 
 def test_models_take_no_settings(runs):
     root, _, _ = runs
-    with pytest.raises(UsageError, match="models must be compared two at a time and as they are"):
-        compare(root / "a", root / "b", epochs=3)
+    for options in ({"epochs": 3}, {"pairs": 20}, {"executor": "threads"}):
+        with pytest.raises(UsageError, match="models must be compared two at a time and as they are"):
+            compare(root / "a", root / "b", **options)
 
 
 def test_compare_on_the_command_line(runs, tmp_path, call, capsys):

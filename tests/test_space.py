@@ -48,6 +48,7 @@ def test_names_of_sections_may_be_nested():
         ("train.lr={log = [nan, 1]}", "must be two numbers above 0 that rise"),
         ("train.lr=[0.1, 0.1]", "must have values, each once"),
         ("train.lr=[]", "must have values, each once"),
+        ("train.lr=[0.1, 1, 1.0]", "must have values, each once"),
         ("train.lr={log = [1", "--search must be a list or a table as in TOML"),
         ("train.lr={values = [1], when = {'train.l2' = 0}}", "when of train.lr must name settings that are searched, got train.l2"),
     ],
@@ -64,6 +65,11 @@ def test_dependences_that_go_round_and_empty_searches_are_refused():
     }
     with pytest.raises(UsageError, match=r"when must not go round, got train\.lr, train\.l2"):
         parse_space(table, [])
+    never = {"train.lr": {"values": [1], "when": {"train.optimizer": "nosuch"}}, "train.optimizer": ["sgd", "adam"]}
+    with pytest.raises(
+        UsageError, match=r"when of train\.lr must name values that train\.optimizer takes, got \['nosuch'\]"
+    ):
+        parse_space(never, [])
     with pytest.raises(UsageError, match="a search must have settings to vary, got none"):
         parse_space({}, [])
 

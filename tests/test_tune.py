@@ -223,6 +223,45 @@ def test_resume_takes_no_other_settings_and_knows_a_best_that_was_trained(tmp_pa
     assert json.loads((found.path / "search.json").read_text())["status"] == "finished"
 
 
+def test_no_time_left_keeps_what_was_done(tmp_path):
+    found = run(tmp_path, strategy="random", trials=12, round_size=6)
+    lines = (found.path / "trials.jsonl").read_text().splitlines()
+    (found.path / "trials.jsonl").write_text("".join(line + "\n" for line in lines[:8]))
+    again = tune(resume=found.path, root=tmp_path, retrain=False, minutes=1e-9)
+    assert [key(trial) for trial in again.trials] == [key(trial) for trial in found.trials[:8]]
+    assert json.loads((found.path / "search.json").read_text())["status"] == "out of time"
+
+
+@pytest.mark.parametrize(("name", "value"), [("trials", "x"), ("strategy", None), ("trials", [1])])
+def test_a_damaged_plan_is_refused(tmp_path, name, value):
+    found = run(tmp_path, search=["train.lr=0.01"])
+    record = json.loads((found.path / "search.json").read_text())
+    record["plan"][name] = value
+    (found.path / "search.json").write_text(json.dumps(record))
+    with pytest.raises(RunError, match=r"search\.json must be as it was written, got damage"):
+        tune(resume=found.path, root=tmp_path, retrain=False)
+
+
+def test_a_damaged_score_is_refused(tmp_path):
+    found = run(tmp_path, search=["train.lr=0.01"])
+    line = json.loads((found.path / "trials.jsonl").read_text())
+    (found.path / "trials.jsonl").write_text(json.dumps(line | {"score": "abc"}) + "\n")
+    with pytest.raises(RunError, match="must hold a trial a line, got damage in line 1"):
+        tune(resume=found.path, root=tmp_path, retrain=False)
+
+
+def test_a_search_that_could_not_begin_leaves_its_place_free(tmp_path):
+    with pytest.raises(UsageError, match="momentum must go with optimizer"):
+        run(tmp_path, search=["train.momentum=0.5,0.9"])
+    assert not (tmp_path / "t").exists()
+
+
+def test_resume_goes_on_with_its_own_data_alone(tmp_path):
+    found = run(tmp_path, search=["train.lr=0.01"])
+    with pytest.raises(UsageError, match="--resume must go on with digits, got mnist beside it"):
+        tune("mnist", resume=found.path, root=tmp_path, retrain=False)
+
+
 def test_a_search_with_folds_of_its_own_can_train_its_best(tmp_path):
     found = run(tmp_path, search=["train.lr=0.01"], retrain=True, **{"fold_seed": 3, "folds": 3})
     assert found.run.train.n == 1438
@@ -239,6 +278,10 @@ def test_a_search_with_folds_of_its_own_can_train_its_best(tmp_path):
             "a trial must be a run that can be, got: momentum must go with optimizer",
         ),
         ({"trials": 0}, "--trials must be 1 or more, got 0"),
+        ({"minutes": 0}, "--minutes must be above 0, got 0"),
+        ({"minutes": float("nan")}, "--minutes must be above 0, got nan"),
+        ({"search": ["train.seed=1,2"]}, "a search must not choose among seeds"),
+        ({"config": {"search": 3}}, r"\[search\] must be a table of settings, got 3"),
         ({"round_size": 0}, "--round-size must be 1 or more, got 0"),
         ({"folds": 1}, "--folds must be 2 or more, got 1"),
         ({"metric": "f1"}, "--metric must be one of accuracy, loss for this data, got 'f1'"),

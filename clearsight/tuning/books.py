@@ -9,6 +9,8 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from clearsight import store
 from clearsight.errors import RunError
 from clearsight.pipeline import Note
@@ -89,16 +91,15 @@ def read_trials(path: Path) -> dict[int, Trial]:
     if lines[-1]:
         store.write_text(path, b"".join(line + b"\n" for line in lines[:-1]).decode("utf-8", "replace"))
     found = {}
-    names = {item.name for item in fields(Trial)}
+    names, trials = {item.name for item in fields(Trial)}, TypeAdapter(Trial)
     for k, line in enumerate(lines[:-1], 1):
         try:
             raw = json.loads(line)
-            lists = {key: _tuples(value) for key, value in raw.items() if key in names}
-            values: dict[str, Any] = lists if lists["score"] is not None else lists | {"score": nan}
-            trial = Trial(**values)
+            values = {key: _tuples(value) for key, value in raw.items() if key in names}
+            trial = trials.validate_python(values if values["score"] is not None else values | {"score": nan})
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise RunError(
-                f"{path} must hold a trial a line, got damage in line {k} ({error}). Remove that line."
+                f"{path} must hold a trial a line, got damage in line {k} ({str(error).splitlines()[0]}). Remove that line."
             ) from None
         found[trial.number] = trial
     return found

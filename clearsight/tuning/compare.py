@@ -29,11 +29,12 @@ from clearsight.intervals import wilson_interval
 from clearsight.meter import MeterBuilder, SilentMeter
 from clearsight.pipeline import Note, resolve_config
 from clearsight.settings import merge, parse_setting, read_config_file
-from clearsight.tuning.executors import open_pool
+from clearsight.tuning.executors import check_executor, open_pool
 from clearsight.tuning.jobs import METRICS, Job, choose_metric, note_patience
 
 UNCHANGED = "base"
 _RECIPE_FILES = (".toml", ".json")
+_MOST_PAIRS = 10_000
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,8 @@ def compare(
     if len(kinds) > 1:
         raise UsageError("compare must have models alone or recipes alone, got both. Compare those of one kind.")
     if not kinds.pop():
-        if config is not None or settings or metric or len(sides) != 2:
+        computed = pairs != LEAST_PAIRS or workers is not None or executor != "auto"
+        if config is not None or settings or metric or computed or len(sides) != 2:
             raise UsageError(
                 "models must be compared two at a time and as they are, got settings or more. Leave those out."
             )
@@ -133,8 +135,18 @@ def compare(
     recipes = {_name(side): resolve_config(merge(base, _read_recipe(side)), {}) for side in sides}
     if len(recipes) < len(sides):
         raise UsageError(f"recipes must differ, got one twice among {', '.join(map(_name, sides))}. Change one.")
-    if pairs < LEAST_PAIRS:
-        raise UsageError(f"--pairs must be {LEAST_PAIRS} or more, got {pairs}. Fewer show next to nothing.")
+    if not LEAST_PAIRS <= pairs <= _MOST_PAIRS:
+        raise UsageError(
+            f"--pairs must lie in {LEAST_PAIRS} to {_MOST_PAIRS:,}, got {pairs}. Fewer show next to nothing."
+        )
+    if split not in (None, "valid", "test"):
+        raise UsageError(f"--split must be valid or test for recipes, got {split!r}. Choose one of them.")
+    seeds = {(one.train.seed, one.data.split_seed, one.data.fold_seed) for one in recipes.values()}
+    if len(seeds) > 1:
+        raise UsageError(
+            "recipes must have equal seeds, which pairs share, got different ones. Leave them out of the recipes."
+        )
+    check_executor(executor, workers)
     given = None if isinstance(data, str | Path) else data
     return _compare_recipes(
         recipes, given, labels, pairs=pairs, split=split or "valid", metric=metric, workers=workers, executor=executor,
@@ -148,6 +160,10 @@ def _is_recipe(side: Any) -> bool:
     if isinstance(side, Bundle):
         return False
     text = str(side)
+    if not text.strip():
+        raise UsageError("a side must be a model or a recipe, got nothing. Name it.")
+    if Path(text).is_dir():
+        return False
     return text == UNCHANGED or "=" in text or (text.endswith(_RECIPE_FILES) and not Path(text).is_dir())
 
 

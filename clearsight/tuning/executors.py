@@ -109,6 +109,20 @@ class Submit(Protocol):
         """The outcome to come."""
 
 
+def check_executor(executor: str, workers: int | None) -> None:
+    """Refuse what cannot be had, before any work is done.
+
+    Raises:
+        UsageError: an unknown executor, or a number of workers below 1.
+    """
+    if workers is not None and workers < 1:
+        raise UsageError(f"--workers must be 1 or more, got {workers}. Leave it out for one a core.")
+    if executor not in EXECUTORS and not executor.startswith("dask://"):
+        raise UsageError(
+            f"--executor must be {', '.join(EXECUTORS)} or dask://HOST:PORT, got {executor!r}. Choose one of them."
+        )
+
+
 @contextmanager
 def open_pool(
     dataset: Dataset, configs: Sequence[RunConfig], *, executor: str = "auto", workers: int | None = None
@@ -125,16 +139,11 @@ def open_pool(
         UsageError: an unknown executor, threads for PyTorch, or a library that is missing.
     """
     torch = [config for config in configs if uses_torch(config)]
-    if workers is not None and workers < 1:
-        raise UsageError(f"--workers must be 1 or more, got {workers}. Leave it out for one a core.")
+    check_executor(executor, workers)
     if executor.startswith("dask://"):
         with _open_dask(dataset, executor.removeprefix("dask://"), workers, torch) as pool:
             yield pool
         return
-    if executor not in EXECUTORS:
-        raise UsageError(
-            f"--executor must be {', '.join(EXECUTORS)} or dask://HOST:PORT, got {executor!r}. Choose one of them."
-        )
     if torch and executor == "threads":
         raise UsageError("--executor must be processes for engine torch, got threads. Leave it out.")
     if executor == "processes" or (executor == "auto" and torch):

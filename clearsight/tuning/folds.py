@@ -23,7 +23,7 @@ from clearsight.intervals import mean_interval
 from clearsight.meter import build_meter
 from clearsight.pipeline import Note, resolve_config
 from clearsight.settings import merge, render_toml
-from clearsight.tuning.executors import open_pool
+from clearsight.tuning.executors import check_executor, open_pool
 from clearsight.tuning.jobs import Job, Outcome, choose_metric, note_patience
 
 RECORD, TABLE, OUTPUTS = "cv.json", "folds.csv", "out-of-fold.safetensors"
@@ -97,6 +97,7 @@ def cross_validate(
     Raises:
         UsageError, DataError, RunError: see there.
     """
+    check_executor(executor, workers)
     if repeats < 1:
         raise UsageError(f"--repeats must be 1 or more, got {repeats}. Leave it out for one.")
     if isinstance(data, str | Path):

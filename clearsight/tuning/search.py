@@ -124,7 +124,7 @@ def run_search(
     board.begin(total=total, metric=plan.metric)
     number = 0
     for turn in range(-(-total // size)):
-        if deadline and time.monotonic() > deadline:
+        if deadline and time.monotonic() > deadline and journal.find(number) is None:
             break
         asked = dict(enumerate(asker.ask(turn, min(size, total - number)), start=number))
         number += len(asked)
@@ -221,7 +221,7 @@ class _Round:
                 for number in sorted(ranked[ceil(len(ranked) / ETA) :]):
                     found[number] = self._end(number, PRUNED)
                 alive = [number for number in alive if number not in found]
-        return dict(sorted(found.items()))
+        return dict(sorted((self._known | found).items()))
 
     def _train(
         self, alive: list[int], epochs: int | None, rung: int, last: bool, found: dict[int, Trial]

@@ -173,7 +173,7 @@ def _parse_choice(key: str, value: Any) -> Choice:
         raise wrong
     kind, values = kinds[0], tuple(_freeze(item) for item in value[kinds[0]])
     if kind == "values":
-        if not values or len({repr(item) for item in values}) < len(values):
+        if not values or any(a == b and type(a) is not bool for k, a in enumerate(values) for b in values[:k]):
             raise UsageError(f"search of {key} must have values, each once, got {list(values)}. Correct them.")
     else:
         numbers = len(values) == 2 and all(
@@ -195,13 +195,21 @@ def _freeze(value: Any) -> Any:
 
 def _sort(choices: list[Choice]) -> tuple[Choice, ...]:
     """Each after those that it depends on, otherwise in the order given."""
-    known, waiting = {choice.key for choice in choices}, list(choices)
+    known, waiting = {choice.key: choice for choice in choices}, list(choices)
     placed: list[Choice] = []
     for choice in choices:
         if lost := [key for key in choice.when if key not in known]:
             raise UsageError(
                 f"when of {choice.key} must name settings that are searched, got {lost[0]}. Add it to the search."
             )
+    for choice in choices:
+        for key, wanted in choice.when.items():
+            parent = known[key]
+            if parent.kind != "values" or not set(wanted) <= set(parent.values):
+                raise UsageError(
+                    f"when of {choice.key} must name values that {key} takes, got {list(wanted)} for {parent.kind} "
+                    f"{list(parent.values)}. Correct it."
+                )
     while waiting:
         done = {choice.key for choice in placed}
         ready = next((choice for choice in waiting if set(choice.when) <= done), None)

@@ -12,6 +12,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from clearsight import store
 from clearsight.config import RunConfig, build_config, check_used
 from clearsight.data.dataset import VALID, Dataset
@@ -24,7 +26,7 @@ from clearsight.settings import find_differences, merge, read_config_file, rende
 from clearsight.tracking import check_trackers
 from clearsight.tuning.board import build_board, rank
 from clearsight.tuning.books import FileJournal, TrackedBoard, draw_pictures, render_csv
-from clearsight.tuning.executors import open_pool
+from clearsight.tuning.executors import check_executor, open_pool
 from clearsight.tuning.jobs import choose_metric, note_patience
 from clearsight.tuning.search import Board, Plan, Trial, find_best, find_ladder, run_search
 from clearsight.tuning.space import Params, Space, parse_space, to_settings
@@ -77,7 +79,7 @@ def tune(
     data: Any = None,
     labels: Any = None,
     *,
-    search: dict[str, Any] | list[str] | None = None,
+    search: dict[str, Any] | Sequence[str] | None = None,
     config: RunConfig | str | Path | dict[str, Any] | None = None,
     strategy: str | None = None,
     trials: int | None = None,
@@ -119,24 +121,17 @@ def tune(
     """
     way = _Way(workers, executor, Path(root), retrain, quiet, note)
     check_trackers(track)
+    if minutes is not None and not minutes > 0:
+        raise UsageError(f"--minutes must be above 0, got {minutes}. Leave it out for no limit.")
     if resume is not None:
-        if (
-            search
-            or config
-            or settings
-            or strategy
-            or trials
-            or folds
-            or metric
-            or round_size
-            or out
-            or seed
-            or prune != "none"
-        ):
+        own = (search, config, settings, strategy, trials, folds, metric, round_size, out, track)
+        if any(value not in (None, {}, [], ()) for value in own) or seed or prune != "none":
             raise UsageError(
-                "--resume must stand alone but for --minutes and how to compute, got other settings. Leave them out."
+                "--resume must stand alone but for --minutes and how to compute, got more. Leave that out."
             )
         return _resume(find_search(str(resume), way.root), data, labels, way, minutes)
+    if isinstance(search, str):
+        search = [search]
     table: dict[str, Any] = {}
     if isinstance(config, str | Path):
         config = read_config_file(Path(config))
@@ -144,8 +139,11 @@ def tune(
         table, config = config.get("search", {}), {key: value for key, value in config.items() if key != "search"}
     if isinstance(data, str | Path):
         settings = {"source": str(data), **settings}
-    flags = search if isinstance(search, list) else []
+    flags = list(search) if isinstance(search, list | tuple) else []
+    if not isinstance(table, dict):
+        raise UsageError(f'[search] must be a table of settings, got {table!r}. For example "train.lr" = [0.01, 0.1].')
     space = parse_space(merge(table, search) if isinstance(search, dict) else table, flags)
+    check_executor(executor, workers)
     resolved = resolve_config(config, settings)
     for flag, value, least in (
         ("--trials", trials, 1),
@@ -191,6 +189,10 @@ def check_space(config: RunConfig, space: Space) -> None:
     """
     base = config.model_dump(exclude_unset=True)
     for choice in space.choices:
+        if choice.key == "train.seed":
+            raise UsageError(
+                "a search must not choose among seeds, which are luck, got train.seed. Use --folds, or take it out."
+            )
         if choice.key in DATASET_KEYS or (choice.key.startswith("data.") and choice.key != "data.train_fraction"):
             raise UsageError(
                 f"a search must leave the pictures and their splits as they are, got {choice.key}. Compare such settings with "
@@ -233,9 +235,12 @@ def _resume(path: Path, data: Any, labels: Any, way: _Way, minutes: float | None
         record = store.read_json(path / RECORD)
         try:
             config = build_config(record["config"], where=str(path / RECORD))
-            space, plan = parse_space(record["search"], []), replace(Plan(**record["plan"]), minutes=minutes)
+            space, plan = (
+                parse_space(record["search"], []),
+                replace(TypeAdapter(Plan).validate_python(record["plan"]), minutes=minutes),
+            )
             track = tuple(record["track"])
-        except (KeyError, TypeError, UsageError) as error:
+        except (KeyError, TypeError, ValueError, UsageError) as error:
             raise RunError(
                 f"{path / RECORD} must be as it was written, got damage ({error}). Start a new search."
             ) from None
@@ -243,6 +248,12 @@ def _resume(path: Path, data: Any, labels: Any, way: _Way, minutes: float | None
             raise UsageError(
                 f"--resume must name a search that has not ended, got {path}. Its best model is in {path / BEST}."
             )
+        if isinstance(data, str | Path):
+            if config.data.source not in (str(data), str(Path(data).expanduser().resolve())):
+                raise UsageError(
+                    f"--resume must go on with {config.data.source}, got {data} beside it. Leave that out."
+                )
+            data = None
         dataset = load_given(config, data, labels, meter=build_meter(quiet=way.quiet))
         if dataset.fingerprint != record.get("fingerprint"):
             raise DataError(
@@ -259,6 +270,9 @@ def _search_in(
         tuned = _search(path, dataset, config, space, plan, way, track)
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt | Interrupted)
+        if isinstance(error, UsageError) and not (path / TRIALS).exists():
+            shutil.rmtree(path, ignore_errors=True)  # nothing was done: the same place may be named again
+            raise
         _write_status(path, status="interrupted" if stopped else "failed")
         if stopped:
             way.note(f"the search is saved; go on with `clearsight tune --resume {path}`")
