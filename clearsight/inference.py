@@ -139,7 +139,7 @@ def answer_data(
             )
         data, label_column = config.data.source, config.data.label_column
     same_column = config is not None and label_column in ("auto", config.data.label_column)
-    if config is not None and same_column and labels is None and _is_source(data, config.data.source):
+    if config is not None and same_column and labels is None and is_source(data, config.data.source):
         own_data = config.data.model_copy(update={"skip_bad": config.data.skip_bad or skip_bad})
         dataset = load_dataset(config.model_copy(update={"data": own_data}), meter=meter)
     else:
@@ -213,7 +213,7 @@ def _note_seen(bundle: Bundle, images: NDArray[Any], rows: NDArray[np.int64], no
         note(f"{share}; on new ones it may be worse")
 
 
-def _is_source(data: Any, source: str) -> bool:
+def is_source(data: Any, source: str) -> bool:
     """Whether `data` names what a run was trained on."""
     if not isinstance(data, str | Path):
         return False

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from clearsight.errors import UsageError
 from clearsight.training.progress import Progress
 
-TRACKERS = ("tensorboard", "mlflow")
+_HOMES = {"tensorboard": ("tensorboard.summary", "TensorBoard"), "mlflow": ("mlflow", "MLflow")}  # module and title
 EXPERIMENT = "clearsight"
 _LONGEST = 500  # of a parameter, in letters, as MLflow allows
 
@@ -147,11 +147,10 @@ def check_trackers(names: Sequence[str]) -> None:
     Raises:
         UsageError: an unknown name, or a library that is missing.
     """
-    homes = {"tensorboard": ("tensorboard.summary", "TensorBoard"), "mlflow": ("mlflow", "MLflow")}
     for name in names:
-        if name not in homes:
-            raise UsageError(f"--track must be one of {', '.join(TRACKERS)}, got {name!r}. Choose one of them.")
-        module, title = homes[name]
+        if name not in _HOMES:
+            raise UsageError(f"--track must be one of {', '.join(_HOMES)}, got {name!r}. Choose one of them.")
+        module, title = _HOMES[name]
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -147,9 +147,8 @@ def compare(
             "recipes must have equal seeds, which pairs share, got different ones. Leave them out of the recipes."
         )
     check_executor(executor, workers)
-    given = None if isinstance(data, str | Path) else data
     return _compare_recipes(
-        recipes, given, labels, pairs=pairs, split=split or "valid", metric=metric, workers=workers, executor=executor,
+        recipes, data, labels, pairs=pairs, split=split or "valid", metric=metric, workers=workers, executor=executor,
         root=Path(root), note=note, meter=meter,
     )  # fmt: skip
 
@@ -164,7 +163,7 @@ def _is_recipe(side: Any) -> bool:
         raise UsageError("a side must be a model or a recipe, got nothing. Name it.")
     if Path(text).is_dir():
         return False
-    return text == UNCHANGED or "=" in text or (text.endswith(_RECIPE_FILES) and not Path(text).is_dir())
+    return text == UNCHANGED or "=" in text or text.endswith(_RECIPE_FILES)
 
 
 def _name(side: Any) -> str:

@@ -19,12 +19,12 @@ from clearsight.config import RunConfig, check_used
 from clearsight.durable import write_durably
 from clearsight.errors import RunError, UsageError
 from clearsight.intake import build_split, load_given, refuse_flaws, refuse_place, refuse_unsafe
-from clearsight.intervals import mean_interval
 from clearsight.meter import build_meter
 from clearsight.pipeline import Note, resolve_config
 from clearsight.settings import merge, render_toml
 from clearsight.tuning.executors import check_executor, open_pool
 from clearsight.tuning.jobs import Job, Outcome, choose_metric, note_patience
+from clearsight.tuning.search import find_interval
 
 RECORD, TABLE, OUTPUTS = "cv.json", "folds.csv", "out-of-fold.safetensors"
 
@@ -151,8 +151,7 @@ def _collect(
         for k, one in enumerate(outcomes)
     ]
     values = tuple(one.metrics[metric] for one in outcomes)
-    ratio = sum(one.n for one in outcomes) / sum(one.num_train for one in outcomes)
-    low, high = mean_interval(values, most=1.0 if metric == "accuracy" else np.inf, ratio=ratio)
+    low, high = find_interval(outcomes, metric)
     judged = [(one.rows, one.outputs) for one in outcomes if one.rows is not None and one.outputs is not None]
     rows = np.unique(np.concatenate([rows for rows, _ in judged]))
     outputs = np.full((repeats, len(rows), judged[0][1].shape[1]), np.nan, np.float32)

@@ -31,7 +31,7 @@ class Plan:
     """How a search goes.
 
     Args:
-        strategy, prune: see `STRATEGIES`, `PRUNERS`. trials: how many at most; a grid ends by itself.
+        strategy, prune: see `STRATEGIES`, `PRUNERS`. trials: how many; of a grid at most its points.
         folds: of a cross-validation; None for the one validation split.
         metric: of `METRICS`. seed: of what is tried. round_size: trials asked for together; None for the strategy's usual number.
         minutes: after which nothing new begins; None for no limit.
@@ -117,7 +117,7 @@ def run_search(
     asker = Asker(
         space, strategy=plan.strategy, seed=plan.seed, base=_find_base(config, space), maximize=METRICS[plan.metric] > 0
     )
-    total = min(plan.trials, len(space.points())) if plan.strategy == "grid" else plan.trials
+    total = plan.trials
     size = plan.round_size or ROUNDS.get(plan.strategy, total)
     deadline = None if plan.minutes is None else time.monotonic() + 60 * plan.minutes
     trials: list[Trial] = []
@@ -231,17 +231,14 @@ class _Round:
         jobs: dict[int, Job] = {}
         for number in alive:
             if number not in self._known:
-                keys = [number * self._folds + fold for fold in range(self._folds)]
-                jobs |= {key: self._build_job(number, key, epochs) for key in keys if self._goes_on(key)}
+                jobs |= {key: self._build_job(number, key, epochs) for key in self._keys(number) if self._goes_on(key)}
                 continue
             trial = self._known[number]
             if rung < len(trial.rungs):
                 scores[number] = trial.rungs[rung]
             if last or (trial.status == DIVERGED and rung == len(trial.rungs) - 1):
                 found[number] = trial
-        left = {
-            number: sum(key // self._folds == number for key in jobs) for number in alive if number not in self._known
-        }
+        left = {number: sum(key in jobs for key in self._keys(number)) for number in alive if number not in self._known}
         for number in [number for number, count in left.items() if count == 0]:  # all of its runs stopped early
             self._settle(number, last, scores, found)
         try:
@@ -264,6 +261,10 @@ class _Round:
         elif last:
             found[number] = self._end(number, COMPLETE)
 
+    def _keys(self, number: int) -> range:
+        """The runs of a trial, one a fold."""
+        return range(number * self._folds, (number + 1) * self._folds)
+
     def _goes_on(self, key: int) -> bool:
         """Whether a run has yet to come to a rung: it is new, or left off at the last one."""
         return key not in self._last or self._last[key].saved is not None
@@ -276,7 +277,7 @@ class _Round:
         return Job(settings, start=before.saved if before else None, pause_epoch=epochs)
 
     def _outcomes(self, number: int) -> list[Outcome]:
-        return [self._last[number * self._folds + fold] for fold in range(self._folds)]
+        return [self._last[key] for key in self._keys(number)]
 
     def _score(self, number: int) -> float:
         values = [one.metrics[self._plan.metric] for one in self._outcomes(number)]
@@ -293,9 +294,8 @@ class _Round:
             number, self._asked[number], status, float(np.mean(scores)), low, high, scores, tuple(self._rungs[number]),
             tuple(one.epoch for one in outcomes), outcomes[0].n, outcomes[0].num_train, sum(one.seconds for one in outcomes),
         )  # fmt: skip
-        self._last = {
-            key: replace(one, saved=None) if key // self._folds == number else one for key, one in self._last.items()
-        }
+        for key in self._keys(number):
+            self._last[key] = replace(self._last[key], saved=None)
         self._journal.add(trial)
         self._board.add(trial)
         return trial

@@ -18,6 +18,7 @@ from clearsight import store
 from clearsight.config import RunConfig, build_config, check_used
 from clearsight.data.dataset import VALID, Dataset
 from clearsight.errors import DataError, Interrupted, RunError, UsageError
+from clearsight.inference import is_source
 from clearsight.intake import DATASET_KEYS, load_given, refuse_flaws, refuse_place, refuse_unsafe
 from clearsight.meter import build_meter
 from clearsight.pipeline import Note, Run, resolve_config
@@ -149,7 +150,6 @@ def tune(
         ("--trials", trials, 1),
         ("--folds", folds, 2),
         ("--round-size", round_size, 1),
-        ("--minutes", minutes, 0),
     ):
         if value is not None and value < least:
             raise UsageError(f"{flag} must be {least} or more, got {value}. Leave it out for the usual.")
@@ -248,12 +248,8 @@ def _resume(path: Path, data: Any, labels: Any, way: _Way, minutes: float | None
             raise UsageError(
                 f"--resume must name a search that has not ended, got {path}. Its best model is in {path / BEST}."
             )
-        if isinstance(data, str | Path):
-            if config.data.source not in (str(data), str(Path(data).expanduser().resolve())):
-                raise UsageError(
-                    f"--resume must go on with {config.data.source}, got {data} beside it. Leave that out."
-                )
-            data = None
+        if isinstance(data, str | Path) and not is_source(data, config.data.source):
+            raise UsageError(f"--resume must go on with {config.data.source}, got {data} beside it. Leave that out.")
         dataset = load_given(config, data, labels, meter=build_meter(quiet=way.quiet))
         if dataset.fingerprint != record.get("fingerprint"):
             raise DataError(
@@ -321,18 +317,20 @@ def _train_best(path: Path, dataset: Dataset, config: RunConfig, way: _Way, trac
     """The run of the best settings: trained now, or gone on with; None where these settings were trained before."""
     if bool((dataset.given == VALID).any()):
         way.note("the data brings its own validation rows, which stay out of the last training")
-    for number in count(1):
-        folder = path / (BEST if number == 1 else f"{BEST}-{number}")
-        if not (folder / store.RECORD).is_file():
-            shutil.rmtree(folder, ignore_errors=True)  # begun, and killed before it had a record
-            return train(dataset, config=config, out=folder, root=way.root, quiet=way.quiet, note=way.note, track=track)
-        if find_differences(store.read_run_config(folder), config):
-            continue  # of a search that then ran out of time
-        if store.read_json(folder / store.RECORD).get("status") in ("finished", "stopped early", "diverged"):
-            way.note(f"the best was trained before, in {folder}")
-            return None
-        return train(dataset, resume=folder, root=way.root, quiet=way.quiet, note=way.note)
-    raise AssertionError("count does not end")
+    places = (path / (BEST if number == 1 else f"{BEST}-{number}") for number in count(1))
+    folder = next(place for place in places if not _holds_another(place, config))
+    if not (folder / store.RECORD).is_file():
+        shutil.rmtree(folder, ignore_errors=True)  # begun, and killed before it had a record
+        return train(dataset, config=config, out=folder, root=way.root, quiet=way.quiet, note=way.note, track=track)
+    if store.read_json(folder / store.RECORD).get("status") in ("finished", "stopped early", "diverged"):
+        way.note(f"the best was trained before, in {folder}")
+        return None
+    return train(dataset, resume=folder, root=way.root, quiet=way.quiet, note=way.note)
+
+
+def _holds_another(folder: Path, config: RunConfig) -> bool:
+    """Whether a run of other settings lies there: the best of a search that then went on."""
+    return (folder / store.RECORD).is_file() and bool(find_differences(store.read_run_config(folder), config))
 
 
 def settle_final(config: RunConfig, params: Params, epochs: tuple[int, ...]) -> RunConfig:
