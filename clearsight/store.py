@@ -103,6 +103,22 @@ def lock_run(path: Path) -> Iterator[None]:
         lock.release()
 
 
+def find_directory(name: str, root: Path, record: str) -> Path:
+    """The directory that holds a file `record`, by its path or its name below `root`; `last` is the newest.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name == "last" and root.is_dir():
+        found = [path.parent for path in root.glob(f"*/{record}")]
+        if found:
+            return max(found, key=lambda path: (path / record).stat().st_mtime)
+    for path in (Path(name), root / name):
+        if name and (path / record).is_file():
+            return path
+    raise UsageError(f"--resume must name a directory with a {record}, got {name!r}. See the folder {root}.")
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a file of a run, whole or not at all.
 

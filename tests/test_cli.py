@@ -358,3 +358,13 @@ def test_a_sheet_replaces_a_sheet_and_nothing_else(tmp_path):
         done.stderr
         == "error: the sheet must not replace another file, got mine.png, which exists. Choose another name.\n"
     )
+
+
+def test_a_picture_does_not_replace_another_kind_of_file(tmp_path, call, capsys):
+    place = tmp_path / "notes.txt"
+    place.write_text("mine")
+    assert call("optimizers", "--out", place) == 2
+    assert f"--out must not replace what is no earlier picture, got {place}" in capsys.readouterr().err
+    assert place.read_text() == "mine"
+    for _ in range(2):  # an earlier picture may be drawn anew
+        assert call("optimizers", "--out", tmp_path / "paths.svg") == 0

@@ -18,6 +18,7 @@ from conftest import SMALL_CNN
 from clearsight.config import build_config
 from clearsight.data.load import load_data
 from clearsight.errors import RunError, UsageError
+from clearsight.tuning import executors
 from clearsight.tuning.executors import Pool, open_pool
 from clearsight.tuning.jobs import Job, run_job
 
@@ -238,10 +239,18 @@ def test_a_cluster_that_loses_a_worker_goes_on(digits, cluster):
         assert {k: one.metrics for k, one in sorted(pool.run(wanted))} == whole
 
 
-def test_a_scheduler_without_workers_is_refused(digits, cluster):
+def test_a_cluster_that_loses_all_workers_is_given_up(digits, cluster, monkeypatch):
     address, started = cluster
-    started[1].kill()
-    started[1].wait()
+    monkeypatch.setattr(executors, "DESERTED_SECONDS", 2.0)
+    wanted = {k: Job({**BASE, "train": {"epochs": 2000}}) for k in range(4)}
+    with open_pool(digits, [build_config(BASE)], executor=address) as pool:
+        threading.Timer(1.0, started[1].kill).start()
+        with pytest.raises(RunError, match="workers must stay until the runs end, got none left"):
+            list(pool.run(wanted))
+
+
+def test_a_scheduler_without_workers_is_refused(digits, cluster):
+    address, _ = cluster
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:

@@ -16,6 +16,7 @@ from clearsight.data.split import find_bound, fold_training, split_data
 from clearsight.errors import DataError, UsageError
 from clearsight.intake import build_split, load_dataset
 from clearsight.intervals import mean_interval
+from clearsight.tuning import executors
 from clearsight.tuning.folds import cross_validate
 
 
@@ -153,6 +154,50 @@ def test_every_row_has_outputs_of_a_model_that_had_not_seen_it(tmp_path):
         right = (kept["outputs"][repeat].argmax(1) == kept["labels"]).mean()
         own = [fold for fold in found.folds if fold.repeat == repeat]
         assert right == pytest.approx(sum(fold.metrics["accuracy"] * fold.n for fold in own) / 1438)
+
+
+def test_a_cross_validation_that_was_killed_goes_on_with_the_folds_that_are_left(tmp_path, monkeypatch):
+    options = {"folds": 3, "repeats": 2, "epochs": 2, "hidden": (16,), "root": tmp_path, "workers": 1}
+    whole = cross_validate("digits", **options)
+    notes, wanted, real = [], [], executors.run_job
+
+    def die_in_the_fourth(dataset, job, stop=None):
+        wanted.append(job)
+        if len(wanted) == 4:
+            raise KeyboardInterrupt
+        return real(dataset, job, stop)
+
+    monkeypatch.setattr(executors, "run_job", die_in_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        cross_validate("digits", **options, out=tmp_path / "killed", note=notes.append)
+    assert f"go on with `clearsight cv --resume {tmp_path / 'killed'}`" in notes[-1]
+    (tmp_path / "killed" / "folds" / "0001.safetensors").write_bytes(b"damaged")
+    wanted.extend([None] * 9)  # no more deaths
+    again = cross_validate(resume=tmp_path / "killed")
+    assert len(wanted) == 4 + 9 + 4  # one of the three that were done is damaged
+    assert [fold.metrics for fold in again.folds] == [fold.metrics for fold in whole.folds]
+    assert (again.outputs == whole.outputs).all()
+    assert cross_validate(resume="last", root=tmp_path).summary()["mean"] == whole.mean
+    with pytest.raises(UsageError, match="--resume must stand alone but for how to compute, got more"):
+        cross_validate(resume=tmp_path / "killed", folds=4)
+    with pytest.raises(UsageError, match="--resume must go on with digits, got mnist beside it"):
+        cross_validate("mnist", resume=tmp_path / "killed")
+    with pytest.raises(UsageError, match=r"--resume must name a directory with a cv\.json, got 'nowhere'"):
+        cross_validate(resume="nowhere", root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"folds": "3"}, "--folds must be a whole number of 2 or more, got '3'"),
+        ({"repeats": 0}, "--repeats must be a whole number of 1 or more, got 0"),
+        ({"workers": 1.5}, r"--workers must be a whole number of 1 or more, got 1\.5"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(tmp_path, options, text):
+    with pytest.raises(UsageError, match=text):
+        cross_validate("digits", root=tmp_path / "runs", **options)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_cv_on_the_command_line(tmp_path, call, capsys):

@@ -154,7 +154,7 @@ def test_other_data_and_a_damaged_journal_are_refused_on_resume(tmp_path):
         RunError, match=r"the journal must be of this search, got trial 0 with lr=0\.5 where lr=0\.001 is asked for"
     ):
         tune(resume=found.path, root=tmp_path)
-    with pytest.raises(UsageError, match="--resume must name the directory of a search, got 'nowhere'"):
+    with pytest.raises(UsageError, match=r"--resume must name a directory with a search\.json, got 'nowhere'"):
         tune(resume="nowhere", root=tmp_path)
 
 
@@ -277,13 +277,16 @@ def test_a_search_with_folds_of_its_own_can_train_its_best(tmp_path):
             {"search": ["train.momentum=0.5,0.9"]},
             "a trial must be a run that can be, got: momentum must go with optimizer",
         ),
-        ({"trials": 0}, "--trials must be 1 or more, got 0"),
-        ({"minutes": 0}, "--minutes must be above 0, got 0"),
-        ({"minutes": float("nan")}, "--minutes must be above 0, got nan"),
+        ({"trials": 0}, "--trials must be a whole number of 1 or more, got 0"),
+        ({"trials": 1.5}, r"--trials must be a whole number of 1 or more, got 1\.5"),
+        ({"minutes": 0}, "--minutes must be a number above 0, got 0"),
+        ({"minutes": "5"}, "--minutes must be a number above 0, got '5'"),
+        ({"seed": -1}, "--seed must be a whole number of 0 or more, got -1"),
+        ({"minutes": float("nan")}, "--minutes must be a number above 0, got nan"),
         ({"search": ["train.seed=1,2"]}, "a search must not choose among seeds"),
         ({"config": {"search": 3}}, r"\[search\] must be a table of settings, got 3"),
-        ({"round_size": 0}, "--round-size must be 1 or more, got 0"),
-        ({"folds": 1}, "--folds must be 2 or more, got 1"),
+        ({"round_size": 0}, "--round-size must be a whole number of 1 or more, got 0"),
+        ({"folds": 1}, "--folds must be a whole number of 2 or more, got 1"),
         ({"metric": "f1"}, "--metric must be one of accuracy, loss for this data, got 'f1'"),
         ({"metric": "mae"}, "--metric must be one of accuracy, loss for this data, got 'mae'"),
         (
@@ -302,7 +305,8 @@ def test_a_search_with_folds_of_its_own_can_train_its_best(tmp_path):
             {"search": ["model.family=mlp,cnn"], "executor": "threads"},
             "--executor must be processes for engine torch, got threads",
         ),
-        ({"workers": 0}, "--workers must be 1 or more, got 0"),
+        ({"workers": 0}, "--workers must be a whole number of 1 or more, got 0"),
+        ({"executor": None}, "--executor must be auto, threads, processes or dask://HOST:PORT, got None"),
         ({"executor": "magic"}, "--executor must be auto, threads, processes or dask://HOST:PORT, got 'magic'"),
         ({"executor": "dask://127.0.0.1:9"}, "--executor must be a Dask scheduler that answers, got 127.0.0.1:9"),
         ({"valid_fraction": 0.0}, "runs must have valid rows to be judged on, got none"),

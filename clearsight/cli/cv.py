@@ -11,7 +11,7 @@ from clearsight.cli.output import print_json, tell
 
 
 def cv(
-    data: options.Data,
+    data: options.OptionalData = None,
     folds: Annotated[int, typer.Option("--folds", min=2, help="Parts, each judged once a repeat.")] = 5,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="How often the folds are drawn.")] = 1,
     group_by: Annotated[
@@ -37,6 +37,7 @@ def cv(
     device: options.Device = None,
     out: Annotated[Path | None, option("Directory to make.", "--out")] = None,
     root: options.Root = Path("runs"),
+    resume: Annotated[str | None, option("Directory of a cross-validation to go on with, or last.", "--resume")] = None,
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> None:
@@ -56,7 +57,7 @@ def cv(
     silent = quiet or json_
     found = cross_validate(
         data, config=merge(*layers), folds=folds, repeats=repeats, metric=metric, workers=workers, executor=executor, out=out,
-        root=root, quiet=silent, note=tell(quiet=silent),
+        root=root, resume=resume, quiet=silent, note=tell(quiet=silent),
     )  # fmt: skip
     if json_:
         print_json(found.summary())

@@ -36,15 +36,23 @@ def tell(*, quiet: bool) -> Callable[[str], None]:
 
 
 def check_place(path: Path | None, flag: str) -> None:
-    """Refuse a file to write that could not be written, before any work is done.
+    """Refuse a picture to write that could not be written, or would replace another kind of file, before any work is done.
 
     Raises:
-        UsageError: it is a folder, or its folder is missing.
+        UsageError: it is a folder, its folder is missing, or something other than an earlier picture lies there.
     """
     if path is not None and (not path.name or path.is_dir() or not path.parent.is_dir()):
         raise UsageError(
             f"{flag} must be a file in a folder that exists, got {path}. Make the folder, or choose another."
         )
+    if path is not None and path.is_file() and path.stat().st_size and not _is_drawing(path):
+        raise UsageError(f"{flag} must not replace what is no earlier picture, got {path}. Choose another name.")
+
+
+def _is_drawing(path: Path) -> bool:
+    """Whether a file is an SVG or a GIF, as these commands write them."""
+    with path.open("rb") as file:
+        return file.read(6).startswith((b"<?xml", b"<svg", b"GIF8"))
 
 
 def use_color() -> bool:

@@ -29,7 +29,7 @@ from clearsight.intervals import wilson_interval
 from clearsight.meter import MeterBuilder, SilentMeter
 from clearsight.pipeline import Note, resolve_config
 from clearsight.settings import merge, parse_setting, read_config_file
-from clearsight.tuning.executors import check_executor, open_pool
+from clearsight.tuning.executors import check_count, check_executor, open_pool
 from clearsight.tuning.jobs import METRICS, Job, choose_metric, note_patience
 
 UNCHANGED = "base"
@@ -135,6 +135,7 @@ def compare(
     recipes = {_name(side): resolve_config(merge(base, _read_recipe(side)), {}) for side in sides}
     if len(recipes) < len(sides):
         raise UsageError(f"recipes must differ, got one twice among {', '.join(map(_name, sides))}. Change one.")
+    check_count("--pairs", pairs)
     if not LEAST_PAIRS <= pairs <= _MOST_PAIRS:
         raise UsageError(
             f"--pairs must lie in {LEAST_PAIRS} to {_MOST_PAIRS:,}, got {pairs}. Fewer show next to nothing."
@@ -159,6 +160,8 @@ def _is_recipe(side: Any) -> bool:
     if isinstance(side, Bundle):
         return False
     text = str(side)
+    if not isinstance(side, str | Path):
+        raise UsageError(f"a side must be a model or a recipe, got {side!r}. Name it.")
     if not text.strip():
         raise UsageError("a side must be a model or a recipe, got nothing. Name it.")
     if Path(text).is_dir():
@@ -172,7 +175,8 @@ def _name(side: Any) -> str:
     if isinstance(side, RunConfig):
         side = side.model_dump(exclude_unset=True)
     if isinstance(side, dict):
-        return " ".join(f"{s}.{k}={v}" for s, values in side.items() for k, v in values.items()) or UNCHANGED
+        tables = {s: values if isinstance(values, dict) else {"": values} for s, values in side.items()}
+        return " ".join(f"{s}.{k}={v}".replace(".=", "=") for s, t in tables.items() for k, v in t.items()) or UNCHANGED
     return str(side)
 
 

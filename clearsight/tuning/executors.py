@@ -24,6 +24,8 @@ from concurrent.futures import (
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+import numpy as np
+
 from clearsight.assemble import choose_device
 from clearsight.config import RunConfig, uses_torch
 from clearsight.data.dataset import Dataset
@@ -37,6 +39,8 @@ _LOST = (
     f"a worker must live until its run ends, got {_TRIES} that died in one. Free memory, or lower --workers; a script must guard "
     "its start by `if __name__ == '__main__'`."
 )
+_DESERTED = "workers must stay until the runs end, got none left. Start them, then go on."
+DESERTED_SECONDS = 30.0  # in which workers of a cluster may come back
 EXECUTORS = ("auto", "threads", "processes")
 
 
@@ -46,12 +50,19 @@ class Pool:
     Args:
         start: makes the executor anew after a worker died, and a function that hands it a job.
         workers: how many jobs run at a time. lost: what an executor that tries again by itself raises when it gives up.
+        count_workers: how many there are now, where they may leave and come back.
     """
 
     def __init__(
-        self, start: "Callable[[], tuple[Executor, Submit]]", *, workers: int, lost: tuple[type[Exception], ...] = ()
+        self,
+        start: "Callable[[], tuple[Executor, Submit]]",
+        *,
+        workers: int,
+        lost: tuple[type[Exception], ...] = (),
+        count_workers: Callable[[], int] | None = None,
     ) -> None:
-        self._start, self.workers, self._lost = start, workers, lost
+        self._start, self.workers, self._lost, self._count_workers = start, workers, lost, count_workers
+        self._deserted: float | None = None
         self._executor, self._submit = start()
 
     def run(self, jobs: dict[int, Job], *, deadline: float | None = None) -> Iterator[tuple[int, Outcome]]:
@@ -75,6 +86,8 @@ class Pool:
                     waiting.insert(0, number)
                     break
             done, _ = wait(running, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
+            if not done:
+                self._check_workers()
             lost = []
             for future in done:
                 number = running.pop(future)
@@ -85,9 +98,7 @@ class Pool:
                 except self._lost:
                     raise RunError(_LOST) from None
                 except CancelledError:
-                    raise RunError(
-                        "workers must stay until the runs end, got none left. Start them, then go on."
-                    ) from None
+                    raise RunError(_DESERTED) from None
             if lost or (waiting and not running and not done):
                 lost += running.values()  # of a broken pool, nothing comes any more
                 running.clear()
@@ -96,6 +107,16 @@ class Pool:
                 waiting = sorted(lost) + waiting
                 self._executor.shutdown(wait=False, cancel_futures=True)
                 self._executor, self._submit = self._start()
+
+    def _check_workers(self) -> None:
+        """Give up on a cluster that has had no worker for a while."""
+        if self._count_workers is None or self._count_workers() > 0:
+            self._deserted = None
+            return
+        now = time.monotonic()
+        self._deserted = self._deserted or now
+        if now - self._deserted > DESERTED_SECONDS:
+            raise RunError(_DESERTED)
 
     def close(self) -> None:
         """End the workers; running jobs were told to stop."""
@@ -115,11 +136,23 @@ def check_executor(executor: str, workers: int | None) -> None:
     Raises:
         UsageError: an unknown executor, or a number of workers below 1.
     """
-    if workers is not None and workers < 1:
-        raise UsageError(f"--workers must be 1 or more, got {workers}. Leave it out for one a core.")
-    if executor not in EXECUTORS and not executor.startswith("dask://"):
+    if workers is not None:
+        check_count("--workers", workers)
+    if executor not in EXECUTORS and not str(executor).startswith("dask://"):
         raise UsageError(
             f"--executor must be {', '.join(EXECUTORS)} or dask://HOST:PORT, got {executor!r}. Choose one of them."
+        )
+
+
+def check_count(name: str, value: object, *, least: int = 1) -> None:
+    """Refuse what is no whole number, or too small a one.
+
+    Raises:
+        UsageError: so.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise UsageError(
+            f"{name} must be a whole number of {least} or more, got {value!r}. Leave it out for the usual."
         )
 
 
@@ -259,7 +292,11 @@ def _open_dask(dataset: Dataset, address: str, workers: int | None, torch: list[
             "and `dask worker` there."
         ) from None
     with contextlib.closing(client):
-        count = sum(one["nthreads"] for one in client.scheduler_info(n_workers=-1)["workers"].values())
+
+        def count_workers() -> int:
+            return sum(one["nthreads"] for one in client.scheduler_info(n_workers=-1)["workers"].values())
+
+        count = count_workers()
         if count == 0:
             raise UsageError(
                 f"the Dask scheduler must have workers, got none at {address}. Start `dask worker tcp://{address}`."
@@ -272,4 +309,4 @@ def _open_dask(dataset: Dataset, address: str, workers: int | None, torch: list[
             executor = client.get_executor(retries=_TRIES - 1, pure=False, **resources)
             return executor, lambda job: executor.submit(run_job_alone, there, job)
 
-        yield Pool(start, workers=workers or count, lost=(distributed.KilledWorker,))
+        yield Pool(start, workers=workers or count, lost=(distributed.KilledWorker,), count_workers=count_workers)

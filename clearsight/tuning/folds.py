@@ -1,32 +1,45 @@
 """Cross-validation with its directory: what `clearsight cv` and `clearsight.cross_validate` call.
 
-Each fold is a run of its own configuration (`data.folds`, `data.fold`), so that `train` can repeat it. The test split is left
-alone.
+Each fold is a run of its own configuration (`data.folds`, `data.fold`), so that `train` can repeat it, and is on disk before the
+next is counted. The test split is left alone.
 """
 
 import csv
 import io
+import json
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from clearsight import store
-from clearsight.config import RunConfig, check_used
+from clearsight.config import RunConfig, build_config, check_used
+from clearsight.data.dataset import Dataset
 from clearsight.durable import write_durably
-from clearsight.errors import RunError, UsageError
+from clearsight.errors import DataError, Interrupted, RunError, UsageError
+from clearsight.inference import is_source
 from clearsight.intake import build_split, load_given, refuse_flaws, refuse_place, refuse_unsafe
 from clearsight.meter import build_meter
 from clearsight.pipeline import Note, resolve_config
 from clearsight.settings import merge, render_toml
-from clearsight.tuning.executors import check_executor, open_pool
+from clearsight.tuning.executors import check_count, check_executor, open_pool
 from clearsight.tuning.jobs import Job, Outcome, choose_metric, note_patience
 from clearsight.tuning.search import find_interval
 
-RECORD, TABLE, OUTPUTS = "cv.json", "folds.csv", "out-of-fold.safetensors"
+RECORD, TABLE, OUTPUTS, FOLDS = "cv.json", "folds.csv", "out-of-fold.safetensors", "folds"
+
+
+@dataclass(frozen=True)
+class _Plan:
+    folds: int
+    repeats: int
+    metric: str
 
 
 @dataclass(frozen=True)
@@ -84,6 +97,7 @@ def cross_validate(
     executor: str = "auto",
     out: str | Path | None = None,
     root: str | Path = "runs",
+    resume: str | Path | None = None,
     quiet: bool = True,
     note: Note = lambda text: None,
     **settings: Any,
@@ -93,13 +107,19 @@ def cross_validate(
     Args:
         data, labels, config, settings: as for `train`. Rows of the test split are in no fold; `test_fraction=0` leaves none out.
         metric: `accuracy`, `loss` or `mae`. workers, executor: see `open_pool`. out, root: as for `train`.
+        resume: the directory of a cross-validation to go on with, or `last`; everything else but how to compute is taken from it.
 
     Raises:
         UsageError, DataError, RunError: see there.
     """
     check_executor(executor, workers)
-    if repeats < 1:
-        raise UsageError(f"--repeats must be 1 or more, got {repeats}. Leave it out for one.")
+    way = _Way(executor, workers, quiet, note)
+    if resume is not None:
+        if any(value not in (None, {}) for value in (config, metric, out, settings)) or folds != 5 or repeats != 1:
+            raise UsageError("--resume must stand alone but for how to compute, got more. Leave that out.")
+        return _resume(store.find_directory(str(resume), Path(root), RECORD), data, labels, way)
+    check_count("--folds", folds, least=2)
+    check_count("--repeats", repeats)
     if isinstance(data, str | Path):
         settings = {"source": str(data), **settings}
     resolved = resolve_config(config, {**settings, "folds": folds})
@@ -110,7 +130,7 @@ def cross_validate(
     dataset = load_given(resolved, data, labels, meter=build_meter(quiet=quiet))
     resolved = resolve_config(resolved, {"source": dataset.origin})
     refuse_place(out if out is not None else root, dataset)
-    wanted = choose_metric(resolved, dataset, metric)
+    plan = _Plan(folds, repeats, choose_metric(resolved, dataset, metric))
     check_used(resolved)
     for text in dataset.notes:
         note(text)
@@ -119,33 +139,118 @@ def cross_validate(
     note_patience([resolved], note)
     if left := len(build_split(resolved, dataset).test):
         note(f"{left:,} rows are left for test and are in no fold; --set data.test_fraction=0 takes what it can in")
-    base = resolved.model_dump(exclude_unset=True)
-    first = resolved.data.fold_seed
+    path = store.create_run(Path(root), data=dataset.name, model="cv", out=Path(out) if out else None)
+    with store.lock_run(path):
+        about = {
+            "created": time.strftime("%Y-%m-%dT%H:%M:%S"),
+            "fingerprint": dataset.fingerprint,
+            "plan": asdict(plan),
+        }
+        store.write_json(path / RECORD, about | {"config": resolved.model_dump(mode="json", exclude_unset=True)})
+        store.write_text(path / store.CONFIG, render_toml(resolved))
+        return _run_folds(path, dataset, resolved, plan, way)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How to compute, which changes nothing that is found."""
+
+    executor: str
+    workers: int | None
+    quiet: bool
+    note: Note
+
+
+def _resume(path: Path, data: Any, labels: Any, way: _Way) -> CrossValidated:
+    with store.lock_run(path):
+        record = store.read_json(path / RECORD)
+        try:
+            config, plan = build_config(record["config"]), TypeAdapter(_Plan).validate_python(record["plan"])
+        except (KeyError, TypeError, ValueError, UsageError) as error:
+            raise RunError(f"{path / RECORD} must be as it was written, got damage ({error}). Start anew.") from None
+        if isinstance(data, str | Path) and not is_source(data, config.data.source):
+            raise UsageError(f"--resume must go on with {config.data.source}, got {data} beside it. Leave that out.")
+        dataset = load_given(config, data, labels, meter=build_meter(quiet=way.quiet))
+        if dataset.fingerprint != record.get("fingerprint"):
+            raise DataError(
+                f"--resume must find the same data as before, got other data in {config.data.source}. Bring it back."
+            )
+        return _run_folds(path, dataset, config, plan, way)
+
+
+def _run_folds(path: Path, dataset: Dataset, config: RunConfig, plan: _Plan, way: _Way) -> CrossValidated:
+    """What is still to do in a directory that the caller has locked; then everything together."""
+    base, first = config.model_dump(exclude_unset=True), config.data.fold_seed
     jobs = {
-        repeat * folds + fold: Job(
+        repeat * plan.folds + fold: Job(
             merge(base, {"data": {"fold": fold, "fold_seed": first + repeat}}), keep_outputs=True
         )
-        for repeat in range(repeats)
-        for fold in range(folds)
+        for repeat in range(plan.repeats)
+        for fold in range(plan.folds)
     }  # fmt: skip
-    path = store.create_run(Path(root), data=dataset.name, model="cv", out=Path(out) if out else None)
-    began, found = time.strftime("%Y-%m-%dT%H:%M:%S"), {}
-    with (
-        open_pool(dataset, [resolved], executor=executor, workers=workers) as pool,
-        build_meter(quiet=quiet)("cross-validating", len(jobs), unit="runs") as advance,
-    ):
-        for number, outcome in pool.run(jobs):
-            found[number] = outcome
-            advance(1)
-    outcomes = [found[number] for number in sorted(found)]
-    result = _collect(path, outcomes, dataset.labels, folds=folds, repeats=repeats, metric=wanted)
-    _write(path, result, resolved, {"created": began, "fingerprint": dataset.fingerprint})
+    found = {number: outcome for number in jobs if (outcome := _read_fold(path, number)) is not None}
+    left = {number: job for number, job in jobs.items() if number not in found}
+    with _telling_how_to_go_on(path, way.note):
+        if left:
+            with (
+                open_pool(dataset, [config], executor=way.executor, workers=way.workers) as pool,
+                build_meter(quiet=way.quiet)("cross-validating", len(jobs), unit="runs") as advance,
+            ):
+                advance(len(found))
+                for number, outcome in pool.run(left):
+                    _write_fold(path, number, outcome)
+                    found[number] = outcome
+                    advance(1)
+        result = _collect(path, [found[number] for number in sorted(found)], dataset.labels, plan)
+        _write(path, result)
     return result
 
 
-def _collect(
-    path: Path, outcomes: list[Outcome], labels: NDArray[Any], *, folds: int, repeats: int, metric: str
-) -> CrossValidated:
+@contextmanager
+def _telling_how_to_go_on(path: Path, note: Note) -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, Interrupted):
+        note(f"the folds that are done are saved; go on with `clearsight cv --resume {path}`")
+        raise
+
+
+def _fold_file(path: Path, number: int) -> Path:
+    return path / FOLDS / f"{number:04d}.safetensors"
+
+
+def _write_fold(path: Path, number: int, outcome: Outcome) -> None:
+    from safetensors.numpy import save
+
+    plain = {item.name: getattr(outcome, item.name) for item in fields(outcome) if item.name not in _ARRAYS}
+    arrays = {name: getattr(outcome, name) for name in ("rows", "outputs") if getattr(outcome, name) is not None}
+    file = _fold_file(path, number)
+    try:
+        file.parent.mkdir(exist_ok=True)
+        write_durably(file, save(arrays, metadata={"outcome": json.dumps(plain)}))
+    except OSError as error:
+        raise RunError(
+            f"{file} must be writable, got: {error.strerror}. Free space, then use --resume {path}."
+        ) from None
+
+
+_ARRAYS = ("rows", "outputs", "saved")
+
+
+def _read_fold(path: Path, number: int) -> Outcome | None:
+    """A fold that was done before; None where there is none, or a damaged file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(_fold_file(path, number), framework="numpy") as file:
+            plain, arrays = json.loads(file.metadata()["outcome"]), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        return Outcome(**plain, **arrays)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _collect(path: Path, outcomes: list[Outcome], labels: NDArray[Any], plan: _Plan) -> CrossValidated:
+    folds, repeats, metric = plan.folds, plan.repeats, plan.metric
     table = [
         Fold(k // folds, k % folds, one.status, one.n, one.num_train, one.epoch, one.seconds, one.metrics)
         for k, one in enumerate(outcomes)
@@ -160,7 +265,7 @@ def _collect(
     return CrossValidated(path, table, metric, float(np.mean(values)), low, high, rows, outputs, labels[rows])
 
 
-def _write(path: Path, result: CrossValidated, config: RunConfig, about: dict[str, Any]) -> None:
+def _write(path: Path, result: CrossValidated) -> None:
     from safetensors.numpy import save
 
     out = io.StringIO()
@@ -170,10 +275,9 @@ def _write(path: Path, result: CrossValidated, config: RunConfig, about: dict[st
     for fold in result.folds:
         head = [fold.repeat, fold.fold, fold.status, fold.n, fold.num_train, fold.epoch, round(fold.seconds, 3)]
         writer.writerow([*head, *(fold.metrics[name] for name in names)])
-    store.write_text(path / store.CONFIG, render_toml(config))
     store.write_text(path / TABLE, out.getvalue())
     try:
         write_durably(path / OUTPUTS, save({"rows": result.rows, "outputs": result.outputs, "labels": result.labels}))
     except OSError as error:
         raise RunError(f"{path / OUTPUTS} must be writable, got: {error.strerror}. Free space.") from None
-    store.write_json(path / RECORD, about | result.summary())
+    store.write_json(path / RECORD, store.read_json(path / RECORD) | result.summary())

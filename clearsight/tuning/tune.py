@@ -27,7 +27,7 @@ from clearsight.settings import find_differences, merge, read_config_file, rende
 from clearsight.tracking import check_trackers
 from clearsight.tuning.board import build_board, rank
 from clearsight.tuning.books import FileJournal, TrackedBoard, draw_pictures, render_csv
-from clearsight.tuning.executors import check_executor, open_pool
+from clearsight.tuning.executors import check_count, check_executor, open_pool
 from clearsight.tuning.jobs import choose_metric, note_patience
 from clearsight.tuning.search import Board, Plan, Trial, find_best, find_ladder, run_search
 from clearsight.tuning.space import Params, Space, parse_space, to_settings
@@ -122,15 +122,16 @@ def tune(
     """
     way = _Way(workers, executor, Path(root), retrain, quiet, note)
     check_trackers(track)
-    if minutes is not None and not minutes > 0:
-        raise UsageError(f"--minutes must be above 0, got {minutes}. Leave it out for no limit.")
+    if minutes is not None and (isinstance(minutes, bool) or not isinstance(minutes, int | float) or not minutes > 0):
+        raise UsageError(f"--minutes must be a number above 0, got {minutes!r}. Leave it out for no limit.")
+    check_count("--seed", seed, least=0)
     if resume is not None:
         own = (search, config, settings, strategy, trials, folds, metric, round_size, out, track)
         if any(value not in (None, {}, [], ()) for value in own) or seed or prune != "none":
             raise UsageError(
                 "--resume must stand alone but for --minutes and how to compute, got more. Leave that out."
             )
-        return _resume(find_search(str(resume), way.root), data, labels, way, minutes)
+        return _resume(store.find_directory(str(resume), way.root, RECORD), data, labels, way, minutes)
     if isinstance(search, str):
         search = [search]
     table: dict[str, Any] = {}
@@ -151,8 +152,8 @@ def tune(
         ("--folds", folds, 2),
         ("--round-size", round_size, 1),
     ):
-        if value is not None and value < least:
-            raise UsageError(f"{flag} must be {least} or more, got {value}. Leave it out for the usual.")
+        if value is not None:
+            check_count(flag, value, least=least)
     find_ladder(prune, resolved.train.epochs)
     check_space(resolved, space)
     check_used(settle_final(resolved, {}, (1,)))
@@ -212,22 +213,6 @@ def _check_data(config: RunConfig, space: Space, dataset: Dataset, *, note: Note
     ]
     for settings in wanted:
         refuse_unsafe(build_config(merge(base, settings)), dataset, note=note, meter=build_meter(quiet=quiet))
-
-
-def find_search(name: str, root: Path) -> Path:
-    """The directory of a search by its path, or its name below `root`; `last` is the newest.
-
-    Raises:
-        UsageError: there is none.
-    """
-    if name == "last" and root.is_dir():
-        found = [path.parent for path in root.glob(f"*/{RECORD}")]
-        if found:
-            return max(found, key=lambda path: (path / RECORD).stat().st_mtime)
-    for path in (Path(name), root / name):
-        if name and (path / RECORD).is_file():
-            return path
-    raise UsageError(f"--resume must name the directory of a search, got {name!r}. See the folder {root}.")
 
 
 def _resume(path: Path, data: Any, labels: Any, way: _Way, minutes: float | None) -> Tuned:
