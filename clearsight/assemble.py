@@ -18,6 +18,7 @@ from clearsight.errors import UsageError
 from clearsight.models.convnet import ConvNet
 from clearsight.models.initialize import initialize, whiten
 from clearsight.models.mlp import MLP
+from clearsight.models.pretrained import HEAD, find_weights, load_weights
 from clearsight.training.engine import DenseEngine, Engine
 from clearsight.training.logits import telling_memory
 from clearsight.training.team import Team, local_rank, started_by_torchrun
@@ -44,7 +45,8 @@ def build_net(config: RunConfig, preprocess: Preprocess, *, outputs: int, regres
         net = ConvNet(
             model.family, (preprocess.height, preprocess.width, preprocess.channels), outputs, output,
             widths=model.widths or (), depths=model.depths or (), hidden=config.hidden, kernel=model.kernel or 0,
-            norm=model.norm or "", activation=model.activation, pooling=model.pooling or "", stem=model.stem or "",
+            norm=model.norm or "", activation=model.activation, pooling=model.pooling or "",
+            stem=model.stem or ("large" if model.pretrained else ""),
             pad_to=model.pad_to or 0,
         )  # fmt: skip
     if net.num_parameters > _MOST_PARAMETERS:
@@ -107,6 +109,11 @@ def first_params(
             )
         return found.params.copy()
     params = initialize(net, init=model.init, seed=seed, init_std=model.init_std, bias_init=model.bias_init)
+    if model.pretrained and isinstance(net, ConvNet):
+        tensors = net.tensors(params)
+        for name, values in load_weights(net, find_weights(net.family, model.weights)).items():
+            if name not in HEAD:
+                tensors[name][:] = values
     if isinstance(net, ConvNet) and net.family == "speednet":
         count = max(1, _WHITENED_PIXELS // (preprocess.height * preprocess.width))
         some = np.random.default_rng([seed, 0x5EED]).permutation(rows)[:count]
@@ -161,7 +168,8 @@ def build_engine(
     with telling_memory():
         return TorchEngine(
             net, recipe, device=device, bfloat16=uses_bfloat16(config, device), compile_module=train.compile,
-            accumulate=train.accumulate, ema=train.ema, lookahead=train.lookahead, team=team, **shared,
+            accumulate=train.accumulate, ema=train.ema, lookahead=train.lookahead, layer_decay=train.layer_decay, team=team,
+            **shared,
         )  # fmt: skip
 
 

@@ -56,7 +56,7 @@ _Sizes = Annotated[list[Annotated[int, Field(ge=1, le=2**20)]], Field(max_length
 
 
 class _ConvArchitecture(_Strict):
-    family: Literal["cnn", "vgg", "resnet8", "resnet18", "resnet34", "resnet50", "speednet"]
+    family: Literal["cnn", "vgg", "resnet8", "resnet18", "resnet34", "resnet50", "efficientnet_lite0", "speednet"]
     input_shape: Annotated[_Sizes, Field(min_length=3, max_length=3)]
     outputs: int = Field(ge=1, le=2**20)
     output: str

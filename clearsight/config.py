@@ -16,7 +16,7 @@ Activation = Literal["relu", "leaky_relu", "sigmoid", "tanh", "gelu", "identity"
 Bias = Literal["unit", "shared", "none"]
 Init = Literal["auto", "normal", "uniform", "xavier", "he", "orthogonal", "zeros"]
 Optimizer = Literal["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "muon"]
-Family = Literal["mlp", "cnn", "vgg", "resnet8", "resnet18", "resnet34", "resnet50", "speednet"]
+Family = Literal["mlp", "cnn", "vgg", "resnet8", "resnet18", "resnet34", "resnet50", "efficientnet_lite0", "speednet"]
 Norm = Literal["batch", "none"]
 Pooling = Literal["max", "mean"]
 Stem = Literal["small", "large"]
@@ -25,7 +25,8 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Reduction = Literal["mean", "sum"]
 Schedule = Literal["constant", "step", "cosine", "one-cycle", "linear"]
-Scaling = Literal["unit", "symmetric", "standardize", "mean-image", "none"]
+Scaling = Literal["unit", "symmetric", "standardize", "mean-image", "imagenet", "none"]
+Tune = Literal["auto", "head", "last", "all"]
 Resize = Literal["squash", "crop", "pad"]
 Channels = Literal["auto", "grey", "rgb"]
 Sampling = Literal["natural", "balanced"]
@@ -34,6 +35,17 @@ Preset = Literal["none", "light", "photo", "digits", "counting"]
 DEFAULT_LR = {
     "sgd": 0.1, "momentum": 0.05, "nesterov": 0.05, "rmsprop": 0.001, "adam": 0.001, "adamw": 0.001, "muon": 0.02,
 }  # fmt: skip
+PRETRAINED_FAMILIES = ("resnet18", "resnet34", "resnet50", "efficientnet_lite0")
+_FINE_TUNED: dict[str, Any] = {
+    "optimizer": "adamw", "lr": 0.001, "schedule": "one-cycle", "epochs": 12, "batch_size": 16, "layer_decay": 0.5,
+}  # fmt: skip
+# What settings are where weights are pretrained and nothing else is said, by how deep the training goes.
+PRETRAINED_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
+    "head": {"train": {"lr": 0.01, "schedule": "one-cycle", "epochs": 60, "l2": "auto"}},
+    "last": {"train": _FINE_TUNED},
+    "all": {"train": _FINE_TUNED, "augment": {"preset": "light"}},
+}
+_PRETRAINED_PICTURES = {"image_size": 224, "channels": "rgb", "scale": "imagenet"}
 DEFAULT_HIDDEN: dict[str, tuple[int, ...]] = {"mlp": (128,), "vgg": (4096,)}
 
 
@@ -90,7 +102,9 @@ class PreprocessConfig(_Section):
     channels: Channels = Field("auto", description="Of picture files; auto is grey where all are.")
     background: str = Field("white", description="Under transparent pixels: white, black, grey or #rrggbb.")
     scale: Scaling = Field(
-        "unit", description="0..1, -1..1, mean 0 and deviation 1, minus the mean picture, or as stored."
+        "unit",
+        description="0..1, -1..1, mean 0 and deviation 1, minus the mean picture, by ImageNet's mean and deviation, "
+        "or as stored.",
     )
 
 
@@ -162,6 +176,13 @@ class ModelConfig(_Section):
     init_std: float = Field(0.1, ge=0, description="Standard deviation of normal and uniform.")
     bias_init: Literal["zeros", "normal"] = Field("zeros", description="First biases; normal uses init_std.")
     start_from: str | None = Field(None, description="Model of the same network whose weights are the first ones.")
+    pretrained: bool = Field(False, description="Begin with weights published for this family, learnt on ImageNet.")
+    weights: str | None = Field(
+        None, description="File (.safetensors or .pth) with such weights, for the published one."
+    )
+    tune: Tune = Field(
+        "auto", description="What of a pretrained net is trained: its head, the last stages too, or all; auto is head."
+    )
 
 
 class TrainConfig(_Section):
@@ -206,7 +227,13 @@ class TrainConfig(_Section):
     step_gamma: float = Field(0.1, gt=0, le=1, description="Of schedule step: factor of a drop.")
     reduction: Reduction = Field("mean", description="Average or sum the gradient over a batch.")
     l1: float = Field(0.0, ge=0, description="Penalty l1 |w|, in the gradient.")
-    l2: float = Field(0.0, ge=0, description="Penalty l2/2 w^2, in the gradient.")
+    l2: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        0.0,
+        description="Penalty l2/2 w^2, in the gradient; auto chooses it by k-fold, for the head of a pretrained net.",
+    )
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="Factor of the rate from each stage of a pretrained net to the one before it."
+    )
     weight_decay: float | None = Field(None, ge=0, description="Decoupled decay; by default 0.01 for adamw, else 0.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of hidden units silenced at each step.")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of the target spread over all classes.")
@@ -251,6 +278,13 @@ class RunConfig(_Section):
         return self.train.lr if isinstance(self.train.lr, float) else DEFAULT_LR[self.train.optimizer]
 
     @property
+    def depth(self) -> str:
+        """What is trained: `head` or `last` of a pretrained net, or `all`."""
+        if not self.model.pretrained:
+            return "all"
+        return "head" if self.model.tune == "auto" else self.model.tune
+
+    @property
     def hidden(self) -> tuple[int, ...]:
         """Units of the hidden dense layers in force."""
         chosen = self.model.hidden
@@ -280,7 +314,7 @@ def build_config(values: dict[str, Any], *, where: str = "the configuration") ->
         UsageError: an unknown key, with the nearest known one, or a value outside its type or range.
     """
     try:
-        return RunConfig.model_validate(values)
+        return _fill_pretrained(RunConfig.model_validate(values))
     except ValidationError as error:
         first = error.errors()[0]
         location = [str(part) for part in first["loc"]]
@@ -293,6 +327,21 @@ def build_config(values: dict[str, Any], *, where: str = "the configuration") ->
         raise UsageError(
             f"{key} must be right, got {_shorten(repr(first['input']))} in {where}: {rule}. Correct it."
         ) from None
+
+
+def _fill_pretrained(config: RunConfig) -> RunConfig:
+    """The defaults for pretrained weights, where they are and nothing else is said; they still count as not said."""
+    if not config.model.pretrained:
+        return config
+    wanted = {"preprocess": _PRETRAINED_PICTURES, **PRETRAINED_DEFAULTS[config.depth]}
+    if config.depth == "all" and (config.data.valid_fraction > 0 or config.data.folds):  # the best epoch is kept
+        wanted["train"] = wanted["train"] | {"patience": config.train.epochs}
+    sections = {}
+    for section, values in wanted.items():
+        part: BaseModel = getattr(config, section)
+        unsaid = {key: value for key, value in values.items() if key not in part.model_fields_set}
+        sections[section] = type(part).model_construct(part.model_fields_set, **dict(part) | unsaid)
+    return RunConfig.model_construct(config.model_fields_set, **dict(config) | sections)
 
 
 def _shorten(text: str) -> str:
@@ -322,57 +371,7 @@ def uses_torch(config: RunConfig) -> bool:
     train = config.train
     if train.engine != "auto":
         return train.engine == "torch"
+    if config.model.pretrained and config.depth == "head":
+        return False
     chosen = any(getattr(train, key) != type(train).model_fields[key].default for key in TORCH_ONLY)
     return config.model.family != "mlp" or train.optimizer == "muon" or train.device in ("cuda", "mps") or chosen
-
-
-def check_used(config: RunConfig) -> None:
-    """Refuse a choice that others leave without effect, so that none is ignored in silence.
-
-    Raises:
-        UsageError: which choice, and what it needs.
-    """
-    train, model, family = config.train, config.model, config.model.family
-    normal = "normal" in (model.init, model.bias_init)
-    plain, residual = family in ("cnn", "vgg"), family.startswith("resnet")
-    adams = train.optimizer in ("adam", "adamw", "muon")
-    torch = uses_torch(config)
-    needs: list[tuple[BaseModel, str, str, bool]] = [
-        (train, "momentum", "optimizer momentum, nesterov or muon", train.optimizer in ("momentum", "nesterov", "muon")),
-        (train, "rho", "optimizer rmsprop", train.optimizer == "rmsprop"),
-        (train, "beta1", "optimizer adam, adamw or muon", adams),
-        (train, "beta2", "optimizer adam, adamw or muon", adams),
-        (train, "eps", "optimizer rmsprop, adam, adamw or muon", adams or train.optimizer == "rmsprop"),
-        (train, "step_epochs", "schedule step", train.schedule == "step"),
-        (train, "step_gamma", "schedule step", train.schedule == "step"),
-        (train, "monitor", "patience", train.patience is not None),
-        (train, "huber_delta", "loss huber", train.loss == "huber"),
-        (train, "dropout", "a hidden layer", bool(config.hidden) or family != "mlp"),
-        *((train, key, "engine torch", torch) for key in TORCH_ONLY),
-        (train, "device", "engine torch", torch or train.device == "cpu"),
-        (model, "init_std", "init or bias_init normal, or init uniform", normal or model.init == "uniform"),
-        *((model, key, "no start_from", model.start_from is None) for key in ("init", "init_std", "bias_init")),
-        (model, "hidden", "model mlp or vgg", family in ("mlp", "vgg")),
-        (model, "activation", "model mlp, cnn or vgg", plain or family == "mlp"),
-        (model, "bias", "model mlp", family == "mlp"),
-        (model, "widths", "a convolutional model", family != "mlp"),
-        (model, "depths", "model cnn, vgg or a resnet", plain or residual),
-        (model, "kernel", "model cnn or vgg", plain),
-        (model, "norm", "model cnn or vgg", plain),
-        (model, "pooling", "model cnn or a resnet", family == "cnn" or residual),
-        (model, "stem", "a resnet", residual),
-        (model, "pad_to", "a convolutional model", family != "mlp"),
-        (config.data, "valid_fraction", "no train_per_class", config.data.train_per_class is None),
-        (config.data, "valid_fraction", "no folds", config.data.folds is None),
-        (config.data, "train_per_class", "no folds", config.data.folds is None),
-        (config.data, "group_by", "no train_per_class", config.data.train_per_class is None),
-        (config.data, "fold", "folds", config.data.folds is not None),
-        (config.data, "fold_seed", "folds", config.data.folds is not None),
-        (config.data, "test_fraction", "no train_per_class", config.data.train_per_class is None),
-        (train, "shuffle", "sampling natural", train.sampling == "natural"),
-    ]  # fmt: skip
-    for section, key, partner, used in needs:
-        if not used and getattr(section, key) != type(section).model_fields[key].default:
-            raise UsageError(
-                f"{key} must go with {partner}, got {getattr(section, key)} without. Leave it out or add that."
-            )

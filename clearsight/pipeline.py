@@ -18,13 +18,15 @@ from clearsight import store
 from clearsight.assemble import build_engine, build_net, find_huber
 from clearsight.augment.presets import Augmentation
 from clearsight.bundle import Bundle
-from clearsight.config import RunConfig, build_config, check_used, known_keys
+from clearsight.combinations import check_used
+from clearsight.config import RunConfig, build_config, known_keys
 from clearsight.data.dataset import Dataset
 from clearsight.data.load import parse_background
 from clearsight.data.preprocess import Preprocess, fit_preprocess
 from clearsight.data.split import Rows, Split
 from clearsight.errors import DataError, DivergedError, RunError, UsageError
 from clearsight.evaluation.metrics import Evaluation, evaluate_logits, evaluate_numbers
+from clearsight.finetune import FOLDS, build_partial, choose_penalty
 from clearsight.intake import build_split, settle_augmentation
 from clearsight.models.convnet import ConvNet
 from clearsight.models.mlp import MLP
@@ -162,14 +164,21 @@ def prepare(config: RunConfig, dataset: Dataset, team: Team | None = None) -> Pr
         "warmup_epochs": train.warmup_epochs, "step_epochs": train.step_epochs, "step_gamma": train.step_gamma,
     }  # fmt: skip
     lrs = learning_rates(train.schedule, lr=config.lr, **schedule)
-    engine = build_engine(config, net, dataset, split, preprocess, augmentation, team)
+    if train.l2 == "auto":
+        l2, losses = choose_penalty(config, net, dataset, split.train, preprocess)
+        config = config.model_copy(update={"train": train.model_copy(update={"l2": l2})})
+        notes.append(f"l2 {l2:g} chosen by {FOLDS}-fold over the training rows (loss {min(losses):.3f})")
+    if config.depth == "all":
+        engine = build_engine(config, net, dataset, split, preprocess, augmentation, team)
+    else:
+        engine = build_partial(config, net, dataset, split, preprocess, team)
     prepared = Prepared(config, dataset, split, preprocess, net, engine, lrs, augmentation, team, tuple(notes))
     if train.lr != "auto":
         return prepared
     found = search_rate(prepared)
     if found.suggestion is None:
         raise UsageError(f"lr auto must find a rate, got none, because {found.reason}. Set --lr.")
-    config = config.model_copy(update={"train": train.model_copy(update={"lr": found.suggestion})})
+    config = config.model_copy(update={"train": config.train.model_copy(update={"lr": found.suggestion})})
     text = f"lr {found.suggestion:.3g} found by a batch at each of {len(found.lrs)} rates"
     lrs = learning_rates(train.schedule, lr=config.lr, **schedule)
     return replace(prepared, config=config, lrs=lrs, notes=(*notes, text))
@@ -326,7 +335,7 @@ def judge(
     """
     bundle = build_bundle(prepared, epoch=result.epoch, status=result.status)
     dataset, found, logits = prepared.dataset, {}, {}
-    apart = prepared.engine.device != "cpu" or prepared.team.size > 1
+    apart = prepared.engine.device != "cpu" or prepared.team.size > 1 or prepared.engine.partial
     with one_blas_thread():
         for name, rows in prepared.split.parts().items():
             logits[name] = prepared.engine.logits(rows) if apart else bundle.logits(dataset.images, rows=rows)

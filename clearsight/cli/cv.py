@@ -24,6 +24,9 @@ def cv(
     config: options.Config = None,
     set_: options.Set = None,
     model: options.Model = None,
+    pretrained: options.Pretrained = False,
+    weights: options.Weights = None,
+    tune: options.Tune = None,
     hidden: options.Hidden = None,
     activation: options.Activation = None,
     epochs: options.Epochs = None,
@@ -50,7 +53,7 @@ def cv(
 
     flags = parse_common(
         model=model, hidden=hidden, activation=activation, epochs=epochs, batch_size=batch_size, optimizer=optimizer, seed=seed,
-        engine=engine, device=device,
+        engine=engine, device=device, pretrained=pretrained, weights=weights, tune=tune,
     )  # fmt: skip
     flags = {"data.group_by": group_by, **flags}
     layers = build_layers(flags, config=config, image_size=image_size, target=target, augment=augment, set_=set_)

@@ -30,6 +30,12 @@ Activation = Annotated[
     str | None,
     option("relu, leaky_relu, sigmoid, tanh, gelu or identity; or one a layer, as tanh,relu.", "--activation"),
 ]
+Pretrained = Annotated[bool, option("Begin with weights published for this model, learnt on ImageNet.", "--pretrained")]
+Weights = Annotated[str | None, option("File (.safetensors or .pth) with such weights instead.", "--weights")]
+Tune = Annotated[
+    str | None,
+    option("What of a pretrained model is trained: head, last (stages) or all; auto is head.", "--tune"),
+]
 Epochs = Annotated[int | None, option("Passes over the training rows.", "--epochs")]
 BatchSize = Annotated[int | None, option("Rows a step.", "--batch-size")]
 Optimizer = Annotated[str | None, option("sgd, momentum, nesterov, rmsprop, adam, adamw or muon.", "--optimizer")]
@@ -84,12 +90,16 @@ def parse_common(
     seed: int | None = None,
     engine: str | None = None,
     device: str | None = None,
+    pretrained: bool = False,
+    weights: str | None = None,
+    tune: str | None = None,
 ) -> dict[str, Any]:
     """What the flags of those names, which most commands have, say."""
     return {
         "model.family": model, "model.hidden": parse_numbers(hidden, "--hidden", int), "model.activation": _words(activation),
         "train.epochs": epochs, "train.batch_size": batch_size, "train.optimizer": optimizer, "train.seed": seed,
-        "train.engine": engine, "train.device": device,
+        "train.engine": engine, "train.device": device, "model.pretrained": pretrained or None, "model.weights": weights,
+        "model.tune": tune,
     }  # fmt: skip
 
 

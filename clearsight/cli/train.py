@@ -15,6 +15,9 @@ def train(
     config: options.Config = None,
     set_: options.Set = None,
     model: options.Model = None,
+    pretrained: options.Pretrained = False,
+    weights: options.Weights = None,
+    tune: options.Tune = None,
     hidden: options.Hidden = None,
     activation: options.Activation = None,
     bias: Annotated[str | None, option("unit, shared or none.", "--bias")] = None,
@@ -31,7 +34,13 @@ def train(
     ] = None,
     weight_decay: Annotated[float | None, option("Decoupled weight decay.", "--weight-decay")] = None,
     l1: Annotated[float | None, option("L1 penalty.", "--l1")] = None,
-    l2: Annotated[float | None, option("L2 penalty.", "--l2")] = None,
+    l2: Annotated[
+        str | None, option("L2 penalty; auto chooses that of a pretrained model's head by k-fold.", "--l2")
+    ] = None,
+    layer_decay: Annotated[
+        float | None,
+        option("Factor of the rate from each stage of a pretrained model to the one before.", "--layer-decay"),
+    ] = None,
     dropout: Annotated[float | None, option("Share of hidden units silenced at each step.", "--dropout")] = None,
     loss: Annotated[str | None, option("auto, cross_entropy, squared_error or huber.", "--loss")] = None,
     label_smoothing: Annotated[
@@ -114,14 +123,15 @@ def train(
         "data.test_fraction": test_fraction, "preprocess.scale": scale,
         **parse_common(
             model=model, hidden=hidden, activation=activation, epochs=epochs, batch_size=batch_size, optimizer=optimizer,
-            seed=seed, engine=engine, device=device,
+            seed=seed, engine=engine, device=device, pretrained=pretrained, weights=weights, tune=tune,
         ), "model.bias": bias,
         "model.init": init, "model.init_std": init_std,
         "train.precision": precision, "train.compile": compile_ or None, "train.accumulate": accumulate, "train.ema": ema,
         "train.lookahead": lookahead, "train.loss": loss, "train.keep_steps": keep_steps,
-        "train.lr": _parse_rate(lr), "train.momentum": momentum,
+        "train.lr": _parse_rate(lr, "--lr"), "train.momentum": momentum,
         "train.schedule": schedule, "train.warmup_epochs": warmup_epochs, "train.weight_decay": weight_decay,
-        "train.l1": l1, "train.l2": l2, "train.dropout": dropout, "train.label_smoothing": label_smoothing,
+        "train.l1": l1, "train.l2": _parse_rate(l2, "--l2"), "train.layer_decay": layer_decay, "train.dropout": dropout,
+        "train.label_smoothing": label_smoothing,
         "train.class_weights": _class_weights(class_weights), "train.clip_norm": clip_norm, "train.patience": patience,
         "train.monitor": monitor,
         "train.checkpoint_steps": checkpoint_steps, "train.weight_history": weight_history or None,
@@ -161,7 +171,7 @@ def _render(run: Any) -> str:
     return "\n".join(parts)
 
 
-def _parse_rate(text: str | None) -> float | str | None:
+def _parse_rate(text: str | None, flag: str) -> float | str | None:
     """`0.1` as 0.1; auto as it is."""
     from clearsight.errors import UsageError
 
@@ -170,7 +180,7 @@ def _parse_rate(text: str | None) -> float | str | None:
     try:
         return float(text)
     except ValueError:
-        raise UsageError(f"--lr must be a number or auto, got {text!r}. For example --lr 0.01.") from None
+        raise UsageError(f"{flag} must be a number or auto, got {text!r}. For example {flag} 0.01.") from None
 
 
 def _class_weights(text: str | None) -> str | list[Any] | None:

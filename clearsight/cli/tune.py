@@ -36,6 +36,9 @@ def tune(
     config: options.Config = None,
     set_: options.Set = None,
     model: options.Model = None,
+    pretrained: options.Pretrained = False,
+    weights: options.Weights = None,
+    tune_: options.Tune = None,
     hidden: options.Hidden = None,
     activation: options.Activation = None,
     epochs: options.Epochs = None,
@@ -63,7 +66,7 @@ def tune(
 
     flags = parse_common(
         model=model, hidden=hidden, activation=activation, epochs=epochs, batch_size=batch_size, optimizer=optimizer, seed=seed,
-        engine=engine, device=device,
+        engine=engine, device=device, pretrained=pretrained, weights=weights, tune=tune_,
     )  # fmt: skip
     layers = build_layers(flags, config=config, image_size=image_size, target=target, augment=augment, set_=set_)
     silent = quiet or json_

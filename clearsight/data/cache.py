@@ -1,4 +1,4 @@
-"""Decoded pictures kept on disk between runs, so that a second start does not decode again.
+"""Decoded pictures, and features of them, kept on disk between runs, so that a second start does not compute them again.
 
 An entry is a folder `<key>/` of `images.npy` and `facts.json`, written whole or not at all, and mapped into memory when
 read. The cache is bounded: the entries used longest ago go first. It must not know how pictures are decoded.
@@ -75,8 +75,8 @@ def build_key(parts: Iterable[str]) -> str:
     return digest.hexdigest()[:32]
 
 
-def load_entry(key: str) -> tuple[NDArray[np.uint8] | None, dict[str, Any]] | None:
-    """Pictures (if it has any), mapped read-only, and facts of an entry; None without one. A damaged one is removed."""
+def load_entry(key: str) -> tuple[NDArray[Any] | None, dict[str, Any]] | None:
+    """The array (if it has one), mapped read-only, and facts of an entry; None without one. A damaged one is removed."""
     path = cache_folder() / key
     if cache_limit() == 0 or not path.is_dir():
         return None
@@ -85,7 +85,7 @@ def load_entry(key: str) -> tuple[NDArray[np.uint8] | None, dict[str, Any]] | No
         images = None
         if facts["shape"]:
             images = np.asarray(np.load(path / _IMAGES, mmap_mode="r", allow_pickle=False))
-            if images.dtype != np.uint8 or list(images.shape) != facts["shape"]:
+            if images.dtype.name != facts.get("dtype", "uint8") or list(images.shape) != facts["shape"]:
                 raise ValueError("another shape than was written")
             if _hash_pixels(images) != facts["sha256"]:
                 raise ValueError("other pixels than were written")
@@ -97,8 +97,8 @@ def load_entry(key: str) -> tuple[NDArray[np.uint8] | None, dict[str, Any]] | No
     return images, facts
 
 
-def _hash_pixels(images: NDArray[np.uint8]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
+def _hash_pixels(images: NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(images).view(np.uint8).data).hexdigest()
 
 
 def drop_entry(key: str) -> None:
@@ -106,18 +106,21 @@ def drop_entry(key: str) -> None:
     shutil.rmtree(cache_folder() / key, ignore_errors=True)
 
 
-def save_entry(key: str, facts: dict[str, Any], images: NDArray[np.uint8] | None = None, *, source: str) -> str:
+def save_entry(
+    key: str, facts: dict[str, Any], images: NDArray[Any] | None = None, *, source: str, what: str = "decoded pictures"
+) -> str:
     """Keep what was read. Returns why that was not possible, empty if it was.
 
     Args:
-        facts: plain values. images: (N, H, W, C). source: what they were read from, for the listing.
+        facts: plain values. images: (N, H, W, C), or features of them. source: what they were read from, for the listing.
+        what: they are, for a message.
     """
     limit, size = cache_limit(), images.nbytes if images is not None else 0
     if limit == 0:
         return ""
     if size > limit:
         return (
-            f"decoded pictures are not kept for the next time: {size:,} bytes are more than the cache's "
+            f"{what} are not kept for the next time: {size:,} bytes are more than the cache's "
             f"{limit:,} (set CLEARSIGHT_CACHE_BYTES)"
         )
     folder = cache_folder()
@@ -134,14 +137,14 @@ def save_entry(key: str, facts: dict[str, Any], images: NDArray[np.uint8] | None
                 os.fsync(file.fileno())
         kept: dict[str, Any] = {"shape": None, "source": source}
         if images is not None:
-            kept |= {"shape": list(images.shape), "sha256": _hash_pixels(images)}
+            kept |= {"shape": list(images.shape), "dtype": images.dtype.name, "sha256": _hash_pixels(images)}
         text = json.dumps(facts | kept)
         (pending / _FACTS).write_text(text, encoding="utf-8")
         pending.rename(folder / key)
     except OSError as error:
         if (folder / key).is_dir():  # another process was faster
             return ""
-        return f"decoded pictures are not kept for the next time: {error.strerror or error} at {folder}"
+        return f"{what} are not kept for the next time: {error.strerror or error} at {folder}"
     finally:
         if pending is not None:
             shutil.rmtree(pending, ignore_errors=True)

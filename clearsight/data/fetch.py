@@ -4,7 +4,7 @@ It must not know how a file comes (`download`), where named data sets are looked
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -118,7 +118,25 @@ def fetch_data(
         DataError: a file is there already, and is not the published one.
         ClearsightError: no mirror gave the file; the disk is full, or not writable.
     """
-    remote = _find_remote(name)
+    convert = (lambda raw, out: convert_cifar10(raw, out, meter)) if name == "cifar10" else None
+    return fetch_files(
+        name, _find_remote(name), folder=folder, meter=meter, mirrors=mirrors, note=note, timeout_seconds=timeout_seconds,
+        convert=convert,
+    )  # fmt: skip
+
+
+def fetch_files(
+    name: str,
+    remote: RemoteData,
+    *,
+    folder: Path,
+    meter: MeterBuilder,
+    mirrors: Mapping[str, Sequence[str]] | None = None,
+    note: Note = _say_nothing,
+    timeout_seconds: float = 30.0,
+    convert: Callable[[Path, Path], object] | None = None,
+) -> Path:
+    """The same for any published files, of data or of weights; see `fetch_data`."""
     bases = _find_bases(name, remote, mirrors)
     target = folder / name
     try:
@@ -127,11 +145,11 @@ def fetch_data(
             link = Link(session, meter, note, timeout_seconds)
             target.mkdir(exist_ok=True)
             try:
-                if name != "cifar10" or not has_cifar10(target / CIFAR10_NPZ):
+                if convert is None or not has_cifar10(target / CIFAR10_NPZ):
                     for file in remote.files:
                         _fetch_file(link, file, bases, target, remote)
-                    if name == "cifar10":
-                        convert_cifar10(target / remote.files[0].name, target / CIFAR10_NPZ, meter)
+                    if convert is not None:
+                        convert(target / remote.files[0].name, target / CIFAR10_NPZ)
             finally:
                 with suppress(OSError):  # leaves a folder that holds anything
                     target.rmdir()

@@ -17,6 +17,10 @@ from clearsight.errors import DataError, UsageError
 
 SCALINGS: tuple[str, ...] = get_args(Scaling)
 _CHUNK = 4096
+_IMAGENET_MEAN, _IMAGENET_STD = (
+    (0.485, 0.456, 0.406),
+    (0.229, 0.224, 0.225),
+)  # of its training pictures in 0..1, per channel
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +136,8 @@ def fit_preprocess(
         rows: training rows.
         scaling: `unit` maps low..high to 0..1; `symmetric` to -1..1; `standardize` gives mean 0 and standard deviation 1
             over the training set, per channel (per feature for rows of features); `mean-image` subtracts the mean
-            training picture from `unit`; `none` feeds stored values.
+            training picture from `unit`; `imagenet` takes ImageNet's mean and deviation a channel, for published weights;
+            `none` feeds stored values.
         resize, background: how the pictures were brought to their size, to be kept with the model.
 
     Raises:
@@ -151,6 +156,13 @@ def fit_preprocess(
         scale, offset = np.full(size, 1 / span), np.full(size, -low / span)
     elif scaling == "symmetric":
         scale, offset = np.full(size, 2 / span), np.full(size, -2 * low / span - 1)
+    elif scaling == "imagenet":
+        if channels != 3:
+            raise UsageError(
+                f"scale imagenet must have pictures in colour, got {channels} channels. Add --channels rgb."
+            )
+        std = np.tile(np.array(_IMAGENET_STD), height * width)
+        scale, offset = 1 / (span * std), (-low / span - np.tile(np.array(_IMAGENET_MEAN), height * width)) / std
     elif scaling == "mean-image":
         mean, _ = _moments(flat, rows)
         scale, offset = np.full(size, 1 / span), -mean / span

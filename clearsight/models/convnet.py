@@ -9,6 +9,7 @@ from functools import lru_cache
 from math import prod
 from typing import Any, get_args
 
+import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.config import Activation, Norm, Pooling, Stem
@@ -40,6 +41,11 @@ FAMILIES: dict[str, Family] = {
     "resnet18": Family("four stages of two residual blocks", (64, 128, 256, 512), (2, 2, 2, 2)),
     "resnet34": Family("four stages of residual blocks", (64, 128, 256, 512), (3, 4, 6, 3)),
     "resnet50": Family("four stages of bottleneck blocks", (64, 128, 256, 512), (3, 4, 6, 3)),
+    "efficientnet_lite0": Family(
+        "inverted residuals; small, with published weights by pip (Tan & Le 2019)",
+        (16, 24, 40, 80, 112, 192, 320),
+        (1, 2, 2, 3, 3, 4, 1),
+    ),
     "speednet": Family("whitened patches, then three groups of two convolutions (Jordan 2024)", (64, 256, 256)),
 }
 
@@ -88,7 +94,7 @@ class ConvNet:
         family = FAMILIES[self.family]
         defaults: dict[str, Any] = {
             "widths": family.widths, "depths": family.depths, "kernel": family.kernel, "norm": family.norm,
-            "pooling": "mean" if self.output == "identity" or self.family.startswith("resnet") else "max",
+            "pooling": "mean" if self.output == "identity" or self.family.startswith(("resnet", "eff")) else "max",
             "stem": "large" if min(self.input_shape[:2]) >= LARGE_SIDE else "small",
         }  # fmt: skip
         for name, value in defaults.items():
@@ -144,7 +150,10 @@ class ConvNet:
         """Values of the largest output of a layer for one picture."""
         height, width, channels = self.input_shape
         area = self.pad_to * self.pad_to or height * width
-        if self.family == "speednet":
+        if self.family == "efficientnet_lite0":
+            maps = [(area >> 2) * 6 * units for units in self.widths[:1]]
+            maps += [(area >> 2 * k) * 6 * units for k, units in enumerate(self.widths[1:4], 2)]
+        elif self.family == "speednet":
             maps = [area * 8 * channels, *((area >> 2 * k) * units for k, units in enumerate(self.widths))]
         else:
             area //= 4 if self.stem == "large" and self.family.startswith("resnet") else 1
@@ -160,8 +169,8 @@ class ConvNet:
     @property
     def least_side(self) -> int:
         """The smallest picture that leaves a pixel at the end."""
-        if self.family == "speednet":
-            return 9
+        if self.family in ("speednet", "efficientnet_lite0"):
+            return 9 if self.family == "speednet" else 2
         return 1 << (len(self.widths) - (self.family != "vgg"))
 
     @property
@@ -196,9 +205,84 @@ class ConvNet:
             "pad_to": self.pad_to,
         }  # fmt: skip
 
+    def stage_depth(self, name: str) -> int:
+        """How many stages from the head, which is 0, a tensor of a resnet or an efficientnet lies."""
+        first, *rest = name.split(".")
+        if first == "fc":
+            return 0
+        if first.startswith("layer"):
+            return len(self.widths) + 1 - int(first.removeprefix("layer"))
+        if first == "blocks":
+            ends = np.cumsum(self.depths)
+            return len(self.widths) + 1 - int(np.searchsorted(ends, int(rest[0]), side="right"))
+        if self.family == "efficientnet_lite0":
+            return 1 if first in ("conv_head", "bn1") else len(self.widths) + 2
+        return len(self.widths) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The last stages and the head of a network, which take maps that the stages before them gave.
+
+    Args:
+        net: the whole network, a resnet or an efficientnet.
+    """
+
+    net: ConvNet
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of a map."""
+        return _find_map(self.net)
+
+    @property
+    def num_inputs(self) -> int:
+        """Values of a map."""
+        return prod(self.input_shape)
+
+    @property
+    def outputs(self) -> int:
+        """Those of the network."""
+        return self.net.outputs
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(prod(shape) for shape, kind in self.layout().values() if kind == TRAINED)
+
+    @property
+    def num_values(self) -> int:
+        """Length of the flat vector."""
+        return sum(prod(shape) for shape, _ in self.layout().values())
+
+    @property
+    def largest_map(self) -> int:
+        """Not more than that of the network."""
+        return self.net.largest_map
+
+    def layout(self) -> Layout:
+        """As of `ConvNet`, without the stages that are left out, by the same names."""
+        return _find_layout(self)
+
+    def tensors(self, params: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Views into the flat vector by name; see `cut`."""
+        return cut(params, self.layout())
+
+    def stage_depth(self, name: str) -> int:
+        """See `ConvNet`."""
+        return self.net.stage_depth(name)
+
 
 @lru_cache(maxsize=64)
-def _find_layout(net: ConvNet) -> Layout:
+def _find_map(net: ConvNet) -> tuple[int, int, int]:
+    from clearsight.models.modules import build_module, trace_shapes
+
+    channels, height, width = trace_shapes(build_module(net), net.input_shape, part="early")
+    return channels, height, width
+
+
+@lru_cache(maxsize=64)
+def _find_layout(net: ConvNet | Tail) -> Layout:
     from clearsight.models.modules import build_module
 
     module = build_module(net)

@@ -15,19 +15,19 @@ def count_multiply_adds(net: MLP | ConvNet) -> int:
     """Products that are summed up for one picture, in convolutions and dense layers."""
     if isinstance(net, MLP):
         return sum(a * b for a, b in zip(net.sizes[:-1], net.sizes[1:], strict=True))
-    from clearsight.models.modules import build_module, import_torch
+    from clearsight.models.modules import build_module, import_torch, trace_shapes
 
     torch, total = import_torch(), 0
 
     def count(module: Any, inputs: Any, output: Any) -> None:
         nonlocal total
-        total += output[0].numel() * module.weight[0].numel()
+        total += prod(output.shape[1:]) * module.weight[0].numel()
 
-    module = build_module(net).eval()
+    module = build_module(net)
     for part in module.modules():
         if isinstance(part, torch.nn.Conv2d | torch.nn.Linear):
             part.register_forward_hook(count)
-    module(torch.zeros(1, *net.input_shape, device="meta"))
+    trace_shapes(module, net.input_shape)
     if net.family == "speednet":  # its first filters are no module
         height, width = (net.pad_to, net.pad_to) if net.pad_to else net.input_shape[:2]
         total += (height - 1) * (width - 1) * prod(net.layout()["whiten"][0])

@@ -8,18 +8,20 @@ from itertools import pairwise
 from typing import Any
 
 from clearsight.errors import UsageError
-from clearsight.models.convnet import ConvNet
+from clearsight.models.convnet import ConvNet, Tail
 from clearsight.models.mlp import MLP
 
 try:
     import torch
     from torch import Tensor, nn
+    from torch.func import functional_call
     from torch.nn import functional as F  # noqa: N812
 except ImportError:
     raise UsageError(
         "this network must have PyTorch, got none installed. Install it with `pip install 'clearsight[torch]'`."
     ) from None
 
+from clearsight.models.efficientnet import EfficientNetLite, EfficientNetTail
 from clearsight.models.layers import ACTIVATE, Activation, BatchNorm1d, BatchNorm2d, Dropout, Pad, PoolPlaces
 
 
@@ -163,12 +165,35 @@ class ResNet(nn.Module):
         self.pool, self.drop = PoolPlaces(net.pooling), Dropout(dropout, 0)
         self.fc = nn.Linear(channels, net.outputs)
 
+    def early(self, x: Tensor) -> Tensor:
+        """(n, H, W, C) to the maps (n, C', H', W') that enter the last stage."""
+        x = self.maxpool(F.relu(self.bn1(self.conv1(self.pad(x.permute(0, 3, 1, 2))))))
+        for stage in range(1, self.stages):
+            x = getattr(self, f"layer{stage}")(x)
+        return x
+
+    def late(self, x: Tensor) -> Tensor:
+        """Such maps to features (n, F)."""
+        out: Tensor = self.pool(getattr(self, f"layer{self.stages}")(x))
+        return out
+
     def forward(self, x: Tensor) -> Tensor:
         """(n, H, W, C) to (n, K)."""
-        x = self.maxpool(F.relu(self.bn1(self.conv1(self.pad(x.permute(0, 3, 1, 2))))))
-        for stage in range(self.stages):
-            x = getattr(self, f"layer{stage + 1}")(x)
-        out: Tensor = self.fc(self.drop(self.pool(x)))
+        out: Tensor = self.fc(self.drop(self.late(self.early(x))))
+        return out
+
+
+class ResNetTail(ResNet):
+    """The last stage and the head alone."""
+
+    def __init__(self, net: ConvNet, dropout: float) -> None:
+        super().__init__(net, dropout)
+        for name in ("pad", "conv1", "bn1", "maxpool", *(f"layer{stage}" for stage in range(1, self.stages))):
+            delattr(self, name)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (n, C, H, W) to (n, K)."""
+        out: Tensor = self.fc(self.drop(self.late(x)))
         return out
 
 
@@ -221,16 +246,49 @@ class SpeedNet(nn.Module):
         return out
 
 
-def build_module(net: MLP | ConvNet, *, dropout: float = 0.0, device: Any = "meta") -> nn.Module:
+def build_module(net: MLP | ConvNet | Tail, *, dropout: float = 0.0, device: Any = "meta") -> nn.Module:
     """The module of a described network; on a real device its values are whatever lay in memory, to be filled by `bind`."""
     with torch.device("meta"):  # nothing is drawn from PyTorch's generator
         if isinstance(net, MLP):
             module: nn.Module = DenseNet(net, dropout)
+        elif isinstance(net, Tail):
+            module = (
+                EfficientNetTail(net.net, dropout)
+                if net.net.family == "efficientnet_lite0"
+                else ResNetTail(net.net, dropout)
+            )
         elif net.family in ("cnn", "vgg"):
             module = PlainNet(net, dropout)
+        elif net.family == "efficientnet_lite0":
+            module = EfficientNetLite(net, dropout)
         else:
             module = SpeedNet(net, dropout) if net.family == "speednet" else ResNet(net, dropout)
     return module if str(device) == "meta" else module.to_empty(device=device)
+
+
+def trace_shapes(module: nn.Module, input_shape: tuple[int, ...], *, part: str = "forward") -> tuple[int, ...]:
+    """Shape of what a method of a module makes of one picture, by a batch of none; hooks of its layers see their shapes.
+
+    That costs nothing, while PyTorch's own way, the meta device, spends seconds on loading its compiler.
+    """
+    nothing = {
+        f"inner.{name}": torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
+        for name, tensor in (*module.named_parameters(), *module.named_buffers())
+    }
+    called = functional_call(_Calling(module, part).eval(), nothing, (torch.zeros(0, *input_shape),))
+    return tuple(called.shape[1:])
+
+
+class _Calling(nn.Module):
+    """A module whose forward is another's method."""
+
+    def __init__(self, inner: nn.Module, part: str) -> None:
+        super().__init__()
+        self.inner, self.part = inner, part
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = getattr(self.inner, self.part)(x)
+        return out
 
 
 def bind(module: nn.Module, trained: Tensor, kept: Tensor, grad: Tensor | None = None) -> None:

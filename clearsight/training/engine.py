@@ -12,7 +12,7 @@ from clearsight.data.preprocess import Preprocess
 from clearsight.dense import reference
 from clearsight.dense.recipe import Recipe
 from clearsight.errors import UsageError
-from clearsight.models.convnet import ConvNet
+from clearsight.models.convnet import ConvNet, Tail
 from clearsight.models.mlp import MLP
 from clearsight.training.logits import Predictor
 
@@ -27,6 +27,8 @@ class Engine(Protocol):
 
     name: str
     device: str
+    partial: bool
+    """Whether only the end of a network is trained, on features that are at hand, so that its own answers come quickly."""
 
     def train_steps(
         self, order: Rows, *, epoch: int, first_batch: int, first_step: int, lrs: NDArray[np.float64]
@@ -78,6 +80,8 @@ class DenseEngine:
     Raises:
         UsageError: the network's ends do not fit the data.
     """
+
+    partial = False
 
     def __init__(
         self,
@@ -238,7 +242,7 @@ class DenseEngine:
         return {"engine": self.name, "device": self.device}
 
 
-def check_ends(net: MLP | ConvNet, recipe: Recipe, labels: NDArray[Any], preprocess: Preprocess) -> None:
+def check_ends(net: MLP | ConvNet | Tail, recipe: Recipe, labels: NDArray[Any], preprocess: Preprocess) -> None:
     """Refuse data that does not fit a network's ends.
 
     Raises:

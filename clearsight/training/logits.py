@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from clearsight.data.preprocess import Preprocess
 from clearsight.dense import reference
-from clearsight.models.convnet import ConvNet
+from clearsight.models.convnet import ConvNet, Tail
 from clearsight.models.mlp import MLP
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Predictor:
             return np.asarray(run_module(self._module, pictures).numpy())
 
 
-def rows_at_once(net: MLP | ConvNet) -> int:
+def rows_at_once(net: MLP | ConvNet | Tail) -> int:
     """How many pictures go through a network together, so that its largest layer stays small."""
     return _CHUNK if isinstance(net, MLP) else max(1, min(_MOST_ROWS, _VALUES // net.largest_map))
 

@@ -24,7 +24,7 @@ from clearsight.augment.transforms import augment_rows
 from clearsight.data.preprocess import Preprocess
 from clearsight.dense.recipe import Recipe
 from clearsight.errors import RunError
-from clearsight.models.convnet import ConvNet
+from clearsight.models.convnet import ConvNet, Tail
 from clearsight.models.layers import Dropout
 from clearsight.models.mlp import MLP
 from clearsight.models.modules import DenseLayer, bind, build_module
@@ -70,6 +70,7 @@ class TorchEngine:
         accumulate: parts in which each process computes its share of a batch.
         ema: decay of a running average of all weights, which is then what is judged and kept; 0 for none.
         lookahead: steps after which weights go half way back to where they were (Zhang et al. 2019); 0 for none.
+        layer_decay: factor of the rate from each stage to the one before it (Howard & Ruder 2018, section 3.2).
         augmentation: how training pictures are varied; None for as they are.
         pool: rows from which pictures to mix in are drawn.
         team: the processes that train together.
@@ -78,11 +79,11 @@ class TorchEngine:
         UsageError: the network's ends do not fit the data.
     """
 
-    name = "torch"
+    name, partial = "torch", False
 
     def __init__(
         self,
-        net: MLP | ConvNet,
+        net: MLP | ConvNet | Tail,
         recipe: Recipe,
         *,
         images: NDArray[Any],
@@ -97,6 +98,7 @@ class TorchEngine:
         accumulate: int = 1,
         ema: float = 0.0,
         lookahead: int = 0,
+        layer_decay: float = 1.0,
         augmentation: Augmentation | None = None,
         pool: Rows | None = None,
         team: Team | None = None,
@@ -127,6 +129,11 @@ class TorchEngine:
         self._forward = torch.compile(self._module) if compile_module else self._module
         parameters = list(self._module.parameters())
         decayed = torch.cat([torch.full((p.numel(),), float(p.ndim > 1)) for p in parameters])
+        self._rates: Tensor | None = None  # of each number, as a share of the rate
+        if layer_decay < 1 and not isinstance(net, MLP):
+            shares = [layer_decay ** net.stage_depth(name) for name, _ in self._module.named_parameters()]
+            flat = [torch.full((p.numel(),), s) for p, s in zip(parameters, shares, strict=True)]
+            self._rates = torch.cat(flat).to(self._device)
         self._decayed = decayed.to(self._device)  # 1 for weights, 0 for biases and normalisation
         self._optimizer = build_optimizer(
             recipe,
@@ -233,9 +240,12 @@ class TorchEngine:
             grad.addcmul_(trained, self._decayed, value=recipe.l2)
         if recipe.clip_norm > 0:
             grad.mul_((recipe.clip_norm / grad.norm().clamp(min=1e-30)).clamp(max=1))
+        before = None if self._rates is None else trained.clone()
         if recipe.decay > 0:
             trained.addcmul_(trained, self._decayed, value=-lr * recipe.decay)
         self._optimizer.step(lr)
+        if before is not None and self._rates is not None:
+            trained.copy_(before.lerp_(trained, self._rates))
         if self._slow is not None and (step + 1) % self._lookahead == 0:
             trained.copy_(self._slow.lerp_(trained, 0.5))
         if self._ema:

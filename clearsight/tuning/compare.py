@@ -12,7 +12,8 @@ import numpy as np
 
 from clearsight import store
 from clearsight.bundle import Bundle, load
-from clearsight.config import RunConfig, build_config, check_used
+from clearsight.combinations import check_used
+from clearsight.config import RunConfig, build_config
 from clearsight.data.dataset import VALID, Dataset
 from clearsight.errors import UsageError
 from clearsight.evaluation.comparison import (

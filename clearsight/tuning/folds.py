@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from clearsight import store
-from clearsight.config import RunConfig, build_config, check_used
+from clearsight.combinations import check_used
+from clearsight.config import RunConfig, build_config
 from clearsight.data.dataset import Dataset
 from clearsight.durable import write_durably
 from clearsight.errors import DataError, Interrupted, RunError, UsageError

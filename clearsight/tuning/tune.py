@@ -15,7 +15,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from clearsight import store
-from clearsight.config import RunConfig, build_config, check_used
+from clearsight.combinations import check_used
+from clearsight.config import RunConfig, build_config
 from clearsight.data.dataset import VALID, Dataset
 from clearsight.errors import DataError, Interrupted, RunError, UsageError
 from clearsight.inference import is_source

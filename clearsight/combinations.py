@@ -1,0 +1,66 @@
+"""Choices that others leave without effect are refused, so that none is ignored in silence. It must not know what they do."""
+
+from pydantic import BaseModel
+
+from clearsight.config import PRETRAINED_FAMILIES, TORCH_ONLY, RunConfig, uses_torch
+from clearsight.errors import UsageError
+
+
+def check_used(config: RunConfig) -> None:
+    """Refuse a choice that others leave without effect, so that none is ignored in silence.
+
+    Raises:
+        UsageError: which choice, and what it needs.
+    """
+    train, model, family = config.train, config.model, config.model.family
+    normal = "normal" in (model.init, model.bias_init)
+    plain, residual = family in ("cnn", "vgg"), family.startswith("resnet")
+    pooled = residual or family in ("cnn", "efficientnet_lite0")
+    adams = train.optimizer in ("adam", "adamw", "muon")
+    torch = uses_torch(config)
+    needs: list[tuple[BaseModel, str, str, bool]] = [
+        (train, "momentum", "optimizer momentum, nesterov or muon", train.optimizer in ("momentum", "nesterov", "muon")),
+        (train, "rho", "optimizer rmsprop", train.optimizer == "rmsprop"),
+        (train, "beta1", "optimizer adam, adamw or muon", adams),
+        (train, "beta2", "optimizer adam, adamw or muon", adams),
+        (train, "eps", "optimizer rmsprop, adam, adamw or muon", adams or train.optimizer == "rmsprop"),
+        (train, "step_epochs", "schedule step", train.schedule == "step"),
+        (train, "step_gamma", "schedule step", train.schedule == "step"),
+        (train, "monitor", "patience", train.patience is not None),
+        (train, "huber_delta", "loss huber", train.loss == "huber"),
+        (train, "dropout", "a hidden layer", bool(config.hidden) or family != "mlp"),
+        *((train, key, "engine torch", torch) for key in TORCH_ONLY),
+        (train, "device", "engine torch", torch or train.device == "cpu"),
+        (model, "init_std", "init or bias_init normal, or init uniform", normal or model.init == "uniform"),
+        *((model, key, "no start_from", model.start_from is None) for key in ("init", "init_std", "bias_init", "pretrained")),
+        (model, "pretrained", f"model {', '.join(PRETRAINED_FAMILIES)}", family in PRETRAINED_FAMILIES),
+        *((model, key, "pretrained", model.pretrained) for key in ("weights", "tune")),
+        *((model, key, "weights of one's own", not model.pretrained) for key in ("widths", "depths", "stem")),
+        (train, "layer_decay", "pretrained and tune last or all", model.pretrained and config.depth != "head"),
+        (config.augment, "preset", "tune all, as features are kept of pictures as they are", config.depth == "all"),
+        (model, "hidden", "model mlp or vgg", family in ("mlp", "vgg")),
+        (model, "activation", "model mlp, cnn or vgg", plain or family == "mlp"),
+        (model, "bias", "model mlp", family == "mlp"),
+        (model, "widths", "a convolutional model", family != "mlp"),
+        (model, "depths", "model cnn, vgg, a resnet or efficientnet_lite0", family not in ("mlp", "speednet")),
+        (model, "kernel", "model cnn or vgg", plain),
+        (model, "norm", "model cnn or vgg", plain),
+        (model, "pooling", "model cnn, a resnet or efficientnet_lite0", pooled),
+        (model, "stem", "a resnet", residual),
+        (model, "pad_to", "a convolutional model", family != "mlp"),
+        (config.data, "valid_fraction", "no train_per_class", config.data.train_per_class is None),
+        (config.data, "valid_fraction", "no folds", config.data.folds is None),
+        (config.data, "train_per_class", "no folds", config.data.folds is None),
+        (config.data, "group_by", "no train_per_class", config.data.train_per_class is None),
+        (config.data, "fold", "folds", config.data.folds is not None),
+        (config.data, "fold_seed", "folds", config.data.folds is not None),
+        (config.data, "test_fraction", "no train_per_class", config.data.train_per_class is None),
+        (train, "shuffle", "sampling natural", train.sampling == "natural"),
+    ]  # fmt: skip
+    if train.l2 == "auto" and not (model.pretrained and config.depth == "head"):
+        raise UsageError("l2 auto must go with pretrained and tune head, got it without. Give a number, as --l2 0.001.")
+    for section, key, partner, used in needs:
+        if not used and getattr(section, key) != type(section).model_fields[key].default:
+            raise UsageError(
+                f"{key} must go with {partner}, got {getattr(section, key)} without. Leave it out or add that."
+            )

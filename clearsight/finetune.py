@@ -1,0 +1,155 @@
+"""Pretrained networks of which only the end is trained: on features that are kept, by the dense engine or by PyTorch.
+
+It must not know runs, nor how features are computed.
+"""
+
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clearsight.assemble import build_recipe, choose_device, first_params, uses_bfloat16
+from clearsight.config import RunConfig
+from clearsight.data.dataset import Dataset
+from clearsight.data.preprocess import Preprocess
+from clearsight.data.split import Rows, Split
+from clearsight.dense.recipe import Recipe
+from clearsight.errors import UsageError
+from clearsight.features import find_features
+from clearsight.models.convnet import ConvNet, Tail
+from clearsight.models.initialize import initialize
+from clearsight.models.mlp import MLP
+from clearsight.training.engine import DenseEngine, Engine
+from clearsight.training.fit import fit, mean_loss
+from clearsight.training.partial import PartialEngine
+from clearsight.training.progress import SilentProgress
+from clearsight.training.schedules import learning_rates
+from clearsight.training.team import Team
+
+PENALTIES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1)
+FOLDS = 5
+_MOST_ROWS = 5000  # on which a penalty is chosen
+
+
+def choose_penalty(
+    config: RunConfig, net: MLP | ConvNet, dataset: Dataset, rows: Rows, preprocess: Preprocess
+) -> tuple[float, list[float]]:
+    """The penalty on a head's weights whose loss in a k-fold over the training rows is least, of `PENALTIES`.
+
+    Returns:
+        The penalty, and the mean loss at each.
+
+    Raises:
+        UsageError: fewer rows of a class than folds.
+    """
+    assert isinstance(net, ConvNet)
+    from sklearn.model_selection import KFold, StratifiedKFold
+
+    params = first_params(config, net, dataset, rows, preprocess)
+    features, _ = find_features(net, params, preprocess, dataset, part="head")
+    some = np.sort(np.random.default_rng([config.train.seed, 0x12]).permutation(rows)[:_MOST_ROWS])
+    labels = dataset.labels[some]
+    least = len(some) if dataset.is_regression else int(np.bincount(labels)[np.unique(labels)].min())
+    if least < FOLDS:
+        raise UsageError(f"l2 auto must have {FOLDS} or more training rows of each class, got {least}. Set --l2 0.01.")
+    kind = KFold if dataset.is_regression else StratifiedKFold
+    folds = list(kind(FOLDS, shuffle=True, random_state=config.train.seed % 2**32).split(some, labels))
+    losses = [
+        float(
+            np.mean([_try_penalty(config, net, dataset, features, some[a], some[b], preprocess, l2) for a, b in folds])
+        )
+        for l2 in PENALTIES
+    ]
+    return PENALTIES[int(np.nanargmin(losses))], losses
+
+
+def _try_penalty(
+    config: RunConfig, net: ConvNet, dataset: Dataset, features: NDArray[np.float32], rows: Rows, judged: Rows,
+    preprocess: Preprocess, l2: float,
+) -> float:  # fmt: skip
+    """The loss on some rows of a head trained on others."""
+    config = config.model_copy(update={"train": config.train.model_copy(update={"l2": l2})})
+    own, train = _scale_features(features, rows, preprocess, one=True), config.train
+    engine = _build_head(config, net, dataset, features, own, rows, build_recipe(config, dataset, rows))
+    lrs = learning_rates(
+        train.schedule, lr=config.lr, epochs=train.epochs, steps_per_epoch=-(-len(rows) // train.batch_size),
+        unit=train.schedule_unit, warmup_epochs=train.warmup_epochs, step_epochs=train.step_epochs, step_gamma=train.step_gamma,
+    )  # fmt: skip
+    fit(
+        engine, labels=dataset.labels, train_rows=rows, valid_rows=rows[:0], epochs=train.epochs, batch_size=train.batch_size,
+        lrs=lrs, seed=train.seed, progress=SilentProgress(), shuffle=train.shuffle, balanced=train.sampling == "balanced",
+    )  # fmt: skip
+    return mean_loss(
+        engine.logits(judged), dataset.labels[judged], mean=preprocess.target_mean, std=preprocess.target_std
+    )
+
+
+def build_partial(
+    config: RunConfig, net: MLP | ConvNet, dataset: Dataset, split: Split, preprocess: Preprocess, team: Team
+) -> Engine:
+    """The engine that trains the end of a pretrained network, on kept features of all pictures.
+
+    Raises:
+        UsageError: an engine or several processes, which a head does not go with; see `find_features` and `first_params`.
+    """
+    assert isinstance(net, ConvNet)
+    params = first_params(config, net, dataset, split.train, preprocess)
+    features, _ = find_features(net, params, preprocess, dataset, part=config.depth)
+    own = _scale_features(features, split.train, preprocess, one=config.depth == "head")
+    recipe = build_recipe(config, dataset, split.train)
+    if config.depth == "head":
+        if team.size > 1:
+            raise UsageError(f"tune head must be one process, got {team.size}. Start it without torchrun.")
+        if config.train.engine == "torch":
+            raise UsageError("tune head must have the dense engine, got engine torch. Leave --engine out.")
+        inner: Engine = _build_head(config, net, dataset, features, own, split.train, recipe)
+        return PartialEngine(inner, net, params, partial(_head_tensors, scale=own.scale[0], outputs=net.outputs))
+    from clearsight.training.torch_engine import TorchEngine
+
+    tail, device = Tail(net), choose_device(config)
+    last, whole = np.empty(tail.num_values, np.float32), net.tensors(params)
+    for name, values in tail.tensors(last).items():
+        values[:] = whole[name]
+    inner = TorchEngine(
+        tail, recipe, images=features, labels=dataset.labels, preprocess=own, params=last, batch_size=config.train.batch_size,
+        seed=config.train.seed, device=device, bfloat16=uses_bfloat16(config, device), compile_module=config.train.compile,
+        accumulate=config.train.accumulate, ema=config.train.ema, lookahead=config.train.lookahead,
+        layer_decay=config.train.layer_decay, pool=split.train, team=team,
+    )  # fmt: skip
+    return PartialEngine(inner, net, params, tail.tensors)
+
+
+def _scale_features(features: NDArray[np.float32], rows: Rows, preprocess: Preprocess, *, one: bool) -> Preprocess:
+    """How features become inputs: as they are, or for a head divided by one number that brings their mean square to 1."""
+    height, width, channels = features.shape[1:]
+    size, scale = height * width * channels, 1.0
+    if one:
+        scale = 1 / max(float(np.sqrt(np.square(features[rows], dtype=np.float64).mean())), 1e-12)
+    return Preprocess(
+        height, width, channels, "none", 0.0, 1.0, np.full(size, scale, np.float32), np.zeros(size, np.float32),
+        preprocess.target_mean, preprocess.target_std,
+    )  # fmt: skip
+
+
+def _build_head(
+    config: RunConfig,
+    net: ConvNet,
+    dataset: Dataset,
+    features: NDArray[np.float32],
+    own: Preprocess,
+    rows: Rows,
+    recipe: Recipe,
+) -> DenseEngine:
+    """The dense engine for one layer on features (N, 1, 1, F)."""
+    head, train = MLP((features.shape[-1], net.outputs), (), "unit", net.output), config.train
+    return DenseEngine(
+        head, recipe, images=features, labels=dataset.labels, preprocess=own, batch_size=train.batch_size, pool=rows,
+        params=initialize(head, init="zeros", seed=train.seed), seed=train.seed,
+        name="dense" if train.engine == "auto" else train.engine,
+    )  # fmt: skip
+
+
+def _head_tensors(params: NDArray[np.float32], *, scale: float, outputs: int) -> dict[str, NDArray[np.float32]]:
+    """A trained layer (weights (F, K), then biases) on scaled features, as the head on plain ones."""
+    weights, biases = params[:-outputs].reshape(-1, outputs), params[-outputs:]
+    return {"fc.weight": weights.T * np.float32(scale), "fc.bias": biases}

