@@ -6,6 +6,7 @@ A bundle needs no code of its user's to load and can run none. It knows how to p
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,16 +23,21 @@ from clearsight.data.preprocess import Preprocess
 from clearsight.dense.reference import softmax
 from clearsight.durable import write_durably
 from clearsight.errors import DataError, ModelFileError, UsageError
+from clearsight.evaluation.calibration import conformal_sets
+from clearsight.evaluation.outside import Known
 from clearsight.models.convnet import ConvNet
 from clearsight.models.count import count_multiply_adds
 from clearsight.models.mlp import MLP
 from clearsight.training.logits import Predictor
 
-FORMAT_VERSION = 3  # 2: how picture files are resized, and on which background; 3: convolutional nets
+FORMAT_VERSION = (
+    4  # 2: how picture files are resized, on which background; 3: convolutional nets; 4: confidence, known pictures
+)
 _MOST_BLOCKS = 1000
 _MOST_WORK = 50_000_000_000  # multiply-adds of one picture: some seconds; a resnet50 at 224x224 has 4 thousand million
 _SELF_TEST_TOLERANCE = 1e-4
 _SELF_TEST_ROWS = 3
+_OPTIONAL = ("calibration.scores", "known.features", "known.distances")
 
 
 class _Strict(BaseModel):
@@ -118,6 +124,8 @@ class Bundle:
         class_names: in the order of the outputs; empty for regression.
         preprocess: as fitted on the training rows.
         temperature: logits are divided by it before the softmax (1 unless calibrated).
+        scores: of held-out rows, sorted, for conformal sets; see `conformal_scores`. Empty without held-out rows.
+        known: what is remembered of training pictures, to tell far ones; None without held-out rows.
         data: `name` and `fingerprint` of the data set trained on.
         training: engine, seed, epoch and status, for the record.
         notes: what the reader should know, for example that weights are NaN.
@@ -133,6 +141,8 @@ class Bundle:
     training: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     path: Path | None = None
+    scores: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    known: Known | None = None
 
     def logits(self, images: Any, *, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Network outputs (n, K) of stored pictures: (n, h, w), (n, h, w, c) or (n, features), in the training's range.
@@ -168,13 +178,57 @@ class Bundle:
         """
         if not self.class_names:
             raise UsageError("predict_proba must have a classifier, got a regression model. Use predict.")
-        return softmax(self.logits(self._check_range(images)).astype(np.float64) / self.temperature).astype(np.float32)
+        return self._finish(self.logits(self._check_range(images)))
+
+    def _finish(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities (n, K), or numbers (n,), of outputs (n, K)."""
+        if not self.class_names:
+            return self.preprocess.restore_targets(logits[:, 0])
+        return softmax(logits.astype(np.float64) / self.temperature).astype(np.float32)
+
+    def find_sets(self, probabilities: NDArray[np.float32], *, level: float) -> list[list[str]]:
+        """For each row of `predict_proba` the classes of a set that holds the true one with probability `level`.
+
+        See `conformal_sets` for what that promises.
+
+        Raises:
+            UsageError: a level outside (0, 1), or too few held-out rows for it when the model was trained.
+        """
+        if not 0 < level < 1:
+            raise UsageError(f"--sets must lie between 0 and 1, got {level}. For example 0.9.")
+        inside = conformal_sets(probabilities, self.scores, level=level)
+        if inside is None:
+            raise UsageError(
+                f"sets of level {level:g} must have {ceil(level / (1 - level))} or more validation rows, got "
+                f"{len(self.scores)} in training. Lower the level, or train with more validation rows."
+            )
+        return [[self.class_names[k] for k in np.flatnonzero(row)] for row in inside]
+
+    def look(self, images: Any) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Probabilities (n, K), or numbers (n,), and which pictures (n,) are far from those trained on.
+
+        Far is what lies farther than 99 % of the held-out pictures did; none does for a model without held-out pictures.
+
+        Raises:
+            DataError: as `predict_proba`.
+        """
+        logits, features = self._predict.look(self._check_range(images))
+        far = np.zeros(len(logits), np.bool_)
+        if self.known is not None:
+            far = self.known.measure(features) > self.known.threshold
+        return self._finish(logits), far
+
+    def features(self, images: Any, *, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """What enters the last layer, (n, F); for the arguments see `logits`."""
+        checked, _ = check_images(images)
+        self.preprocess.check_shape(checked)
+        return self._predict.look(checked, rows)[1]
 
     def predict(self, images: Any) -> NDArray[Any]:
         """Class names (n,), or numbers (n,) float32 for regression. Raises as `predict_proba`."""
         logits = self.logits(self._check_range(images))
         if not self.class_names:
-            return self.preprocess.restore_targets(logits[:, 0])
+            return self._finish(logits)
         return np.asarray(np.array(self.class_names)[logits.argmax(axis=1)])
 
     def read_pictures(self, paths: list[Path]) -> NDArray[Any]:
@@ -207,6 +261,10 @@ class Bundle:
             "selftest.outputs": self.logits(shown),
             **self.net.tensors(self.params),
         }
+        if len(self.scores):
+            tensors["calibration.scores"] = self.scores
+        if self.known is not None:
+            tensors |= {"known.features": self.known.features, "known.distances": self.known.distances}
         description = {
             "format": "clearsight-model",
             "version": FORMAT_VERSION,
@@ -307,6 +365,9 @@ def _assemble(description: _Description, tensors: dict[str, NDArray[Any]], place
     picture = (rows, settings.height, settings.width, settings.channels)
     wanted["selftest.inputs"] = (picture, ("float32", "uint8"))
     wanted["selftest.outputs"] = ((rows, outputs), ("float32",))
+    for name in _OPTIONAL:
+        if name in tensors:
+            wanted[name] = (tensors[name].shape, ("float32",))
     if set(tensors) != set(wanted):
         odd = sorted(set(tensors) ^ set(wanted))[:5]
         raise ModelFileError(
@@ -318,6 +379,7 @@ def _assemble(description: _Description, tensors: dict[str, NDArray[Any]], place
                 f"tensor {name} of {place} must be {' or '.join(dtypes)} {shape}, got "
                 f"{tensors[name].dtype} {tensors[name].shape}. {again}"
             )
+    scores, known = _read_extras(tensors, place)
     params = np.empty(net.num_values, np.float32)
     for name, values in net.tensors(params).items():
         values[:] = tensors[name]
@@ -330,10 +392,23 @@ def _assemble(description: _Description, tensors: dict[str, NDArray[Any]], place
     notes = () if finite else (f"{place} has weights that are not finite; its predictions mean nothing",)
     bundle = Bundle(
         net, params, tuple(description.class_names), preprocess, description.temperature,
-        description.data, description.training, notes, place,
+        description.data, description.training, notes, place, scores, known,
     )  # fmt: skip
     _check_self_test(bundle, tensors["selftest.inputs"], tensors["selftest.outputs"], place)
     return bundle
+
+
+def _read_extras(tensors: dict[str, NDArray[Any]], place: Path) -> tuple[NDArray[np.float32], Known | None]:
+    """Scores and known pictures of a model, if it has them."""
+    nothing = np.zeros(0, np.float32)
+    scores, features, distances = (tensors.get(name, nothing) for name in _OPTIONAL)
+    flat = all(values.ndim == 1 and bool((np.diff(values) >= 0).all()) for values in (scores, distances))
+    sound = features.ndim == 2 and len(features) > 0 and len(distances) > 0
+    if not flat or not (sound or len(features) == len(distances) == 0):
+        raise ModelFileError(
+            f"{', '.join(_OPTIONAL)} of {place} must be sorted and belong together, got something else. Get the model again."
+        )
+    return scores, Known(features, distances) if sound else None
 
 
 def _check_self_test(bundle: Bundle, inputs: NDArray[Any], outputs: NDArray[np.float32], place: Path) -> None:

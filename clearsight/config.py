@@ -256,6 +256,9 @@ class TrainConfig(_Section):
 class EvalConfig(_Section):
     """What is shown at the end."""
 
+    calibrate: bool = Field(
+        True, description="Scale confidence on the validation rows, and remember what they look like."
+    )
     mistakes: int = Field(24, ge=0, description="Worst mistakes pictured in the report.")
     floor: float | None = Field(
         None, ge=0, le=1, description="Error that nobody gets below, for bias and variance; known for some data sets."

@@ -8,14 +8,15 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.assemble import build_recipe, choose_device, first_params, uses_bfloat16
-from clearsight.config import RunConfig
+from clearsight.assemble import build_net, build_recipe, choose_device, first_params, uses_bfloat16
+from clearsight.config import PRETRAINED_DEFAULTS, RunConfig
 from clearsight.data.dataset import Dataset
-from clearsight.data.preprocess import Preprocess
+from clearsight.data.preprocess import Preprocess, fit_preprocess
 from clearsight.data.split import Rows, Split
 from clearsight.dense.recipe import Recipe
 from clearsight.errors import UsageError
 from clearsight.features import find_features
+from clearsight.meter import MeterBuilder, SilentMeter, render_seconds
 from clearsight.models.convnet import ConvNet, Tail
 from clearsight.models.initialize import initialize
 from clearsight.models.mlp import MLP
@@ -32,7 +33,13 @@ _MOST_ROWS = 5000  # on which a penalty is chosen
 
 
 def choose_penalty(
-    config: RunConfig, net: MLP | ConvNet, dataset: Dataset, rows: Rows, preprocess: Preprocess
+    config: RunConfig,
+    net: MLP | ConvNet,
+    dataset: Dataset,
+    rows: Rows,
+    preprocess: Preprocess,
+    *,
+    meter: MeterBuilder = SilentMeter,
 ) -> tuple[float, list[float]]:
     """The penalty on a head's weights whose loss in a k-fold over the training rows is least, of `PENALTIES`.
 
@@ -46,7 +53,7 @@ def choose_penalty(
     from sklearn.model_selection import KFold, StratifiedKFold
 
     params = first_params(config, net, dataset, rows, preprocess)
-    features, _ = find_features(net, params, preprocess, dataset, part="head")
+    features, _ = find_features(net, params, preprocess, dataset, part="head", meter=meter)
     some = np.sort(np.random.default_rng([config.train.seed, 0x12]).permutation(rows)[:_MOST_ROWS])
     labels = dataset.labels[some]
     least = len(some) if dataset.is_regression else int(np.bincount(labels)[np.unique(labels)].min())
@@ -85,7 +92,14 @@ def _try_penalty(
 
 
 def build_partial(
-    config: RunConfig, net: MLP | ConvNet, dataset: Dataset, split: Split, preprocess: Preprocess, team: Team
+    config: RunConfig,
+    net: MLP | ConvNet,
+    dataset: Dataset,
+    split: Split,
+    preprocess: Preprocess,
+    team: Team,
+    *,
+    meter: MeterBuilder = SilentMeter,
 ) -> Engine:
     """The engine that trains the end of a pretrained network, on kept features of all pictures.
 
@@ -94,7 +108,7 @@ def build_partial(
     """
     assert isinstance(net, ConvNet)
     params = first_params(config, net, dataset, split.train, preprocess)
-    features, _ = find_features(net, params, preprocess, dataset, part=config.depth)
+    features, _ = find_features(net, params, preprocess, dataset, part=config.depth, meter=meter)
     own = _scale_features(features, split.train, preprocess, one=config.depth == "head")
     recipe = build_recipe(config, dataset, split.train)
     if config.depth == "head":
@@ -103,7 +117,9 @@ def build_partial(
         if config.train.engine == "torch":
             raise UsageError("tune head must have the dense engine, got engine torch. Leave --engine out.")
         inner: Engine = _build_head(config, net, dataset, features, own, split.train, recipe)
-        return PartialEngine(inner, net, params, partial(_head_tensors, scale=own.scale[0], outputs=net.outputs))
+        return PartialEngine(
+            inner, net, params, partial(_head_tensors, scale=own.scale[0], outputs=net.outputs), features=features
+        )
     from clearsight.training.torch_engine import TorchEngine
 
     tail, device = Tail(net), choose_device(config)
@@ -117,6 +133,31 @@ def build_partial(
         layer_decay=config.train.layer_decay, pool=split.train, team=team,
     )  # fmt: skip
     return PartialEngine(inner, net, params, tail.tensors)
+
+
+def warm_features(config: RunConfig, dataset: Dataset, *, meter: MeterBuilder) -> None:
+    """Compute what many runs on one data set will ask for, where it is the same for all of them."""
+    scaling = config.preprocess.scale
+    if config.depth == "all" or scaling in ("standardize", "mean-image"):  # fitted to the rows of each run
+        return
+    rows = np.arange(len(dataset))
+    preprocess = fit_preprocess(dataset, rows, scaling=scaling)
+    regression = dataset.is_regression
+    net = build_net(config, preprocess, outputs=1 if regression else len(dataset.class_names), regression=regression)
+    assert isinstance(net, ConvNet)
+    params = first_params(config, net, dataset, rows, preprocess)
+    find_features(net, params, preprocess, dataset, part=config.depth, meter=meter)
+
+
+def describe_deeper(config: RunConfig, net: MLP | ConvNet, dataset: Dataset, preprocess: Preprocess, rows: int) -> str:
+    """What training more than the head would cost on this machine: backwards takes twice as long as forwards did."""
+    assert isinstance(net, ConvNet)
+    params = first_params(config, net, dataset, np.arange(len(dataset)), preprocess)
+    _, seconds = find_features(net, params, preprocess, dataset, part="head")
+    epochs = {depth: PRETRAINED_DEFAULTS[depth]["train"]["epochs"] for depth in ("last", "all")}
+    last = len(dataset) * seconds["early"] + 3 * rows * epochs["last"] * seconds["late"]
+    whole = 3 * rows * epochs["all"] * (seconds["early"] + seconds["late"])
+    return f"--tune last would take some {render_seconds(last)}, --tune all {render_seconds(whole)}"
 
 
 def _scale_features(features: NDArray[np.float32], rows: Rows, preprocess: Preprocess, *, one: bool) -> Preprocess:

@@ -21,7 +21,7 @@ from clearsight.errors import ClearsightError, DataError, RunError, UsageError
 from clearsight.evaluation.metrics import Evaluation
 from clearsight.intake import build_split, load_dataset
 from clearsight.meter import MeterBuilder, SilentMeter
-from clearsight.pipeline import Note, evaluate_outputs
+from clearsight.pipeline import Note, add_calibration, evaluate_outputs
 
 
 def align_classes(dataset: Dataset, class_names: tuple[str, ...]) -> NDArray[Any]:
@@ -92,6 +92,7 @@ def evaluate(
         model, data, labels, split=split, label_column=label_column, skip_bad=skip_bad, note=note, meter=meter
     )
     found = evaluate_outputs(answered.bundle, answered.outputs, answered.truth, split=answered.split)
+    found = add_calibration(answered.bundle, found, answered.outputs, answered.truth)
     if answered.split == "test":
         _count_look(answered)
     if not answered.bundle.class_names:
@@ -230,19 +231,35 @@ def _own_config(bundle: Bundle) -> RunConfig | None:
     return store.read_run_config(place) if (place / store.RECORD).is_file() else None
 
 
-def predict_files(bundle: Bundle, paths: list[Path]) -> tuple[list[dict[str, Any]], list[ClearsightError]]:
+def predict_files(
+    bundle: Bundle, paths: list[Path], *, abstain_below: float = 0.0, sets: float | None = None
+) -> tuple[list[dict[str, Any]], list[ClearsightError]]:
     """Predictions for picture files and `.npy` arrays; one bad file fails only itself.
 
+    Args:
+        abstain_below: confidence below which no class is named. sets: level of a set of classes to name too.
+
     Returns:
-        For each picture `name` and either `label` with `probabilities` by class, `number` for regression, or `error`, and
-        `notes` where the file is odd; and the errors met.
+        For each picture `name` and either `label` (None where abstained) with `probabilities` by class, `number` for
+        regression, or `error`; `far` for one that is far from those trained on, `set`, and `notes` where the file is odd. And
+        the errors met.
+
+    Raises:
+        UsageError: a confidence or level outside 0 to 1, or sets that cannot be; see `Bundle.find_sets`.
     """
+    if not 0 <= abstain_below <= 1:
+        raise UsageError(f"--abstain-below must lie between 0 and 1, got {abstain_below}. For example 0.8.")
+    if not bundle.class_names and (abstain_below or sets is not None):
+        raise UsageError("--abstain-below and --sets must have a classifier, got a regression model. Leave them out.")
+    if sets is not None:
+        bundle.find_sets(np.full((1, len(bundle.class_names)), 0.5, np.float32), level=sets)  # refused before the work
     answers: list[dict[str, Any]] = []
     problems: list[ClearsightError] = []
     for path in paths:
         try:
             names, images, notes = _read_inputs(bundle, path)
-            answers += [answer | notes for answer in _answer(bundle, names, images)]
+            found = _answer(bundle, names, images, abstain_below=abstain_below, sets=sets)
+            answers += [answer | notes for answer in found]
         except ClearsightError as error:
             problems.append(error)
             answers.append({"name": str(path), "error": str(error)})
@@ -268,14 +285,23 @@ def _read_inputs(bundle: Bundle, path: Path) -> tuple[list[str], NDArray[Any], d
     return [f"{path}[{i}]" for i in range(len(images))], images, {}
 
 
-def _answer(bundle: Bundle, names: list[str], images: NDArray[Any]) -> list[dict[str, Any]]:
+def _answer(
+    bundle: Bundle, names: list[str], images: NDArray[Any], *, abstain_below: float, sets: float | None
+) -> list[dict[str, Any]]:
+    values, far = bundle.look(images)
     if not bundle.class_names:
-        return [{"name": n, "number": float(v)} for n, v in zip(names, bundle.predict(images), strict=True)]
-    return [
+        return [{"name": n, "number": float(v), "far": bool(f)} for n, v, f in zip(names, values, far, strict=True)]
+    found = [
         {
             "name": name,
-            "label": bundle.class_names[int(row.argmax())],
+            "label": bundle.class_names[int(row.argmax())] if row.max() >= abstain_below else None,
             "probabilities": dict(zip(bundle.class_names, map(float, row), strict=True)),
+            "far": bool(away),
         }
-        for name, row in zip(names, bundle.predict_proba(images), strict=True)
+        for name, row, away in zip(names, values, far, strict=True)
+    ]
+    if sets is None:
+        return found
+    return [
+        answer | {"set": inside} for answer, inside in zip(found, bundle.find_sets(values, level=sets), strict=True)
     ]

@@ -118,6 +118,13 @@ def render_count(count: float, unit: str) -> str:
     return f"{count / 1e6:,.1f} MB" if unit == "bytes" else f"{count:,.0f} {unit}".strip()
 
 
+def render_seconds(seconds: float) -> str:
+    """A time that a person plans with: seconds, minutes or hours."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 def build_meter(*, quiet: bool) -> MeterBuilder:
     """A bar where standard error is a terminal, lines where it is not, nothing when quiet."""
     if quiet or sys.stderr is None:

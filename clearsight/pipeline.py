@@ -25,9 +25,12 @@ from clearsight.data.load import parse_background
 from clearsight.data.preprocess import Preprocess, fit_preprocess
 from clearsight.data.split import Rows, Split
 from clearsight.errors import DataError, DivergedError, RunError, UsageError
+from clearsight.evaluation.calibration import conformal_scores, fit_temperature, measure_calibration
 from clearsight.evaluation.metrics import Evaluation, evaluate_logits, evaluate_numbers
+from clearsight.evaluation.outside import MOST_KNOWN, remember
 from clearsight.finetune import FOLDS, build_partial, choose_penalty
 from clearsight.intake import build_split, settle_augmentation
+from clearsight.meter import MeterBuilder, SilentMeter
 from clearsight.models.convnet import ConvNet
 from clearsight.models.mlp import MLP
 from clearsight.settings import merge, nest, read_config_file
@@ -45,6 +48,7 @@ Note = Callable[[str], None]
 _COMPILE_NOTE_SECONDS = 1.0
 _SIGNAL_ROWS, _SIGNAL_VALUES = 256, 2**23  # whose way through the layers is measured: rows, values of the largest layer
 _WEIGHT_HISTORY_BYTES = 2**30
+_MOST_SCORES = 10_000  # of held-out rows that a model remembers
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,11 +115,14 @@ class Run:
         }
 
 
-def prepare(config: RunConfig, dataset: Dataset, team: Team | None = None) -> Prepared:
+def prepare(
+    config: RunConfig, dataset: Dataset, team: Team | None = None, *, meter: MeterBuilder = SilentMeter
+) -> Prepared:
     """Split, fit the preprocessing, build network, recipe, schedule and engine.
 
     Args:
         team: the processes that train together; by default this one alone.
+        meter: shows progress while features for a pretrained network are computed.
 
     Raises:
         UsageError: choices that do not go together, or an lr of `auto` that is not found. DataError: data that does not
@@ -165,13 +172,13 @@ def prepare(config: RunConfig, dataset: Dataset, team: Team | None = None) -> Pr
     }  # fmt: skip
     lrs = learning_rates(train.schedule, lr=config.lr, **schedule)
     if train.l2 == "auto":
-        l2, losses = choose_penalty(config, net, dataset, split.train, preprocess)
+        l2, losses = choose_penalty(config, net, dataset, split.train, preprocess, meter=meter)
         config = config.model_copy(update={"train": train.model_copy(update={"l2": l2})})
         notes.append(f"l2 {l2:g} chosen by {FOLDS}-fold over the training rows (loss {min(losses):.3f})")
     if config.depth == "all":
         engine = build_engine(config, net, dataset, split, preprocess, augmentation, team)
     else:
-        engine = build_partial(config, net, dataset, split, preprocess, team)
+        engine = build_partial(config, net, dataset, split, preprocess, team, meter=meter)
     prepared = Prepared(config, dataset, split, preprocess, net, engine, lrs, augmentation, team, tuple(notes))
     if train.lr != "auto":
         return prepared
@@ -302,6 +309,15 @@ def evaluate_outputs(bundle: Bundle, logits: NDArray[np.float32], labels: NDArra
     return replace(found, split=split)
 
 
+def add_calibration(
+    bundle: Bundle, evaluation: Evaluation, logits: NDArray[np.float32], labels: NDArray[Any]
+) -> Evaluation:
+    """The same evaluation with whether its confidence is true; of a regression as it is."""
+    if not bundle.class_names or not np.isfinite(logits).all():
+        return evaluation
+    return replace(evaluation, calibration=measure_calibration(logits, labels, temperature=bundle.temperature))
+
+
 def resolve_config(
     config: RunConfig | str | Path | dict[str, Any] | None, settings: dict[str, Any], *, base: RunConfig | None = None
 ) -> RunConfig:
@@ -339,12 +355,38 @@ def judge(
     with one_blas_thread():
         for name, rows in prepared.split.parts().items():
             logits[name] = prepared.engine.logits(rows) if apart else bundle.logits(dataset.images, rows=rows)
+        if "valid" in logits and prepared.config.eval.calibrate and prepared.team.rank == 0:
+            bundle = _calibrate(bundle, prepared, logits["valid"])
+        for name, rows in prepared.split.parts().items():
             found[name] = evaluate_outputs(bundle, logits[name], dataset.labels[rows], split=name)
+    last = list(found)[-1]
+    found[last] = add_calibration(bundle, found[last], logits[last], dataset.labels[prepared.split.parts()[last]])
     run = Run(
         prepared.config, path, result.status, result.epoch, bundle, result.history, prepared.engine.name,
         found["train"], found.get("valid"), found.get("test"),
     )  # fmt: skip
     return run, logits
+
+
+def _calibrate(bundle: Bundle, prepared: Prepared, logits: NDArray[np.float32]) -> Bundle:
+    """The same model with what the validation rows tell: its temperature, and how far held-out pictures are from others."""
+    dataset, split = prepared.dataset, prepared.split
+    if not np.isfinite(bundle.params).all():
+        return bundle
+    changes: dict[str, Any] = {}
+    if bundle.class_names:
+        labels = dataset.labels[split.valid]
+        temperature = fit_temperature(logits, labels)
+        scores = conformal_scores(logits, labels, temperature=temperature)
+        changes = {"temperature": temperature, "scores": scores[::-1][:: -(-len(scores) // _MOST_SCORES)][::-1]}
+    rng = np.random.default_rng([prepared.config.train.seed, 0xFA])
+    training, held_out = (rng.permutation(rows)[:MOST_KNOWN] for rows in (split.train, split.valid))
+    kept = prepared.engine.features
+    found = (
+        bundle.features(dataset.images, rows=rows) if kept is None else kept[rows].reshape(len(rows), -1)
+        for rows in (training, held_out)
+    )
+    return replace(bundle, known=remember(*found), **changes)
 
 
 def train_dataset(config: RunConfig, dataset: Dataset) -> Run:

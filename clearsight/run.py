@@ -14,6 +14,7 @@ from clearsight import __version__, store
 from clearsight.assemble import choose_device
 from clearsight.config import RunConfig
 from clearsight.errors import DataError, DivergedError, Interrupted, RunError, UsageError
+from clearsight.finetune import describe_deeper
 from clearsight.intake import load_dataset, load_given, refuse_flaws, refuse_place, refuse_unsafe
 from clearsight.meter import MeterBuilder, build_meter
 from clearsight.outcome import collect_numbers, describe_environment, finish_run
@@ -97,7 +98,7 @@ def train(
     for text in dataset.notes:
         tell(text)
     refuse_flaws(resolved, dataset, note=tell)
-    prepared = prepare(resolved, dataset, team)
+    prepared = prepare(resolved, dataset, team, meter=build_meter(quiet=quiet))
     resolved = prepared.config
     for text in prepared.notes:
         tell(text)
@@ -191,7 +192,7 @@ def _prepare_again(
     known = saved.model_copy(
         update={"model": saved.model.model_copy(update={"start_from": None})}
     )  # the checkpoint knows
-    return replace(prepare(known, dataset, team), config=saved)
+    return replace(prepare(known, dataset, team, meter=build_meter(quiet=quiet)), config=saved)
 
 
 def _short(value: Any) -> str:
@@ -235,6 +236,7 @@ def _train_in(
         )
         run = finish_run(path, prepared, result, signals)
         trackers.log(collect_numbers(run), run.epoch)
+        _tell_deeper(prepared, run, note)
         if run.test:
             _count_look(root, path, prepared, note)
         prepared.team.close()
@@ -258,6 +260,21 @@ def _train_in(
     if result.problem:
         raise DivergedError(f"{result.problem} The run is in {path}.", run)
     return run
+
+
+def _tell_deeper(prepared: Prepared, run: Run, note: Note) -> None:
+    """After a head alone, because nothing else was said: what training more would cost, and the most that it could bring."""
+    model = prepared.config.model
+    if not model.pretrained or model.tune != "auto":
+        return
+    p, rows = prepared, len(prepared.split.train)
+    cost = describe_deeper(p.config, p.net, p.dataset, p.preprocess, rows)
+    judged = run.valid
+    most = ""
+    if judged is not None and judged.accuracy is not None and judged.high is not None:
+        wrong = judged.n - round(judged.accuracy * judged.n)
+        most = f"; of {judged.n} validation pictures {wrong} are wrong, so it can win {wrong} there at most"
+    note(f"the head alone was trained; {cost}{most}")
 
 
 def _count_look(root: Path, path: Path, prepared: Prepared, note: Note) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from clearsight.cli import options
+from clearsight.cli.options import option
 from clearsight.cli.output import plain, print_json, print_notes, render_judged, tell
 
 
@@ -50,16 +51,25 @@ def predict(
     model: Annotated[str, typer.Argument(help="Model file or run directory.")],
     pictures: Annotated[list[Path], typer.Argument(help="Picture files, or .npy arrays of pictures as trained on.")],
     top: Annotated[int, typer.Option(min=1, help="How many classes to show for each picture.")] = 3,
+    abstain_below: Annotated[
+        float, typer.Option("--abstain-below", help="Name no class where confidence is lower.", show_default=False)
+    ] = 0.0,
+    sets: Annotated[
+        float | None,
+        option("Also name a set of classes that holds the true one with this probability, as 0.9.", "--sets"),
+    ] = None,
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Name the class of pictures, with probabilities."""
+    """Name the class of pictures, with probabilities. Warns of pictures far from those that the model was trained on."""
     from clearsight.bundle import load
     from clearsight.inference import predict_files
 
     bundle = load(model)
     print_notes(bundle.notes, quiet=quiet)
-    answers, problems = predict_files(bundle, pictures)
+    answers, problems = predict_files(bundle, pictures, abstain_below=abstain_below, sets=sets)
+    far = [f"{a['name']} is far from the pictures that the model was trained on" for a in answers if a.get("far")]
+    print_notes(far, quiet=quiet or json_)
     print_notes([f"{a['name']} {note}" for a in answers for note in a.get("notes", ())], quiet=quiet or json_)
     if json_:
         print_json({"model": model, "predictions": answers})
@@ -76,4 +86,7 @@ def _render(answer: dict[str, Any], top: int) -> str:
     if "number" in answer:
         return f"{answer['name']}  {answer['number']:.4g}"
     ranked = sorted(answer["probabilities"].items(), key=lambda item: -item[1])[:top]
-    return f"{answer['name']}  " + "  ".join(f"{name} {share:.4f}" for name, share in ranked)
+    shares = "  ".join(f"{name} {share:.4f}" for name, share in ranked)
+    abstained = "" if answer["label"] is not None else "no answer: "
+    inside = f"  one of {{{', '.join(answer['set'])}}}" if "set" in answer else ""
+    return f"{answer['name']}  {abstained}{shares}{inside}"

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.dense.reference import log_softmax
+from clearsight.evaluation.calibration import Calibration
 from clearsight.intervals import wilson_interval
 
 
@@ -33,6 +34,7 @@ class Evaluation:
         classes: one `ClassMetrics` a class.
         mae, r2: of a regression, whose accuracy, interval, confusion and classes are None or empty; `loss` is then the
             mean squared error in the targets' units.
+        calibration: whether confidence is true, of the split that counts.
     """
 
     n: int
@@ -45,6 +47,7 @@ class Evaluation:
     mae: float | None = None
     r2: float | None = None
     split: str = ""
+    calibration: Calibration | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; what does not apply is left out."""
@@ -54,6 +57,8 @@ class Evaluation:
             found |= {"confusion": self.confusion.tolist(), "classes": [asdict(c) for c in self.classes]}
         else:
             found |= {"mae": self.mae, "r2": self.r2}
+        if self.calibration is not None:
+            found["calibration"] = self.calibration.as_dict()
         return found
 
 

@@ -44,7 +44,19 @@ def render_metrics(metrics: dict[str, Any], *, split: str) -> str:
         r2 = format_share(metrics["r2"])
         return f"{split} mean absolute error {metrics['mae']:.4g} (n = {n:,}), R2 {r2}, mean squared error {loss:.4g}"
     low, high = metrics["interval"]
-    return f"{split} accuracy {metrics['accuracy']:.4f} (n = {n:,}, 95 % interval {low:.3f} to {high:.3f}), loss {loss:.4f}"
+    confidence = f"\n{render_calibration(metrics['calibration'])}" if "calibration" in metrics else ""
+    shares = f"{metrics['accuracy']:.4f} (n = {n:,}, 95 % interval {low:.3f} to {high:.3f})"
+    return f"{split} accuracy {shares}, loss {loss:.4f}{confidence}"
+
+
+def render_calibration(calibration: dict[str, Any]) -> str:
+    """One line about how far confidence and accuracy are apart."""
+    low, high = calibration["interval"]
+    before = f", {calibration['before']:.3f} before" if calibration["temperature"] != 1 else ""
+    return (
+        f"confidence off by {calibration['error']:.3f} on average (n = {calibration['n']:,}; {calibration['chance']:.3f} by chance "
+        f"alone, 95 % interval of the rest {low:.3f} to {high:.3f}); temperature {calibration['temperature']:.3g}{before}"
+    )
 
 
 def render_evaluation(evaluation: Evaluation, *, split: str, color: bool, details: bool = True) -> str:

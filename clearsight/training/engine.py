@@ -29,6 +29,8 @@ class Engine(Protocol):
     device: str
     partial: bool
     """Whether only the end of a network is trained, on features that are at hand, so that its own answers come quickly."""
+    features: NDArray[np.float32] | None
+    """What enters the last layer, (N, 1, 1, F), where it is at hand."""
 
     def train_steps(
         self, order: Rows, *, epoch: int, first_batch: int, first_step: int, lrs: NDArray[np.float64]
@@ -82,6 +84,7 @@ class DenseEngine:
     """
 
     partial = False
+    features: NDArray[np.float32] | None = None
 
     def __init__(
         self,

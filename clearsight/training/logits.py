@@ -49,6 +49,32 @@ class Predictor:
             found[start : start + size] = self._answer(images[chosen[start : start + size]])
         return found
 
+    def look(
+        self, images: NDArray[Any], rows: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Outputs (n, K) as when called, and what entered the last layer on the way, (n, F)."""
+        chosen = np.arange(len(images)) if rows is None else rows
+        size = rows_at_once(self._net)
+        parts = [self._look(images[chosen[at : at + size]]) for at in range(0, len(chosen), size)]
+        outputs, features = (np.concatenate(values).astype(np.float32) for values in zip(*parts, strict=True))
+        return outputs, features
+
+    def _look(self, images: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        if isinstance(self._net, MLP):
+            inputs = self._preprocess.apply(images).astype(self._params.dtype, copy=False)
+            passed = reference.forward(self._net, self._params, inputs)[0]
+            return passed[-1], passed[-2]
+        import torch
+
+        assert self._module is not None
+        entered: list[Tensor] = []
+        last = [m for m in self._module.modules() if isinstance(m, torch.nn.Linear)][-1]
+        hook = last.register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0]))
+        try:
+            return self._answer(images), np.asarray(entered[0].numpy())
+        finally:
+            hook.remove()
+
     def _answer(self, images: NDArray[Any]) -> NDArray[Any]:
         if isinstance(self._net, MLP):
             inputs = self._preprocess.apply(images).astype(self._params.dtype, copy=False)

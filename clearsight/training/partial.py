@@ -22,6 +22,7 @@ class PartialEngine:
         inner: trains the end, on features in place of pictures, row by row the same data set.
         net, params: the whole network and its numbers, (net.num_values,), those of the end as they were.
         to_tensors: the numbers of the inner engine as tensors of the whole network, by name.
+        features: what enters the last layer of the whole network, (N, 1, 1, F), where that is not trained.
     """
 
     partial = True
@@ -32,7 +33,10 @@ class PartialEngine:
         net: ConvNet,
         params: NDArray[np.float32],
         to_tensors: Callable[[NDArray[np.float32]], Tensors],
+        *,
+        features: NDArray[np.float32] | None = None,
     ) -> None:
+        self.features = features
         self._inner, self._net, self._params, self._to_tensors = inner, net, params, to_tensors
         self.name, self.device = inner.name, inner.device
 

@@ -80,6 +80,7 @@ class TorchEngine:
     """
 
     name, partial = "torch", False
+    features: NDArray[np.float32] | None = None
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ import time
 from math import isfinite
 from typing import Any
 
+from clearsight.meter import render_seconds
 from clearsight.tuning.jobs import METRICS
 from clearsight.tuning.search import COMPLETE, Board, Trial
 from clearsight.tuning.space import render_params
@@ -35,7 +36,7 @@ def rank(trials: list[Trial], metric: str) -> list[Trial]:
 class SilentBoard:
     """Says nothing."""
 
-    def begin(self, *, total: int, metric: str) -> None:
+    def begin(self, *, total: int, metric: str, deadline: float | None) -> None:
         """See `Board`."""
 
     def advance(self) -> None:
@@ -55,10 +56,11 @@ class LineBoard:
         self._trials: list[Trial] = []
         self._total, self._metric, self._said, self._began = 0, "accuracy", 0.0, time.monotonic()
         self._known = 0
+        self._deadline: float | None = None
 
-    def begin(self, *, total: int, metric: str) -> None:
+    def begin(self, *, total: int, metric: str, deadline: float | None) -> None:
         """See `Board`."""
-        self._total, self._metric, self._began = total, metric, time.monotonic()
+        self._total, self._metric, self._began, self._deadline = total, metric, time.monotonic(), deadline
 
     def advance(self) -> None:
         """See `Board`."""
@@ -75,7 +77,8 @@ class LineBoard:
             best = rank(self._trials, self._metric)[0]
             text = (
                 f"trial {len(self._trials)}/{self._total}  {render_score(trial)}  {render_params(trial.params)}  "
-                f"best {best.score:.4f}{find_left(self._began, len(self._trials) - self._known, self._total - self._known)}"
+                f"best {best.score:.4f}"
+                f"{find_left(self._began, len(self._trials) - self._known, self._total - self._known, self._deadline)}"
             )
             with contextlib.suppress(OSError):
                 print(text, file=sys.stderr, flush=True)
@@ -84,12 +87,13 @@ class LineBoard:
         """See `Board`."""
 
 
-def find_left(began: float, done: int, total: int) -> str:
-    """`, 40 s left`, as far as one can tell; pruned trials make it less."""
+def find_left(began: float, done: int, total: int, deadline: float | None) -> str:
+    """`, 40 s left`, as far as one can tell; pruned trials and a deadline (of `time.monotonic`) make it less."""
     if done == 0 or done >= total:
         return ""
-    seconds = (time.monotonic() - began) / done * (total - done)
-    return f", {seconds:.0f} s left" if seconds < 600 else f", {seconds / 60:.0f} min left"
+    now = time.monotonic()
+    seconds = (now - began) / done * (total - done)
+    return f", {render_seconds(seconds if deadline is None else min(seconds, max(deadline - now, 0)))} left"
 
 
 class LiveBoard:
@@ -101,13 +105,14 @@ class LiveBoard:
 
         self._trials: list[Trial] = []
         self._runs, self._known, self._total, self._metric, self._began = 0, 0, 0, "accuracy", time.monotonic()
+        self._deadline: float | None = None
         self._live = Live(
             console=Console(stderr=True), refresh_per_second=4, transient=True, get_renderable=self._render
         )
 
-    def begin(self, *, total: int, metric: str) -> None:
+    def begin(self, *, total: int, metric: str, deadline: float | None) -> None:
         """See `Board`."""
-        self._total, self._metric, self._began = total, metric, time.monotonic()
+        self._total, self._metric, self._began, self._deadline = total, metric, time.monotonic(), deadline
         self._live.start()
 
     def advance(self) -> None:
@@ -138,7 +143,7 @@ class LiveBoard:
             cells = (str(place), str(trial.number), render_score(trial), render_params(trial.params))
             table.add_row(*(Text(cell) for cell in cells), style=style)
         rate = self._runs / max(time.monotonic() - self._began, 1e-9)
-        left = find_left(self._began, len(done) - self._known, self._total - self._known)
+        left = find_left(self._began, len(done) - self._known, self._total - self._known, self._deadline)
         text = f" {len(done)}/{self._total} trials, {self._runs} runs, {rate:.2g} runs/s{left}"
         bar = Table.grid()
         bar.add_row(ProgressBar(total=max(self._total, 1), completed=len(done), width=24), Text(text))

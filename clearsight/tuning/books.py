@@ -55,10 +55,10 @@ class TrackedBoard:
         self._inner, self._path, self._names, self._note = inner, path, names, note
         self._metric = ""
 
-    def begin(self, *, total: int, metric: str) -> None:
+    def begin(self, *, total: int, metric: str, deadline: float | None) -> None:
         """See `Board`."""
         self._metric = metric
-        self._inner.begin(total=total, metric=metric)
+        self._inner.begin(total=total, metric=metric, deadline=deadline)
 
     def advance(self) -> None:
         """See `Board`."""

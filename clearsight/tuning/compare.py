@@ -24,6 +24,7 @@ from clearsight.evaluation.comparison import (
     compare_answers,
     compare_runs,
 )
+from clearsight.finetune import warm_features
 from clearsight.inference import Answered, answer_data
 from clearsight.intake import DATASET_KEYS, build_split, load_given, refuse_flaws, refuse_unsafe
 from clearsight.intervals import wilson_interval
@@ -265,6 +266,7 @@ def _compare_recipes(
             jobs = {k: Job(_settle_pair(config, k, redrawn=redrawn), split=split) for k in range(pairs)}
             check_used(build_config(jobs[0].settings))
             found = {}
+            warm_features(config, datasets[name], meter=meter)
             with open_pool(datasets[name], [config], executor=executor, workers=workers) as pool:
                 for k, outcome in pool.run(jobs):
                     found[k] = outcome

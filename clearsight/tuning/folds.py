@@ -24,6 +24,7 @@ from clearsight.config import RunConfig, build_config
 from clearsight.data.dataset import Dataset
 from clearsight.durable import write_durably
 from clearsight.errors import DataError, Interrupted, RunError, UsageError
+from clearsight.finetune import warm_features
 from clearsight.inference import is_source
 from clearsight.intake import build_split, load_given, refuse_flaws, refuse_place, refuse_unsafe
 from clearsight.meter import build_meter
@@ -193,6 +194,7 @@ def _run_folds(path: Path, dataset: Dataset, config: RunConfig, plan: _Plan, way
     left = {number: job for number, job in jobs.items() if number not in found}
     with _telling_how_to_go_on(path, way.note):
         if left:
+            warm_features(config, dataset, meter=build_meter(quiet=way.quiet))
             with (
                 open_pool(dataset, [config], executor=way.executor, workers=way.workers) as pool,
                 build_meter(quiet=way.quiet)("cross-validating", len(jobs), unit="runs") as advance,

@@ -89,7 +89,7 @@ class Journal(Protocol):
 class Board(Protocol):
     """Told how a search goes."""
 
-    def begin(self, *, total: int, metric: str) -> None:
+    def begin(self, *, total: int, metric: str, deadline: float | None) -> None:
         """A search of so many trials begins."""
 
     def advance(self) -> None:
@@ -121,7 +121,7 @@ def run_search(
     size = plan.round_size or ROUNDS.get(plan.strategy, total)
     deadline = None if plan.minutes is None else time.monotonic() + 60 * plan.minutes
     trials: list[Trial] = []
-    board.begin(total=total, metric=plan.metric)
+    board.begin(total=total, metric=plan.metric, deadline=deadline)
     number = 0
     for turn in range(-(-total // size)):
         if deadline and time.monotonic() > deadline and journal.find(number) is None:

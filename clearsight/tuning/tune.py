@@ -19,6 +19,7 @@ from clearsight.combinations import check_used
 from clearsight.config import RunConfig, build_config
 from clearsight.data.dataset import VALID, Dataset
 from clearsight.errors import DataError, Interrupted, RunError, UsageError
+from clearsight.finetune import warm_features
 from clearsight.inference import is_source
 from clearsight.intake import DATASET_KEYS, load_given, refuse_flaws, refuse_place, refuse_unsafe
 from clearsight.meter import build_meter
@@ -279,6 +280,8 @@ def _search(
     board: Board = build_board(quiet=way.quiet)
     if track:
         board = TrackedBoard(board, path, track, way.note)
+    for one in {one.depth: one for one in configs}.values():
+        warm_features(one, dataset, meter=build_meter(quiet=way.quiet))
     with open_pool(dataset, configs, executor=way.executor, workers=way.workers) as pool:
         try:
             trials, importance = run_search(
