@@ -36,6 +36,7 @@ def check_used(config: RunConfig) -> None:
         (model, "pretrained", f"model {', '.join(PRETRAINED_FAMILIES)}", family in PRETRAINED_FAMILIES),
         *((model, key, "pretrained", model.pretrained) for key in ("weights", "tune")),
         *((model, key, "weights of one's own", not model.pretrained) for key in ("widths", "depths", "stem")),
+        (train, "engine", "tune last or all", train.engine != "torch" or not model.pretrained or config.depth != "head"),
         (train, "layer_decay", "pretrained and tune last or all", model.pretrained and config.depth != "head"),
         (config.augment, "preset", "tune all, as features are kept of pictures as they are", config.depth == "all"),
         (model, "hidden", "model mlp or vgg", family in ("mlp", "vgg")),

@@ -338,7 +338,8 @@ def _fill_pretrained(config: RunConfig) -> RunConfig:
         return config
     wanted = {"preprocess": _PRETRAINED_PICTURES, **PRETRAINED_DEFAULTS[config.depth]}
     if config.depth == "all" and (config.data.valid_fraction > 0 or config.data.folds):  # the best epoch is kept
-        wanted["train"] = wanted["train"] | {"patience": config.train.epochs}
+        said = "epochs" in config.train.model_fields_set
+        wanted["train"] = wanted["train"] | {"patience": config.train.epochs if said else wanted["train"]["epochs"]}
     sections = {}
     for section, values in wanted.items():
         part: BaseModel = getattr(config, section)

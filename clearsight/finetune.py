@@ -114,8 +114,6 @@ def build_partial(
     if config.depth == "head":
         if team.size > 1:
             raise UsageError(f"tune head must be one process, got {team.size}. Start it without torchrun.")
-        if config.train.engine == "torch":
-            raise UsageError("tune head must have the dense engine, got engine torch. Leave --engine out.")
         inner: Engine = _build_head(config, net, dataset, features, own, split.train, recipe)
         return PartialEngine(
             inner, net, params, partial(_head_tensors, scale=own.scale[0], outputs=net.outputs), features=features

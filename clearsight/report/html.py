@@ -17,6 +17,7 @@ from clearsight.bundle import Bundle
 from clearsight.errors import RunError
 from clearsight.models.mlp import MLP
 from clearsight.report import diagnostics, page, pictures, plots, words
+from clearsight.report.confidence import render_confidence
 from clearsight.report.text import find_confused_pairs
 from clearsight.training.history import History, read_history
 
@@ -109,7 +110,7 @@ def render_report(files: _Files) -> str:
             if classes
             else []
         ),
-        *([_render_bias(files)] if classes else [_render_parity(files)]),
+        *([_render_confidence(files), _render_bias(files)] if classes else [_render_parity(files)]),
         diagnostics.render_signals(files.signals),
         _render_first_layer(files),
         _render_weight_history(files),
@@ -310,6 +311,10 @@ def _render_mistakes(files: _Files) -> str:
     note = "True class → answer, the largest loss (nats) first."
     shape = f"{scaling.width}/{scaling.height}"
     return page.section(title, page.paragraph(note, kind="note"), page.pictures(items, cell="6.5rem", shape=shape))
+
+
+def _render_confidence(files: _Files) -> str:
+    return render_confidence(files.metrics[files.judged], judged=files.judged)
 
 
 def _render_bias(files: _Files) -> str:

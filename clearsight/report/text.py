@@ -54,8 +54,8 @@ def render_calibration(calibration: dict[str, Any]) -> str:
     low, high = calibration["interval"]
     before = f", {calibration['before']:.3f} before" if calibration["temperature"] != 1 else ""
     return (
-        f"confidence off by {calibration['error']:.3f} on average (n = {calibration['n']:,}; {calibration['chance']:.3f} by chance "
-        f"alone, 95 % interval of the rest {low:.3f} to {high:.3f}); temperature {calibration['temperature']:.3g}{before}"
+        f"confidence off by {calibration['error']:.3f} on average (n = {calibration['n']:,}; {calibration['chance']:.3f} by "
+        f"chance alone, 95 % interval of the rest {low:.3f} to {high:.3f}); temperature {calibration['temperature']:.3g}{before}"
     )
 
 

