@@ -16,6 +16,7 @@ __all__ = [
     "compare",
     "cross_validate",
     "evaluate",
+    "find_label_errors",
     "load",
     "load_data",
     "train",
@@ -28,6 +29,7 @@ _HOMES = {
     "compare": "clearsight.tuning.compare",
     "cross_validate": "clearsight.tuning.folds",
     "evaluate": "clearsight.inference",
+    "find_label_errors": "clearsight.tuning.label_errors",
     "load": "clearsight.bundle",
     "load_data": "clearsight.data.load",
     "train": "clearsight.run",
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from clearsight.run import train
     from clearsight.tuning.compare import compare
     from clearsight.tuning.folds import cross_validate
+    from clearsight.tuning.label_errors import find_label_errors
     from clearsight.tuning.tune import tune
 
 

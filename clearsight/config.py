@@ -66,6 +66,7 @@ class DataConfig(_Section):
     task: Literal["classification", "regression"] = Field("classification", description="Predict classes or numbers.")
     label_column: str = Field("auto", description="Of a CSV or metadata.csv: first, last, a header name, or auto.")
     skip_bad: bool = Field(False, description="Go on without bad files, copies across splits and conflicting labels.")
+    relabel: str | None = Field(None, description="CSV that corrects labels, as label-errors writes it.")
     check: bool = Field(True, description="Check the data before training.")
     valid_fraction: float = Field(0.1, ge=0, lt=1, description="Share of the training rows held out for validation.")
     test_fraction: float = Field(

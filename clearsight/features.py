@@ -78,7 +78,9 @@ def _build_key(net: ConvNet, params: NDArray[np.float32], preprocess: Preprocess
     for values in (preprocess.scale, preprocess.offset):
         digest.update(values.data)
     body = {key: value for key, value in net.describe().items() if key not in ("outputs", "output")}
-    return build_key(["features", _VERSION, part, dataset.fingerprint, digest.hexdigest(), repr(sorted(body.items()))])
+    return build_key(
+        ["features", _VERSION, part, dataset.pictures_fingerprint, digest.hexdigest(), repr(sorted(body.items()))]
+    )
 
 
 def _load(key: str) -> tuple[NDArray[np.float32], dict[str, float]] | None:

@@ -15,6 +15,7 @@ from clearsight.data.clean import drop_flawed
 from clearsight.data.dataset import Dataset
 from clearsight.data.load import load_data
 from clearsight.data.preprocess import find_range
+from clearsight.data.relabel import relabel
 from clearsight.data.split import Split, fold_training, split_data, thin_training
 from clearsight.errors import DataError, UsageError
 from clearsight.meter import MeterBuilder, SilentMeter
@@ -23,8 +24,8 @@ from clearsight.threads import one_blas_thread
 Note = Callable[[str], None]
 _SHOWN_FILES = 3
 DATASET_KEYS = (
-    "data.source", "data.task", "data.label_column", "data.skip_bad", "preprocess.image_size", "preprocess.resize",
-    "preprocess.channels", "preprocess.background",
+    "data.source", "data.task", "data.label_column", "data.skip_bad", "data.relabel", "preprocess.image_size",
+    "preprocess.resize", "preprocess.channels", "preprocess.background",
 )  # fmt: skip
 """Settings that decide which pictures and labels there are."""
 
@@ -42,7 +43,10 @@ def load_dataset(
         UsageError, DataError: see `load_data`.
     """
     dataset = _read_source(config, data, labels, skip_bad=config.data.skip_bad, meter=meter)
-    return drop_flawed(dataset) if config.data.skip_bad else dataset
+    dataset = drop_flawed(dataset) if config.data.skip_bad else dataset
+    if config.data.relabel is None or dataset.relabelled == config.data.relabel:
+        return dataset
+    return relabel(dataset, Path(config.data.relabel).expanduser())
 
 
 def _read_source(config: RunConfig, data: Any, labels: Any, *, skip_bad: bool, meter: MeterBuilder) -> Dataset:

@@ -172,9 +172,9 @@ def prepare(
     }  # fmt: skip
     lrs = learning_rates(train.schedule, lr=config.lr, **schedule)
     if train.l2 == "auto":
-        l2, losses = choose_penalty(config, net, dataset, split.train, preprocess, meter=meter)
+        l2, loss = choose_penalty(config, net, dataset, split.train, preprocess, meter=meter)
         config = config.model_copy(update={"train": train.model_copy(update={"l2": l2})})
-        notes.append(f"l2 {l2:g} chosen by {FOLDS}-fold over the training rows (loss {min(losses):.3f})")
+        notes.append(f"l2 {l2:g} chosen by {FOLDS}-fold over the training rows (loss {loss:.3f})")
     if config.depth == "all":
         engine = build_engine(config, net, dataset, split, preprocess, augmentation, team)
     else:
@@ -340,6 +340,13 @@ def resolve_config(
         layers.append(config.model_dump(exclude_unset=True) if isinstance(config, RunConfig) else config)
     layers += [nest(homes.get(name, name), value) for name, value in settings.items()]
     return build_config(merge(*layers), where=where)
+
+
+def settle_source(config: RunConfig, dataset: Dataset) -> dict[str, str]:
+    """Where everything came from by full paths, so that a run can go on from elsewhere: settings for `resolve_config`."""
+    found = {"start_from": config.model.start_from, "weights": config.model.weights, "relabel": config.data.relabel}
+    paths = {name: str(Path(path).expanduser().resolve()) for name, path in found.items() if path is not None}
+    return {"source": dataset.origin, **paths}
 
 
 def judge(

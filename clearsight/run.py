@@ -29,6 +29,7 @@ from clearsight.pipeline import (
     prepare,
     resolve_config,
     search_rate,
+    settle_source,
 )  # fmt: skip
 from clearsight.settings import find_differences, render_toml
 from clearsight.tracking import TrackedProgress, check_trackers, open_trackers
@@ -93,7 +94,7 @@ def train(
     if team.rank > 0:
         quiet, tell = True, lambda text: None
     dataset = load_given(resolved, data, labels, meter=build_meter(quiet=quiet))
-    resolved = resolve_config(resolved, {"source": dataset.origin, **_settle_start(resolved)})
+    resolved = resolve_config(resolved, settle_source(resolved, dataset))
     refuse_place(out if out is not None else root, dataset)
     for text in dataset.notes:
         tell(text)
@@ -138,12 +139,6 @@ def _note_other_machine(path: Path, prepared: Prepared, tell: Note) -> None:
     changed = [f"{key} {before[key]} became {value}" for key, value in now.items() if before.get(key, value) != value]
     if changed:
         tell(f"the run began elsewhere: {', '.join(changed)}; it may end with other last digits")
-
-
-def _settle_start(config: RunConfig) -> dict[str, str]:
-    """The model to start from by its full path, so that the run can go on from elsewhere."""
-    start = config.model.start_from
-    return {} if start is None else {"start_from": str(Path(start).expanduser().resolve())}
 
 
 def _join(config: RunConfig) -> Team:

@@ -35,6 +35,7 @@ def cv(
     augment: options.Augment = None,
     image_size: options.ImageSize = None,
     target: options.Target = None,
+    relabel: options.Relabel = None,
     seed: options.Seed = None,
     engine: options.Engine = None,
     device: options.Device = None,
@@ -55,7 +56,7 @@ def cv(
         model=model, hidden=hidden, activation=activation, epochs=epochs, batch_size=batch_size, optimizer=optimizer, seed=seed,
         engine=engine, device=device, pretrained=pretrained, weights=weights, tune=tune,
     )  # fmt: skip
-    flags = {"data.group_by": group_by, **flags}
+    flags = {"data.group_by": group_by, "data.relabel": relabel, **flags}
     layers = build_layers(flags, config=config, image_size=image_size, target=target, augment=augment, set_=set_)
     silent = quiet or json_
     found = cross_validate(

@@ -14,6 +14,7 @@ from clearsight.cli import (
     cv,
     data,
     evaluate,
+    label_errors,
     learning_curve,
     lr_find,
     models,
@@ -45,6 +46,7 @@ app.command("models")(models.models)
 app.command("tune")(tune.tune)
 app.command("cv")(cv.cv)
 app.command("compare")(compare.compare)
+app.command("label-errors")(label_errors.label_errors)
 app.command("optimizers")(optimizers.optimizers)
 app.add_typer(data.app, name="data")
 app.add_typer(runs.app, name="runs")

@@ -50,6 +50,7 @@ ImageSize = Annotated[
 ]
 Resize = Annotated[str | None, option("squash, crop or pad.", "--resize")]
 Target = Annotated[str | None, option("Predict the numbers of this column (regression).", "--target")]
+Relabel = Annotated[str | None, option("CSV that corrects labels, as label-errors writes it.", "--relabel")]
 SkipBad = Annotated[bool, option("Go on without bad files, copies of pictures and conflicting labels.", "--skip-bad")]
 Seed = Annotated[int | None, option("Of weights, order and dropout.", "--seed")]
 Engine = Annotated[str | None, option("auto, dense (compiled), reference (NumPy textbook) or torch.", "--engine")]

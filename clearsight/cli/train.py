@@ -63,6 +63,7 @@ def train(
     scale: Annotated[str | None, option("unit, symmetric, standardize, mean-image or none.", "--scale")] = None,
     task: Annotated[str | None, option("classification or regression.", "--task")] = None,
     target: options.Target = None,
+    relabel: options.Relabel = None,
     label_column: Annotated[
         str | None, option("Of a CSV or metadata.csv: first, last, a header name or auto.", "--label-column")
     ] = None,
@@ -116,7 +117,7 @@ def train(
     if target and (label_column or task):
         raise UsageError("--target must stand alone, got --label-column or --task beside it. Leave those out.")
     flags = {
-        "data.task": task, "data.label_column": label_column,
+        "data.relabel": relabel, "data.task": task, "data.label_column": label_column,
         "data.skip_bad": skip_bad or None, "preprocess.resize": resize,
         "preprocess.channels": channels, "preprocess.background": background, "train.sampling": sampling,
         "data.valid_fraction": valid_fraction,

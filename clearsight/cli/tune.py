@@ -47,6 +47,7 @@ def tune(
     augment: options.Augment = None,
     image_size: options.ImageSize = None,
     target: options.Target = None,
+    relabel: options.Relabel = None,
     seed: options.Seed = None,
     engine: options.Engine = None,
     device: options.Device = None,
@@ -68,7 +69,14 @@ def tune(
         model=model, hidden=hidden, activation=activation, epochs=epochs, batch_size=batch_size, optimizer=optimizer, seed=seed,
         engine=engine, device=device, pretrained=pretrained, weights=weights, tune=tune_,
     )  # fmt: skip
-    layers = build_layers(flags, config=config, image_size=image_size, target=target, augment=augment, set_=set_)
+    layers = build_layers(
+        {"data.relabel": relabel, **flags},
+        config=config,
+        image_size=image_size,
+        target=target,
+        augment=augment,
+        set_=set_,
+    )
     silent = quiet or json_
     tuned = search_settings(
         data, config=merge(*layers), search=search or [], strategy=strategy, trials=trials, minutes=minutes, folds=folds,

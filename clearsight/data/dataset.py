@@ -38,6 +38,7 @@ class Dataset:
         facts: what each of those files' headers says.
         bad: files that were left out, with reasons.
         empty: (split, class) of class folders without a file.
+        relabelled: the CSV that its labels were corrected by; empty for none.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Dataset:
     facts: tuple[PictureFacts, ...] = ()
     bad: tuple[BadFile, ...] = ()
     empty: tuple[tuple[str, str], ...] = ()
+    relabelled: str = ""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -77,6 +79,12 @@ class Dataset:
             digest.update(np.ascontiguousarray(array).data)
         digest.update("\0".join(self.class_names).encode())
         return digest.hexdigest()
+
+    @cached_property
+    def pictures_fingerprint(self) -> str:
+        """SHA-256 over the pictures alone, which stays when labels are corrected."""
+        about = f"{self.images.dtype.str}{self.images.shape}".encode()
+        return hashlib.sha256(about + np.ascontiguousarray(self.images).data).hexdigest()
 
     @cached_property
     def copies(self) -> list[NDArray[np.int64]]:

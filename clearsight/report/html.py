@@ -115,7 +115,7 @@ def render_report(files: _Files) -> str:
         _render_first_layer(files),
         _render_weight_history(files),
         _render_rates(files),
-        page.section("Configuration", f"<pre>{_escape_lines(files.config_text)}</pre>", half=True),
+        page.section("Configuration", f"<pre>{page.escape_lines(files.config_text)}</pre>", half=True),
         page.section("Environment", page.table((), page.environment_rows(files.environment), words=True), half=True),
     ]
     return page.render_page(f"{files.record['data']}: {files.record['model']} – clearsight", parts)
@@ -165,10 +165,6 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise RunError(f"run must hold {path.name}, got {path}: {error}. Is {path.parent} a run directory?") from None
     except SafetensorError as error:
         raise RunError(f"{path} must be safetensors, got damage ({error}). Restore the file or train again.") from None
-
-
-def _escape_lines(text: str) -> str:
-    return "\n".join(map(page.escape, text.splitlines()))
 
 
 def _render_headline(files: _Files) -> str:

@@ -69,6 +69,11 @@ def escape(text: str) -> str:
     return _escape(clean(text), quote=True)
 
 
+def escape_lines(text: str) -> str:
+    """The same of a text of several lines."""
+    return "\n".join(map(escape, text.splitlines()))
+
+
 def paragraph(text: str, *, kind: str = "") -> str:
     """One `<p>`."""
     return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"

@@ -28,7 +28,7 @@ from clearsight.finetune import warm_features
 from clearsight.inference import is_source
 from clearsight.intake import build_split, load_given, refuse_flaws, refuse_place, refuse_unsafe
 from clearsight.meter import build_meter
-from clearsight.pipeline import Note, resolve_config
+from clearsight.pipeline import Note, resolve_config, settle_source
 from clearsight.settings import merge, render_toml
 from clearsight.tuning.executors import check_count, check_executor, open_pool
 from clearsight.tuning.jobs import Job, Outcome, choose_metric, note_patience
@@ -130,7 +130,7 @@ def cross_validate(
             f"--repeats must be 1 without data.shuffle_split, got {repeats}: all would be alike. Leave it out."
         )
     dataset = load_given(resolved, data, labels, meter=build_meter(quiet=quiet))
-    resolved = resolve_config(resolved, {"source": dataset.origin})
+    resolved = resolve_config(resolved, settle_source(resolved, dataset))
     refuse_place(out if out is not None else root, dataset)
     plan = _Plan(folds, repeats, choose_metric(resolved, dataset, metric))
     check_used(resolved)

@@ -23,7 +23,7 @@ from clearsight.finetune import warm_features
 from clearsight.inference import is_source
 from clearsight.intake import DATASET_KEYS, load_given, refuse_flaws, refuse_place, refuse_unsafe
 from clearsight.meter import build_meter
-from clearsight.pipeline import Note, Run, resolve_config
+from clearsight.pipeline import Note, Run, resolve_config, settle_source
 from clearsight.run import train
 from clearsight.settings import find_differences, merge, read_config_file, render_toml
 from clearsight.tracking import check_trackers
@@ -162,7 +162,7 @@ def tune(
     name = choose_strategy(space, strategy)
     most = min(trials or len(space.points()), len(space.points())) if name == "grid" else trials or DEFAULT_TRIALS
     dataset = load_given(resolved, data, labels, meter=build_meter(quiet=quiet))
-    resolved = resolve_config(resolved, {"source": dataset.origin})
+    resolved = resolve_config(resolved, settle_source(resolved, dataset))
     refuse_place(out if out is not None else root, dataset)
     judged = (
         build_config(merge(resolved.model_dump(exclude_unset=True), {"data": {"folds": folds}})) if folds else resolved

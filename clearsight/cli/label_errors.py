@@ -1,0 +1,76 @@
+"""`clearsight label-errors`: labels that are likely wrong, a gallery of them and a CSV to correct."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clearsight.cli import options
+from clearsight.cli.options import build_layers, option, parse_common
+from clearsight.cli.output import plain, print_json, tell
+
+_SHOWN = 12
+
+
+def label_errors(
+    data: options.OptionalData = None,
+    folds: Annotated[int, typer.Option("--folds", min=2, help="Parts, each judged once a repeat.")] = 5,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="How often the folds are drawn.")] = 1,
+    workers: options.Workers = None,
+    executor: options.Executor = "auto",
+    config: options.Config = None,
+    set_: options.Set = None,
+    model: options.Model = None,
+    pretrained: options.Pretrained = False,
+    weights: options.Weights = None,
+    tune: options.Tune = None,
+    hidden: options.Hidden = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    optimizer: options.Optimizer = None,
+    augment: options.Augment = None,
+    image_size: options.ImageSize = None,
+    relabel: options.Relabel = None,
+    seed: options.Seed = None,
+    engine: options.Engine = None,
+    device: options.Device = None,
+    out: Annotated[Path | None, option("Directory to make.", "--out")] = None,
+    root: options.Root = Path("runs"),
+    resume: Annotated[
+        str | None, option("Directory of a cross-validation to take, or go on with; or last.", "--resume")
+    ] = None,
+    quiet: options.Quiet = False,
+    json_: options.Json = False,
+) -> None:
+    """Look for wrong labels: each picture is judged by models that had not seen it, and those surely of another class are listed.
+
+    Writes suspects.html to look at and suspects.csv to correct: fill its column new_label, then train --relabel suspects.csv.
+    """
+    from clearsight.settings import merge
+    from clearsight.tuning.label_errors import GALLERY, TABLE, find_label_errors
+
+    flags = parse_common(
+        model=model, hidden=hidden, epochs=epochs, batch_size=batch_size, optimizer=optimizer, seed=seed, engine=engine,
+        device=device, pretrained=pretrained, weights=weights, tune=tune,
+    )  # fmt: skip
+    flags = {"data.relabel": relabel, **flags}
+    layers = build_layers(flags, config=config, image_size=image_size, augment=augment, set_=set_)
+    silent = quiet or json_
+    settings = merge(*layers) or None
+    found = find_label_errors(
+        data, config=settings, folds=folds, repeats=repeats, workers=workers, executor=executor, out=out, root=root,
+        resume=resume, quiet=silent, note=tell(quiet=silent),
+    )  # fmt: skip
+    summary = found.summary()
+    if json_:
+        print_json(summary)
+        return
+    for one in summary["suspects"][:_SHOWN]:
+        shares = f"{one['probability_of_label']:.3f} against {one['probability_of_suggested']:.3f}"
+        typer.echo(plain(f"{one['name']}  {one['label']} or {one['suggested']}?  {shares}"))
+    more = f" (the first {_SHOWN} above)" if len(summary["suspects"]) > _SHOWN else ""
+    typer.echo(
+        f"{len(summary['suspects']):,} of {summary['n']:,} labels look wrong{more}; the judges were right on "
+        f"{summary['accuracy']:.4f} of the labels as they are"
+    )
+    typer.echo(f"look    {found.path / GALLERY}\ncorrect {found.path / TABLE}")

@@ -1,0 +1,106 @@
+"""Labels that are likely wrong: a cross-validation, its suspects, a gallery to look at and a CSV to correct.
+
+What `clearsight label-errors` and `clearsight.find_label_errors` call.
+"""
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clearsight import store
+from clearsight.data.dataset import TEST, Dataset
+from clearsight.dense.reference import softmax
+from clearsight.errors import UsageError
+from clearsight.evaluation.labels import Suspects, find_suspects
+from clearsight.intake import load_given
+from clearsight.meter import build_meter
+from clearsight.pipeline import resolve_config
+from clearsight.report.suspects import render_suspects
+from clearsight.tuning.folds import CrossValidated, cross_validate
+
+TABLE, GALLERY = "suspects.csv", "suspects.html"
+
+
+@dataclass(frozen=True, eq=False)
+class LabelErrors:
+    """Suspects among the labels of a data set.
+
+    Args:
+        path: the directory of the cross-validation, with `suspects.csv` and `suspects.html` in it.
+        dataset: the data. rows: (m,) its suspect rows, worst first. suggested: (m,) classes that they seem to be of.
+        confidence: (m, 2) probabilities of the label and of the suggested class. suspects: see there.
+        cross_validated: how good the judges were.
+    """
+
+    path: Path
+    dataset: Dataset
+    rows: NDArray[np.int64]
+    suggested: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    suspects: Suspects
+    cross_validated: CrossValidated
+
+    def summary(self) -> dict[str, Any]:
+        """The object that `label-errors --json` prints; its keys are a contract."""
+        names = self.dataset.class_names
+        return {
+            "cv": str(self.path), "n": len(self.cross_validated.rows), "accuracy": self.cross_validated.mean,
+            "table": str(self.path / TABLE), "gallery": str(self.path / GALLERY),
+            "suspects": [
+                {
+                    "row": int(row), "name": self.dataset.row_name(int(row)), "label": names[self.dataset.labels[row]],
+                    "suggested": names[other], "probability_of_label": float(own), "probability_of_suggested": float(of_other),
+                }
+                for row, other, (own, of_other) in zip(self.rows, self.suggested, self.confidence, strict=True)
+            ],
+        }  # fmt: skip
+
+
+def find_label_errors(data: Any = None, labels: Any = None, *, quiet: bool = True, **options: Any) -> LabelErrors:
+    """Look for wrong labels: k-fold, so that each picture is judged by a model that had not seen it, and confident learning.
+
+    Args:
+        data, labels, options: as for `cross_validate`. Where the data brings no test split, none is held out here.
+
+    Raises:
+        UsageError, DataError, RunError: see there.
+    """
+    if options.get("resume") is None:
+        names = ("folds", "repeats", "metric", "workers", "executor", "out", "root", "resume", "note", "config")
+        settings = {key: value for key, value in options.items() if key not in names}
+        source = {"source": str(data)} if isinstance(data, str | Path) else {}
+        config = resolve_config(options.get("config"), {**source, **settings})
+        data = load_given(config, data, labels, meter=build_meter(quiet=quiet))
+        if data.is_regression:
+            raise UsageError("label errors must be sought among classes, got numbers to predict. Leave --target out.")
+        if not (data.given == TEST).any() and "test_fraction" not in config.data.model_fields_set:
+            options["test_fraction"] = 0.0
+    found = cross_validate(data, labels, quiet=quiet, **options)
+    if options.get("resume") is not None:
+        data = load_given(store.read_run_config(found.path), data, labels, meter=build_meter(quiet=quiet))
+    shares = softmax(found.outputs.astype(np.float64)).mean(axis=0)
+    known = np.isfinite(shares).all(axis=1)  # a fold may have diverged
+    judged, places = find_suspects(shares[known], found.labels[known]), np.flatnonzero(known)
+    at = places[judged.rows]
+    own = np.stack([shares[at, judged.labels], shares[at, judged.suggested]], axis=1)
+    result = LabelErrors(found.path, data, found.rows[at], judged.suggested, own, judged, found)
+    store.write_text(found.path / TABLE, _render_csv(result))
+    store.write_text(found.path / GALLERY, render_suspects(data, result.rows, result.suggested, own, judged.joint))
+    return result
+
+
+def _render_csv(found: LabelErrors) -> str:
+    """A line a suspect, its last cell empty for a person to fill."""
+    out = io.StringIO()
+    names = ("row", "name", "label", "suggested", "probability_of_label", "probability_of_suggested", "new_label")
+    writer = csv.DictWriter(out, names, lineterminator="\n")
+    writer.writeheader()
+    for line in found.summary()["suspects"]:
+        rounded = {key: round(value, 6) for key, value in line.items() if isinstance(value, float)}
+        writer.writerow(line | rounded | {"new_label": ""})
+    return out.getvalue()
