@@ -17,6 +17,7 @@ __all__ = [
     "cross_validate",
     "evaluate",
     "find_label_errors",
+    "find_mistakes",
     "load",
     "load_data",
     "train",
@@ -30,6 +31,7 @@ _HOMES = {
     "cross_validate": "clearsight.tuning.folds",
     "evaluate": "clearsight.inference",
     "find_label_errors": "clearsight.tuning.label_errors",
+    "find_mistakes": "clearsight.mistakes",
     "load": "clearsight.bundle",
     "load_data": "clearsight.data.load",
     "train": "clearsight.run",
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from clearsight.data.load import load_data
     from clearsight.errors import ClearsightError
     from clearsight.inference import evaluate
+    from clearsight.mistakes import find_mistakes
     from clearsight.run import train
     from clearsight.tuning.compare import compare
     from clearsight.tuning.folds import cross_validate

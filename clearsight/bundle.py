@@ -8,111 +8,33 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from clearsight import __version__
 from clearsight.archive import DESCRIPTION, TENSORS, pack_tensors, pack_zip, parse_json, parse_tensors, read_members
-from clearsight.config import Resize, Scaling
 from clearsight.data.dataset import check_images
 from clearsight.data.pictures import calm_decoder, check_file, decode_picture
 from clearsight.data.preprocess import Preprocess
 from clearsight.dense.reference import softmax
+from clearsight.description import Description
 from clearsight.durable import write_durably
 from clearsight.errors import DataError, ModelFileError, UsageError
 from clearsight.evaluation.calibration import conformal_sets
 from clearsight.evaluation.outside import Known
 from clearsight.models.convnet import ConvNet
-from clearsight.models.count import count_multiply_adds
 from clearsight.models.mlp import MLP
 from clearsight.training.logits import Predictor
 
 FORMAT_VERSION = (
     4  # 2: how picture files are resized, on which background; 3: convolutional nets; 4: confidence, known pictures
 )
-_MOST_BLOCKS = 1000
-_MOST_WORK = 50_000_000_000  # multiply-adds of one picture: some seconds; a resnet50 at 224x224 has 4 thousand million
 _SELF_TEST_TOLERANCE = 1e-4
 _SELF_TEST_ROWS = 3
 _OPTIONAL = ("calibration.scores", "known.features", "known.distances")
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class _DenseArchitecture(_Strict):
-    family: Literal["mlp"]
-    sizes: list[int] = Field(min_length=2, max_length=1000)
-    activations: list[str]
-    bias: str
-    output: str
-
-    def build(self) -> MLP:
-        """The network, which may still be found inconsistent."""
-        if max(self.sizes) > 2**24:
-            raise UsageError(f"sizes must be at most {2**24}, got {max(self.sizes)}. Get the model again.")
-        return MLP(tuple(self.sizes), tuple(self.activations), self.bias, self.output)
-
-
-_Sizes = Annotated[list[Annotated[int, Field(ge=1, le=2**20)]], Field(max_length=100)]
-
-
-class _ConvArchitecture(_Strict):
-    family: Literal["cnn", "vgg", "resnet8", "resnet18", "resnet34", "resnet50", "efficientnet_lite0", "speednet"]
-    input_shape: Annotated[_Sizes, Field(min_length=3, max_length=3)]
-    outputs: int = Field(ge=1, le=2**20)
-    output: str
-    widths: _Sizes
-    depths: _Sizes
-    hidden: _Sizes
-    kernel: int = Field(ge=1, le=15)
-    norm: str
-    activation: str
-    pooling: str
-    stem: str
-    pad_to: int = Field(ge=0, le=4096)
-
-    def build(self) -> ConvNet:
-        """The network, which may still be found inconsistent."""
-        if sum(self.depths) > _MOST_BLOCKS:
-            raise UsageError(f"depths must be {_MOST_BLOCKS} or less in all, got {sum(self.depths)}. Use fewer.")
-        height, width, channels = self.input_shape
-        values = self.model_dump() | {key: tuple(getattr(self, key)) for key in ("widths", "depths", "hidden")}
-        net = ConvNet(**values | {"input_shape": (height, width, channels)})
-        if (work := count_multiply_adds(net)) > _MOST_WORK:
-            raise UsageError(
-                f"multiply-adds of a picture must be {_MOST_WORK:,} or less, got {work:,}. Get the model again."
-            )
-        return net
-
-
-class _PreprocessSettings(_Strict):
-    height: int = Field(ge=1)
-    width: int = Field(ge=1)
-    channels: int = Field(ge=1)
-    scaling: Scaling
-    low: float = Field(allow_inf_nan=False)
-    high: float = Field(allow_inf_nan=False)
-    target_mean: float = Field(allow_inf_nan=False)
-    target_std: float = Field(gt=0, allow_inf_nan=False)
-    resize: Resize = "squash"
-    background: list[Annotated[int, Field(ge=0, le=255)]] = Field([0, 0, 0], min_length=3, max_length=3)
-
-
-class _Description(_Strict):
-    format: Literal["clearsight-model"]
-    version: int
-    clearsight: str
-    architecture: Annotated[_DenseArchitecture | _ConvArchitecture, Field(discriminator="family")]
-    class_names: list[str]
-    preprocess: _PreprocessSettings
-    temperature: float = Field(ge=1e-6, le=1e6, allow_inf_nan=False)
-    data: dict[str, str]
-    training: dict[str, str | int | float | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -324,7 +246,7 @@ def load(path: str | Path) -> Bundle:
             "Update clearsight or get the model again."
         )
     try:
-        description = _Description.model_validate(raw)
+        description = Description.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -335,7 +257,7 @@ def load(path: str | Path) -> Bundle:
     return _assemble(description, parse_tensors(members[TENSORS], what=f"{TENSORS} of {place}"), place)
 
 
-def _assemble(description: _Description, tensors: dict[str, NDArray[Any]], place: Path) -> Bundle:
+def _assemble(description: Description, tensors: dict[str, NDArray[Any]], place: Path) -> Bundle:
     again = "Get the model again."
     settings = description.preprocess
     try:

@@ -94,13 +94,13 @@ def evaluate(
     found = evaluate_outputs(answered.bundle, answered.outputs, answered.truth, split=answered.split)
     found = add_calibration(answered.bundle, found, answered.outputs, answered.truth)
     if answered.split == "test":
-        _count_look(answered)
+        count_look(answered, by="evaluate")
     if not answered.bundle.class_names:
         _note_outside(answered.bundle, answered.truth, answered.outputs[:, 0], note)
     return found
 
 
-def _count_look(answered: Answered) -> None:
+def count_look(answered: Answered, *, by: str) -> None:
     """Count that a test split was seen, where the model's run is one of a folder of runs that counts."""
     root = answered.bundle.path.parent.parent if answered.bundle.path else None
     if root is not None and (root / store.LOOKS).is_file():
@@ -109,7 +109,7 @@ def _count_look(answered: Answered) -> None:
                 root,
                 fingerprint=answered.dataset.fingerprint,
                 rows=answered.rows,
-                by=f"evaluate {answered.bundle.path}",
+                by=f"{by} {answered.bundle.path}",
             )
 
 
@@ -132,7 +132,7 @@ def answer_data(
     """
     bundle = model if isinstance(model, Bundle) else load(model)
     task = "classification" if bundle.class_names else "regression"
-    config = _own_config(bundle)
+    config = own_config(bundle)
     if data is None:
         if config is None or config.data.source == "arrays":
             raise UsageError(
@@ -223,7 +223,7 @@ def is_source(data: Any, source: str) -> bool:
     )
 
 
-def _own_config(bundle: Bundle) -> RunConfig | None:
+def own_config(bundle: Bundle) -> RunConfig | None:
     """The configuration of the run whose directory the model lies in, if it does."""
     if bundle.path is None:
         return None

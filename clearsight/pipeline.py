@@ -378,7 +378,7 @@ def judge(
 def _calibrate(bundle: Bundle, prepared: Prepared, logits: NDArray[np.float32]) -> Bundle:
     """The same model with what the validation rows tell: its temperature, and how far held-out pictures are from others."""
     dataset, split = prepared.dataset, prepared.split
-    if not np.isfinite(bundle.params).all():
+    if not (np.isfinite(bundle.params).all() and np.isfinite(logits).all()):
         return bundle
     changes: dict[str, Any] = {}
     if bundle.class_names:
@@ -389,11 +389,12 @@ def _calibrate(bundle: Bundle, prepared: Prepared, logits: NDArray[np.float32]) 
     rng = np.random.default_rng([prepared.config.train.seed, 0xFA])
     training, held_out = (rng.permutation(rows)[:MOST_KNOWN] for rows in (split.train, split.valid))
     kept = prepared.engine.features
-    found = (
+    found = [
         bundle.features(dataset.images, rows=rows) if kept is None else kept[rows].reshape(len(rows), -1)
         for rows in (training, held_out)
-    )
-    return replace(bundle, known=remember(*found), **changes)
+    ]
+    known = remember(*found) if all(np.isfinite(values).all() for values in found) else None
+    return replace(bundle, known=known, **changes)
 
 
 def train_dataset(config: RunConfig, dataset: Dataset) -> Run:

@@ -10,8 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "clearsight"
 LAYERS = [
-    ["errors"], ["config", "meter", "durable", "randomness", "intervals", "threads"], ["settings", "combinations"], ["data"], ["augment"], ["intake"], ["models"], ["dense"], ["training"], ["features"], ["archive"], ["evaluation"], ["bundle"],
-    ["store", "tracking"], ["report"], ["assemble"], ["finetune"], ["pipeline"], ["outcome"], ["run", "inference", "classifier", "curve"], ["tuning"], ["recipes"], ["cli"],
+    ["errors"], ["config", "meter", "durable", "randomness", "intervals", "threads"], ["settings", "combinations"], ["data"], ["augment"], ["intake"], ["models"], ["dense"], ["training"], ["features"], ["archive"], ["evaluation"], ["description"], ["bundle"],
+    ["store", "tracking"], ["report"], ["assemble"], ["finetune"], ["pipeline"], ["outcome"], ["run", "inference", "classifier", "curve"], ["mistakes"], ["tuning"], ["recipes"], ["cli"],
 ]  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))

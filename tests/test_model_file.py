@@ -60,7 +60,7 @@ class Model:
 def good(tmp_path_factory):
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)
     out = tmp_path_factory.mktemp("good") / "run"
-    clearsight.train(images, np.arange(40) % 3, out=out, epochs=1, hidden=(4,))
+    clearsight.train(images, np.arange(40) % 3, out=out, epochs=1, hidden=(4,), calibrate=False)
     return Model(out / "model.clearsight")
 
 
@@ -167,8 +167,8 @@ def test_a_bad_tensor_file_is_refused(tmp_path, monkeypatch, good, form, name):
 
 
 DESCRIPTIONS = {
-    "newer version": ("version", 4, "must have format version 3 or less, got '4'. Update clearsight"),
-    "version as text": ("version", "1", "must have format version 3 or less, got '1'."),
+    "newer version": ("version", 5, "must have format version 4 or less, got '5'. Update clearsight"),
+    "version as text": ("version", "1", "must have format version 4 or less, got '1'."),
     "another format": ("format", "other", "must be right at format (Input should be 'clearsight-model'), got other."),
     "unknown family": (
         "architecture.family",
@@ -418,7 +418,7 @@ def test_a_file_of_the_first_format_still_loads_and_keeps_black_under_transparen
     run.bundle.save(tmp_path / "model", examples=clearsight.load_data("digits").images[:3])
     path = tmp_path / "model" / "model.json"
     description = json.loads(path.read_text())
-    assert description["version"] == 3
+    assert description["version"] == 4
     description["version"] = 1
     del description["preprocess"]["resize"], description["preprocess"]["background"]
     path.write_text(json.dumps(description))

@@ -5,6 +5,7 @@ import re
 import struct
 import time
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -572,7 +573,7 @@ def test_training_prediction_and_evaluation_see_the_same_pixels(folder, tmp_path
     assert (np.array([list(a["probabilities"].values()) for a in answers], np.float32) == trained).all()
     for split, evaluation in run.evaluations().items():
         again = clearsight.evaluate(tmp_path / "run", folder, split=split)
-        assert again.as_dict() == evaluation.as_dict()
+        assert replace(again, calibration=None).as_dict() == replace(evaluation, calibration=None).as_dict()
 
 
 def test_another_folder_is_evaluated_in_the_size_of_the_model(folder, tmp_path):

@@ -91,7 +91,7 @@ def test_pictures_of_another_size_are_refused():
 
 def test_unknown_scaling_is_refused():
     with pytest.raises(
-        UsageError, match="scale must be one of unit, symmetric, standardize, mean-image, none, got 'zscore'"
+        UsageError, match="scale must be one of unit, symmetric, standardize, mean-image, imagenet, none, got 'zscore'"
     ):
         fit_preprocess(data(), ROWS, scaling="zscore")
 

@@ -17,6 +17,7 @@ from clearsight.cli import (
     label_errors,
     learning_curve,
     lr_find,
+    mistakes,
     models,
     optimizers,
     recipe,
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(evaluate.predict)
+app.command("mistakes")(mistakes.mistakes)
 app.command("report")(runs.report)
 app.command("lr-find")(lr_find.lr_find)
 app.command("learning-curve")(learning_curve.learning_curve)

@@ -50,9 +50,9 @@ def check_place(path: Path | None, flag: str) -> None:
 
 
 def _is_drawing(path: Path) -> bool:
-    """Whether a file is an SVG or a GIF, as these commands write them."""
+    """Whether a file is an SVG, a GIF or a page, as these commands write them."""
     with path.open("rb") as file:
-        return file.read(6).startswith((b"<?xml", b"<svg", b"GIF8"))
+        return file.read(9).lower().startswith((b"<?xml", b"<svg", b"gif8", b"<!doctype"))
 
 
 def use_color() -> bool:

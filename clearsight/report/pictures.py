@@ -22,6 +22,15 @@ def draw_picture(pixels: NDArray[Any], *, low: float, high: float) -> bytes:
     return _encode((255 * np.clip(np.nan_to_num((values - low) / span), 0, 1)).round().astype(np.uint8))
 
 
+def draw_overlay(pixels: NDArray[Any], heat: NDArray[np.floating], *, low: float, high: float) -> bytes:
+    """A stored picture (H, W, C) in pale grey as PNG, under a map (H, W) in 0..1 that colours it vermilion."""
+    span = (high - low) or 1.0
+    grey = np.clip(np.nan_to_num((pixels.mean(axis=2, dtype=np.float64) - low) / span), 0, 1)[..., None]
+    base = 255 * (0.35 + 0.6 * grey)
+    share = 0.75 * np.clip(heat, 0, 1)[..., None]
+    return _encode(np.broadcast_to(base + (_POSITIVE - base) * share, (*heat.shape, 3)).round().astype(np.uint8))
+
+
 def first_layer_maps(weights: NDArray[Any], *, height: int, width: int, channels: int) -> NDArray[np.float64]:
     """Weights (inputs, units) of a first layer as pictures (units, H, W), averaged over channels."""
     pictures = weights.T.reshape(-1, height, width, channels)

@@ -1,0 +1,62 @@
+"""`clearsight mistakes`: the worst mistakes of a model, where they come from, and which training pictures are like them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clearsight.cli import options
+from clearsight.cli.options import option
+from clearsight.cli.output import plain, print_json, print_notes, tell
+
+_SHOWN = 10
+
+
+def mistakes(
+    model: Annotated[str, typer.Argument(help="Model file or run directory.")],
+    data: Annotated[
+        str | None,
+        typer.Argument(help="Name or path of labelled data; by default that of the run.", show_default=False),
+    ] = None,
+    split: Annotated[str | None, option("train, valid, test or all.", "--split")] = None,
+    count: Annotated[int, typer.Option("--count", min=1, max=1000, help="How many.")] = 24,
+    saliency: Annotated[
+        str, typer.Option("--saliency", help="What an answer rests on: auto, grad-cam, occlusion or none.")
+    ] = "auto",
+    neighbours: Annotated[
+        int, typer.Option("--neighbours", min=0, max=20, help="Training pictures to show beside each.")
+    ] = 3,
+    skip_bad: options.SkipBad = False,
+    out: Annotated[
+        Path | None, option("The page to write; by default mistakes.html in the run directory.", "--out")
+    ] = None,
+    quiet: options.Quiet = False,
+    json_: options.Json = False,
+) -> None:
+    """Show the mistakes that cost most: what each answer rests on, and the training pictures that are most like it."""
+    from clearsight.bundle import load
+    from clearsight.cli.output import check_place
+    from clearsight.meter import build_meter
+    from clearsight.mistakes import find_mistakes
+    from clearsight.store import write_text
+
+    bundle = load(model)
+    print_notes(bundle.notes, quiet=quiet)
+    if out is None:
+        out = (Path(model) if Path(model).is_dir() else Path()) / "mistakes.html"
+    else:
+        check_place(out, "--out")
+    silent = quiet or json_
+    found = find_mistakes(
+        bundle, data, split=split, count=count, saliency=saliency, neighbours=neighbours, skip_bad=skip_bad,
+        note=tell(quiet=silent), meter=build_meter(quiet=silent),
+    )  # fmt: skip
+    write_text(out, found.render())
+    summary = {"model": model, "page": str(out), **found.summary()}
+    if json_:
+        print_json(summary)
+        return
+    for one in found.worst[:_SHOWN]:
+        near = f"  like {', '.join(near.label for near in one.neighbours)}" if one.neighbours else ""
+        typer.echo(plain(f"{one.name}  {one.true} taken for {one.answer}  {one.confidence:.1%} sure{near}"))
+    typer.echo(f"{summary['wrong']:,} of {summary['n']:,} answers ({summary['split']}) are wrong\nlook    {out}")
