@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.bundle import Bundle
+from clearsight.bundle import Bundle, load
 from clearsight.dense.reference import softmax
 from clearsight.errors import ClearsightError, UsageError
 from clearsight.evaluation.metrics import confusion_matrix, worst_mistakes
@@ -85,10 +85,11 @@ def find_mistakes(
     """
     if saliency not in SALIENCY:
         raise UsageError(f"--saliency must be one of {', '.join(SALIENCY)}, got {saliency!r}. Choose one of them.")
-    answered = answer_data(model, data, labels, split=split, skip_bad=skip_bad, note=note, meter=meter)
-    bundle, dataset = answered.bundle, answered.dataset
+    bundle = model if isinstance(model, Bundle) else load(model)
     if not bundle.class_names:
         raise UsageError("mistakes must be those of a classifier, got a regression model. See its report instead.")
+    answered = answer_data(bundle, data, labels, split=split, skip_bad=skip_bad, note=note, meter=meter)
+    dataset = answered.dataset
     if answered.split == "test":
         count_look(answered, by="mistakes")
     worst = worst_mistakes(answered.outputs / bundle.temperature, answered.truth, count=count)

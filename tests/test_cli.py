@@ -364,7 +364,7 @@ def test_a_picture_does_not_replace_another_kind_of_file(tmp_path, call, capsys)
     place = tmp_path / "notes.txt"
     place.write_text("mine")
     assert call("optimizers", "--out", place) == 2
-    assert f"--out must not replace what is no earlier picture, got {place}" in capsys.readouterr().err
+    assert f"--out must not replace what is no earlier picture or page, got {place}" in capsys.readouterr().err
     assert place.read_text() == "mine"
     for _ in range(2):  # an earlier picture may be drawn anew
         assert call("optimizers", "--out", tmp_path / "paths.svg") == 0

@@ -46,7 +46,9 @@ def check_place(path: Path | None, flag: str) -> None:
             f"{flag} must be a file in a folder that exists, got {path}. Make the folder, or choose another."
         )
     if path is not None and path.is_file() and path.stat().st_size and not _is_drawing(path):
-        raise UsageError(f"{flag} must not replace what is no earlier picture, got {path}. Choose another name.")
+        raise UsageError(
+            f"{flag} must not replace what is no earlier picture or page, got {path}. Choose another name."
+        )
 
 
 def _is_drawing(path: Path) -> bool:

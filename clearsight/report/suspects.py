@@ -21,18 +21,20 @@ def render_suspects(
     suggested: NDArray[np.int64],
     confidence: NDArray[np.float64],
     joint: NDArray[np.int64],
+    *,
+    judged: int,
 ) -> str:
     """The page.
 
     Args:
         rows: (m,) of the data set, worst first. suggested: (m,) classes. confidence: (m, 2) probabilities of the label and of the
-            suggested class. joint: (K, K) rows labelled i that are surely of class j.
+            suggested class. joint: (K, K) rows labelled i that are surely of class j. judged: how many rows were.
     """
     names, low, high = dataset.class_names, *(dataset.value_range or (0.0, 255.0))
     pairs = find_confused_pairs(joint, count=_PAIRS)
     lines = [f"{names[t]} that look like {names[a]}: {count:,} of {of:,}" for t, a, count, of in pairs]
     heading = page.section(
-        f"{len(rows):,} of {int(joint.sum()):,} labels of {dataset.name} look wrong",
+        f"{len(rows):,} of {judged:,} labels of {dataset.name} look wrong",
         page.paragraph(_NOTE),
         f"<pre>{page.escape_lines(chr(10).join(lines))}</pre>" if lines else "",
     )

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight import store
+from clearsight.config import build_config
 from clearsight.data.dataset import TEST, Dataset
 from clearsight.dense.reference import softmax
 from clearsight.errors import UsageError
@@ -21,7 +22,7 @@ from clearsight.intake import load_given
 from clearsight.meter import build_meter
 from clearsight.pipeline import resolve_config
 from clearsight.report.suspects import render_suspects
-from clearsight.tuning.folds import CrossValidated, cross_validate
+from clearsight.tuning.folds import RECORD, CrossValidated, cross_validate
 
 TABLE, GALLERY = "suspects.csv", "suspects.html"
 
@@ -82,7 +83,9 @@ def find_label_errors(data: Any = None, labels: Any = None, *, quiet: bool = Tru
             options["test_fraction"] = 0.0
     found = cross_validate(data, labels, quiet=quiet, **options)
     if options.get("resume") is not None:
-        data = load_given(store.read_run_config(found.path), data, labels, meter=build_meter(quiet=quiet))
+        data = load_given(
+            build_config(store.read_json(found.path / RECORD)["config"]), data, labels, meter=build_meter(quiet=quiet)
+        )
     shares = softmax(found.outputs.astype(np.float64)).mean(axis=0)
     known = np.isfinite(shares).all(axis=1)  # a fold may have diverged
     judged, places = find_suspects(shares[known], found.labels[known]), np.flatnonzero(known)
@@ -90,7 +93,10 @@ def find_label_errors(data: Any = None, labels: Any = None, *, quiet: bool = Tru
     own = np.stack([shares[at, judged.labels], shares[at, judged.suggested]], axis=1)
     result = LabelErrors(found.path, data, found.rows[at], judged.suggested, own, judged, found)
     store.write_text(found.path / TABLE, _render_csv(result))
-    store.write_text(found.path / GALLERY, render_suspects(data, result.rows, result.suggested, own, judged.joint))
+    store.write_text(
+        found.path / GALLERY,
+        render_suspects(data, result.rows, result.suggested, own, judged.joint, judged=len(found.rows)),
+    )
     return result
 
 

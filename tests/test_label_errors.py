@@ -1,0 +1,170 @@
+"""Label errors: confident learning agrees with cleanlab, planted errors are found, and corrections are read back."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import clearsight
+from clearsight.data.relabel import relabel
+from clearsight.errors import DataError, UsageError
+from clearsight.evaluation.labels import find_suspects
+
+
+def draw(seed):
+    """Probabilities (n, K) of a fair judge, and labels of which a tenth is wrong."""
+    rng = np.random.default_rng(seed)
+    n, classes = int(rng.integers(50, 2000)), int(rng.integers(2, 8))
+    logits, true = rng.normal(0, 2, (n, classes)), rng.integers(0, classes, n)
+    logits[np.arange(n), true] += rng.uniform(1, 4)
+    labels = np.where(rng.random(n) < 0.1, rng.integers(0, classes, n), true)
+    shares = np.exp(logits)
+    return shares / shares.sum(1, keepdims=True), labels
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_suspects_and_their_order_are_those_of_cleanlab(seed):
+    filters = pytest.importorskip("cleanlab.filter", reason="cleanlab is not installed")
+    shares, labels = draw(seed)
+    ours = find_suspects(shares, labels).rows
+    theirs = filters.find_label_issues(labels, shares, return_indices_ranked_by="self_confidence", n_jobs=1)
+    both = set(ours) & set(theirs)
+    assert len(both) / len(set(ours) | set(theirs)) > 0.98  # they round the counts of pairs otherwise
+    assert [row for row in ours if row in both] == [row for row in theirs if row in both]
+
+
+def test_a_class_without_rows_and_one_row_a_class_are_no_obstacle():
+    shares = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]])
+    found = find_suspects(shares, np.array([0, 1]))
+    assert len(found.rows) == 0
+    assert found.thresholds[2] == np.inf
+    assert found.joint.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
+
+
+@pytest.fixture
+def planted(tmp_path):
+    """A folder of 120 pictures in two classes, of which 8 lie in the wrong one."""
+    rng = np.random.default_rng(0)
+    for name in ("dark", "light"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    for k in range(120):
+        light, wrong = k % 2, k < 8
+        pixels = np.clip(rng.normal(70 + 110 * light, 30, (8, 8)), 0, 255).astype(np.uint8)
+        folder = ("dark", "light")[light ^ wrong]
+        Image.fromarray(pixels).save(tmp_path / "data" / folder / f"{'wrong' if wrong else 'right'}-{k}.png")
+    return tmp_path / "data"
+
+
+def test_planted_errors_are_found_corrected_and_read_back(planted, tmp_path, call, capsys):
+    flags = ["--hidden", "16", "--epochs", "15", "--root", tmp_path / "runs"]
+    assert call("label-errors", planted, *flags, "--out", tmp_path / "found", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["n"] == 120
+    names = [one["name"] for one in found["suspects"]]
+    hits = [name for name in names if "wrong" in name]
+    assert len(hits) >= 7
+    assert len(names) <= 10
+    assert all(one["label"] != one["suggested"] for one in found["suspects"])
+    table = tmp_path / "found" / "suspects.csv"
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == names
+    page = (tmp_path / "found" / "suspects.html").read_text()
+    assert f"{len(names)} of 120 labels of data look wrong" in page
+    assert page.count("<img") == len(names)
+    for row in rows:
+        row["new_label"] = row["suggested"] if "wrong" in row["name"] else ""
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    assert call("train", planted, "--relabel", table, *flags, "--out", tmp_path / "clean", "--json") == 0
+    text = capsys.readouterr()
+    assert f"{len(hits)} labels are changed as {table} says" in text.err
+    assert json.loads(text.out)["test"]["n"] == 24
+    assert "relabel" in (tmp_path / "clean" / "config.toml").read_text()
+    assert call("evaluate", tmp_path / "clean", "--split", "train") == 0  # reads the corrections again
+    capsys.readouterr()
+    assert call("label-errors", planted, "--relabel", table, *flags, "--json") == 0
+    assert not set(hits) & {one["name"] for one in json.loads(capsys.readouterr().out)["suspects"]}
+
+
+def test_a_finished_cross_validation_serves_again(planted, tmp_path):
+    first = clearsight.find_label_errors(planted, hidden=(16,), epochs=15, root=tmp_path, out=tmp_path / "cv")
+    (tmp_path / "cv" / "suspects.csv").unlink()
+    again = clearsight.find_label_errors(resume=tmp_path / "cv")
+    assert (again.rows == first.rows).all()
+    assert (tmp_path / "cv" / "suspects.csv").is_file()
+
+
+def test_arrays_and_tables_have_label_errors_too(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    features = rng.normal(3 * labels[:, None], 1, (200, 5)).astype(np.float32)
+    labels[:10] = 1 - labels[:10]
+    found = clearsight.find_label_errors(features, labels, hidden=(8,), epochs=40, lr=0.01, root=tmp_path)
+    assert len(set(range(10)) & set(found.rows)) >= 8
+    assert "<table" in (found.path / "suspects.html").read_text()
+
+
+def test_numbers_have_no_label_errors(tmp_path):
+    with pytest.raises(UsageError, match="label errors must be sought among classes, got numbers to predict"):
+        clearsight.find_label_errors(np.zeros((20, 4, 4)), np.arange(20.0), task="regression", root=tmp_path)
+
+
+HEADER = "row,name,label,new_label\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        (
+            "row,name,label\n",
+            UsageError,
+            "--relabel must have the columns row, name, label, new_label, got none new_label",
+        ),
+        ("", UsageError, "--relabel must have the columns"),
+        (HEADER + "x,{name},0,1\n", DataError, r"row must be a number from 0 to 1796, got 'x' in line 2"),
+        (HEADER + "1797,{name},0,1\n", DataError, "row must be a number from 0 to 1796, got '1797' in line 2"),
+        (
+            HEADER + "0,other,0,1\n",
+            DataError,
+            "row 0 must be row 0 of train .*of class 0, as in digits, got other of class 0",
+        ),
+        (HEADER + "0,{name},5,1\n", DataError, "got row 0 of train .*of class 5 in line 2"),
+        (HEADER + "0,{name},0,eleven\n", DataError, "new_label must be a class of digits, got 'eleven' in line 2"),
+        (HEADER + "0,{name},0,1\n0,{name},0,2\n", DataError, "rows of --relabel must come once, got 0 again in line 3"),
+        (HEADER + "\n0\n", None, ""),
+    ],
+)
+def test_corrections_that_do_not_fit_are_refused(tmp_path, text, kind, message):
+    data = clearsight.load_data("digits")
+    path = tmp_path / "fixes.csv"
+    path.write_text(text.format(name=data.row_name(0)))
+    if kind is None:
+        assert (relabel(data, path).labels == data.labels).all()
+        return
+    with pytest.raises(kind, match=message):
+        relabel(data, path)
+
+
+def test_a_missing_and_a_foreign_file_of_corrections_are_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"--relabel must be a readable file, got .*none\.csv: No such file"):
+        clearsight.train("digits", relabel=str(tmp_path / "none.csv"), epochs=1, root=tmp_path)
+    (tmp_path / "bad.csv").write_bytes(b"\xff\xfe\x00row")
+    with pytest.raises(UsageError, match="--relabel must be a CSV of UTF-8 text, got damage"):
+        clearsight.train("digits", relabel=str(tmp_path / "bad.csv"), epochs=1, root=tmp_path)
+
+
+def test_corrections_make_other_data_and_resume_refuses_changed_ones(tmp_path):
+    data, path = clearsight.load_data("digits"), tmp_path / "fixes.csv"
+    path.write_text(HEADER + f"0,{data.row_name(0)},0,7\n")
+    fixed = relabel(data, path)
+    assert fixed.labels[0] == 7
+    assert data.labels[0] == 0
+    assert fixed.fingerprint != data.fingerprint
+    assert fixed.pictures_fingerprint == data.pictures_fingerprint
+    run = clearsight.tune("digits", search=["train.lr=0.01"], relabel=str(path), epochs=1, root=tmp_path).run
+    assert run.config.data.relabel == str(path.resolve())
