@@ -133,8 +133,10 @@ def build_engine(
     preprocess: Preprocess,
     augmentation: Augmentation,
     team: Team,
+    *,
+    params: NDArray[np.float32],
 ) -> Engine:
-    """The engine that a configuration means, with its first weights.
+    """The engine that a configuration means, with its first weights, (net.num_values,).
 
     Raises:
         UsageError: an engine, a device or a precision that cannot be had, or that does not go with the network.
@@ -142,7 +144,7 @@ def build_engine(
     train = config.train
     shared: dict[str, Any] = {
         "images": dataset.images, "labels": dataset.labels, "preprocess": preprocess, "batch_size": train.batch_size,
-        "params": first_params(config, net, dataset, split.train, preprocess), "seed": train.seed,
+        "params": params, "seed": train.seed,
         "augmentation": augmentation, "pool": split.train,
     }  # fmt: skip
     recipe = build_recipe(config, dataset, split.train)
@@ -169,7 +171,7 @@ def build_engine(
         return TorchEngine(
             net, recipe, device=device, bfloat16=uses_bfloat16(config, device), compile_module=train.compile,
             accumulate=train.accumulate, ema=train.ema, lookahead=train.lookahead, layer_decay=train.layer_decay, team=team,
-            **shared,
+            keep_statistics=config.model.pretrained, **shared,
         )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.assemble import build_net, build_recipe, choose_device, first_params, uses_bfloat16
-from clearsight.config import PRETRAINED_DEFAULTS, RunConfig
+from clearsight.config import PRETRAINED_DEFAULTS, RunConfig, TrainConfig
 from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import Preprocess, fit_preprocess
 from clearsight.data.split import Rows, Split
@@ -30,6 +30,7 @@ from clearsight.training.team import Team
 PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 FOLDS = 5
 _MOST_ROWS = 5000  # on which a penalty is chosen
+_USUAL_PENALTY = 0.1
 
 
 def choose_penalty(
@@ -92,6 +93,16 @@ def _try_penalty(
 ) -> float:  # fmt: skip
     """The loss on some rows of a head trained on others."""
     config = config.model_copy(update={"train": config.train.model_copy(update={"l2": l2})})
+    engine, _ = _train_head(config, net, dataset, features, rows, preprocess)
+    return mean_loss(
+        engine.logits(judged), dataset.labels[judged], mean=preprocess.target_mean, std=preprocess.target_std
+    )
+
+
+def _train_head(
+    config: RunConfig, net: ConvNet, dataset: Dataset, features: NDArray[np.float32], rows: Rows, preprocess: Preprocess
+) -> tuple[DenseEngine, Preprocess]:
+    """A head trained on features of some rows, and how these were scaled."""
     own, train = _scale_features(features, rows, preprocess, one=True), config.train
     engine = _build_head(config, net, dataset, features, own, rows, build_recipe(config, dataset, rows))
     lrs = learning_rates(
@@ -102,9 +113,40 @@ def _try_penalty(
         engine, labels=dataset.labels, train_rows=rows, valid_rows=rows[:0], epochs=train.epochs, batch_size=train.batch_size,
         lrs=lrs, seed=train.seed, progress=SilentProgress(), shuffle=train.shuffle, balanced=train.sampling == "balanced",
     )  # fmt: skip
-    return mean_loss(
-        engine.logits(judged), dataset.labels[judged], mean=preprocess.target_mean, std=preprocess.target_std
-    )
+    return engine, own
+
+
+def start_params(
+    config: RunConfig,
+    net: MLP | ConvNet,
+    dataset: Dataset,
+    rows: Rows,
+    preprocess: Preprocess,
+    *,
+    meter: MeterBuilder = SilentMeter,
+) -> NDArray[np.float32]:
+    """The weights before training, as `first_params`; of a pretrained net that is trained deeper, with a head that fits it.
+
+    A head of random weights would at first tear at what the stages below have learnt (Kumar et al. 2022, "Fine-tuning can
+    distort pretrained features"), so one is trained on kept features beforehand.
+    """
+    params = first_params(config, net, dataset, rows, preprocess)
+    if not config.model.pretrained or config.depth == "head" or not isinstance(net, ConvNet):
+        return params
+    kept = {key: getattr(config.train, key) for key in ("seed", "loss", "huber_delta", "class_weights", "sampling")}
+    train = TrainConfig.model_validate(PRETRAINED_DEFAULTS["head"]["train"] | kept)
+    probe = config.model_copy(update={"train": train})
+    try:
+        l2, _ = choose_penalty(probe, net, dataset, rows, preprocess, meter=meter)
+    except UsageError:  # too few rows for folds
+        l2 = _USUAL_PENALTY
+    probe = probe.model_copy(update={"train": train.model_copy(update={"l2": l2})})
+    features, _ = find_features(net, params, preprocess, dataset, part="head", meter=meter)
+    engine, own = _train_head(probe, net, dataset, features, rows, preprocess)
+    tensors = net.tensors(params)
+    for name, values in _head_tensors(engine.params(), scale=own.scale[0], outputs=net.outputs).items():
+        tensors[name][:] = values
+    return params
 
 
 def build_partial(
@@ -115,6 +157,7 @@ def build_partial(
     preprocess: Preprocess,
     team: Team,
     *,
+    params: NDArray[np.float32],
     meter: MeterBuilder = SilentMeter,
 ) -> Engine:
     """The engine that trains the end of a pretrained network, on kept features of all pictures.
@@ -123,7 +166,6 @@ def build_partial(
         UsageError: an engine or several processes, which a head does not go with; see `find_features` and `first_params`.
     """
     assert isinstance(net, ConvNet)
-    params = first_params(config, net, dataset, split.train, preprocess)
     features, _ = find_features(net, params, preprocess, dataset, part=config.depth, meter=meter)
     own = _scale_features(features, split.train, preprocess, one=config.depth == "head")
     recipe = build_recipe(config, dataset, split.train)
@@ -144,7 +186,7 @@ def build_partial(
         tail, recipe, images=features, labels=dataset.labels, preprocess=own, params=last, batch_size=config.train.batch_size,
         seed=config.train.seed, device=device, bfloat16=uses_bfloat16(config, device), compile_module=config.train.compile,
         accumulate=config.train.accumulate, ema=config.train.ema, lookahead=config.train.lookahead,
-        layer_decay=config.train.layer_decay, pool=split.train, team=team,
+        layer_decay=config.train.layer_decay, keep_statistics=True, pool=split.train, team=team,
     )  # fmt: skip
     return PartialEngine(inner, net, params, tail.tensors)
 

@@ -28,7 +28,7 @@ from clearsight.errors import DataError, DivergedError, RunError, UsageError
 from clearsight.evaluation.calibration import conformal_scores, fit_temperature, measure_calibration
 from clearsight.evaluation.metrics import Evaluation, evaluate_logits, evaluate_numbers
 from clearsight.evaluation.outside import MOST_KNOWN, remember
-from clearsight.finetune import FOLDS, build_partial, choose_penalty
+from clearsight.finetune import FOLDS, build_partial, choose_penalty, start_params
 from clearsight.intake import build_split, settle_augmentation
 from clearsight.meter import MeterBuilder, SilentMeter
 from clearsight.models.convnet import ConvNet
@@ -175,10 +175,11 @@ def prepare(
         l2, loss = choose_penalty(config, net, dataset, split.train, preprocess, meter=meter)
         config = config.model_copy(update={"train": train.model_copy(update={"l2": l2})})
         notes.append(f"l2 {l2:g} chosen by {FOLDS}-fold over the training rows (loss {loss:.3f})")
+    params = start_params(config, net, dataset, split.train, preprocess, meter=meter)
     if config.depth == "all":
-        engine = build_engine(config, net, dataset, split, preprocess, augmentation, team)
+        engine = build_engine(config, net, dataset, split, preprocess, augmentation, team, params=params)
     else:
-        engine = build_partial(config, net, dataset, split, preprocess, team, meter=meter)
+        engine = build_partial(config, net, dataset, split, preprocess, team, params=params, meter=meter)
     prepared = Prepared(config, dataset, split, preprocess, net, engine, lrs, augmentation, team, tuple(notes))
     if train.lr != "auto":
         return prepared

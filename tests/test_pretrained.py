@@ -397,7 +397,7 @@ def test_rates_fall_from_stage_to_stage(shapes, weights, tmp_path, own_cache):
             "tune": "all",
             "optimizer": "sgd",
             "schedule": "constant",
-            "lr": 1e-3,
+            "lr": 1.0,
             "epochs": 1,
             "batch_size": 1000,
         }
@@ -413,7 +413,7 @@ def test_rates_fall_from_stage_to_stage(shapes, weights, tmp_path, own_cache):
         moved[decay] = {
             name: tensors[name] - before[name] for name in before if name not in HEAD and "running" not in name
         }
-    for name, depth in (("layer4.1.conv2.weight", 1), ("layer3.0.conv1.weight", 2), ("conv1.weight", 5)):
+    for name, depth in (("layer4.1.conv2.weight", 1), ("layer3.0.conv1.weight", 2), ("layer2.0.conv1.weight", 3)):
         ratio = np.linalg.norm(moved[0.1][name]) / np.linalg.norm(moved[1.0][name])
         assert ratio == pytest.approx(0.1**depth, rel=0.15), name  # small steps are rounded
 
@@ -486,20 +486,35 @@ def test_a_run_at_the_last_stages_resumes_to_the_same_bits(shapes, weights, tmp_
     class Killed(BaseException):
         pass
 
-    from clearsight.training import progress
+    from clearsight.training.torch_engine import TorchEngine
 
-    calls = []
+    calls, real = [], TorchEngine.train_steps
 
-    def advance(self, steps, *, epoch, loss):
+    def train_steps(self, order, *, epoch, **more):
         calls.append(epoch)
         if epoch == 2:
             raise Killed
+        return real(self, order, epoch=epoch, **more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(progress.SilentProgress, "advance", advance)
+        patch.setattr(TorchEngine, "train_steps", train_steps)
         with pytest.raises(Killed):
             clearsight.train(shapes, root=tmp_path, out=place, checkpoint_steps=2, **options)
     again = clearsight.train(resume=place, root=tmp_path)
     assert calls
     assert (again.bundle.params == whole.bundle.params).all()
     shutil.rmtree(place)
+
+
+@pytest.mark.parametrize("tune", ["last", "all"])
+def test_deeper_training_begins_with_a_head_that_fits_and_keeps_statistics(shapes, weights, tmp_path, own_cache, tune):
+    options = settings(weights, tune=tune, lr=0.0, epochs=1, calibrate=False, **{"augment.preset": "none"})
+    if tune == "last":
+        del options["augment.preset"]
+    run = clearsight.train(shapes, root=tmp_path, **options)
+    head = clearsight.train(shapes, root=tmp_path, **settings(weights, calibrate=False))
+    assert np.allclose(run.bundle.params, head.bundle.params, atol=1e-6)
+    moved = clearsight.train(shapes, root=tmp_path, **options | {"lr": 1e-3, "epochs": 2}).bundle
+    tensors, before = moved.net.tensors(moved.params), load_weights(moved.net, weights)
+    assert all((tensors[name] == before[name]).all() for name in before if "running" in name)
+    assert (tensors["layer4.1.conv2.weight"] != before["layer4.1.conv2.weight"]).any()

@@ -71,6 +71,7 @@ class TorchEngine:
         ema: decay of a running average of all weights, which is then what is judged and kept; 0 for none.
         lookahead: steps after which weights go half way back to where they were (Zhang et al. 2019); 0 for none.
         layer_decay: factor of the rate from each stage to the one before it (Howard & Ruder 2018, section 3.2).
+        keep_statistics: normalise in training too by the means and variances that the network came with, which then stay.
         augmentation: how training pictures are varied; None for as they are.
         pool: rows from which pictures to mix in are drawn.
         team: the processes that train together.
@@ -100,6 +101,7 @@ class TorchEngine:
         ema: float = 0.0,
         lookahead: int = 0,
         layer_decay: float = 1.0,
+        keep_statistics: bool = False,
         augmentation: Augmentation | None = None,
         pool: Rows | None = None,
         team: Team | None = None,
@@ -127,6 +129,8 @@ class TorchEngine:
         self._module = build_module(net, dropout=recipe.dropout, device=self._device)
         bind(self._module, self._trained, self._kept, self._grad)
         self._drops = [m for m in self._module.modules() if isinstance(m, Dropout)]
+        norms = [m for m in self._module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+        self._norms = norms if keep_statistics else []
         self._forward = torch.compile(self._module) if compile_module else self._module
         parameters = list(self._module.parameters())
         decayed = torch.cat([torch.full((p.numel(),), float(p.ndim > 1)) for p in parameters])
@@ -155,6 +159,8 @@ class TorchEngine:
     ) -> tuple[NDArray[np.float64], int]:
         """See `Engine`. After a loss that is not finite the state is of no use: go back to one that was kept."""
         self._module.train()
+        for norm in self._norms:
+            norm.eval()
         losses = torch.zeros(len(lrs), device=self._device)
         hits = torch.zeros((), dtype=torch.int64, device=self._device)
         with _at_work():
