@@ -15,6 +15,7 @@ from clearsight.data.preprocess import Preprocess
 from clearsight.data.split import Rows, Split
 from clearsight.dense.recipe import Recipe
 from clearsight.errors import UsageError
+from clearsight.meter import MeterBuilder, SilentMeter
 from clearsight.models.convnet import ConvNet
 from clearsight.models.initialize import initialize, whiten
 from clearsight.models.mlp import MLP
@@ -87,7 +88,13 @@ def find_huber(config: RunConfig) -> float | None:
 
 
 def first_params(
-    config: RunConfig, net: MLP | ConvNet, dataset: Dataset, rows: Rows, preprocess: Preprocess
+    config: RunConfig,
+    net: MLP | ConvNet,
+    dataset: Dataset,
+    rows: Rows,
+    preprocess: Preprocess,
+    *,
+    meter: MeterBuilder = SilentMeter,
 ) -> NDArray[Any]:
     """The weights before training, (net.num_values,) float32; speednet's first layer is fitted to some training rows.
 
@@ -111,7 +118,7 @@ def first_params(
     params = initialize(net, init=model.init, seed=seed, init_std=model.init_std, bias_init=model.bias_init)
     if model.pretrained and isinstance(net, ConvNet):
         tensors = net.tensors(params)
-        for name, values in load_weights(net, find_weights(net.family, model.weights)).items():
+        for name, values in load_weights(net, find_weights(net.family, model.weights, meter=meter)).items():
             if name not in HEAD:
                 tensors[name][:] = values
     if isinstance(net, ConvNet) and net.family == "speednet":

@@ -34,6 +34,7 @@ FORMAT_VERSION = (
 )
 _SELF_TEST_TOLERANCE = 1e-4
 _SELF_TEST_ROWS = 3
+_FARTHEST = 2.001  # apart are two vectors of length 1
 _OPTIONAL = ("calibration.scores", "known.features", "known.distances")
 
 
@@ -126,18 +127,16 @@ class Bundle:
             )
         return [[self.class_names[k] for k in np.flatnonzero(row)] for row in inside]
 
-    def look(self, images: Any) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def look(self, images: Any) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
         """Probabilities (n, K), or numbers (n,), and which pictures (n,) are far from those trained on.
 
-        Far is what lies farther than 99 % of the held-out pictures did; none does for a model without held-out pictures.
+        Far is what lies farther than `known.level` of the held-out pictures did; None for a model that remembers none.
 
         Raises:
             DataError: as `predict_proba`.
         """
         logits, features = self._predict.look(self._check_range(images))
-        far = np.zeros(len(logits), np.bool_)
-        if self.known is not None:
-            far = self.known.measure(features) > self.known.threshold
+        far = None if self.known is None else self.known.measure(features) > self.known.threshold
         return self._finish(logits), far
 
     def features(self, images: Any, *, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
@@ -301,7 +300,7 @@ def _assemble(description: Description, tensors: dict[str, NDArray[Any]], place:
                 f"tensor {name} of {place} must be {' or '.join(dtypes)} {shape}, got "
                 f"{tensors[name].dtype} {tensors[name].shape}. {again}"
             )
-    scores, known = _read_extras(tensors, place)
+    scores, known = _read_extras(tensors, net, place)
     params = np.empty(net.num_values, np.float32)
     for name, values in net.tensors(params).items():
         values[:] = tensors[name]
@@ -320,15 +319,23 @@ def _assemble(description: Description, tensors: dict[str, NDArray[Any]], place:
     return bundle
 
 
-def _read_extras(tensors: dict[str, NDArray[Any]], place: Path) -> tuple[NDArray[np.float32], Known | None]:
+def _read_extras(
+    tensors: dict[str, NDArray[Any]], net: MLP | ConvNet, place: Path
+) -> tuple[NDArray[np.float32], Known | None]:
     """Scores and known pictures of a model, if it has them."""
     nothing = np.zeros(0, np.float32)
     scores, features, distances = (tensors.get(name, nothing) for name in _OPTIONAL)
-    flat = all(values.ndim == 1 and bool((np.diff(values) >= 0).all()) for values in (scores, distances))
-    sound = features.ndim == 2 and len(features) > 0 and len(distances) > 0
+    flat = all(
+        values.ndim == 1 and bool((np.diff(values) >= 0).all() and ((values >= 0) & (values <= most)).all())
+        for values, most in ((scores, 1.0), (distances, _FARTHEST))
+    )
+    width = net.sizes[-2] if isinstance(net, MLP) else [s for s, _ in net.layout().values() if len(s) == 2][-1][1]
+    sound = features.ndim == 2 and features.shape[1] == width and len(features) > 0 and len(distances) > 0
+    sound = sound and bool((np.abs(features) <= 1 + 1e-4).all())
     if not flat or not (sound or len(features) == len(distances) == 0):
         raise ModelFileError(
-            f"{', '.join(_OPTIONAL)} of {place} must be sorted and belong together, got something else. Get the model again."
+            f"{', '.join(_OPTIONAL)} of {place} must be sorted, of lengths in bounds and belong together, got something else. "
+            "Get the model again."
         )
     return scores, Known(features, distances) if sound else None
 

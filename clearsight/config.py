@@ -45,7 +45,7 @@ PRETRAINED_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "last": {"train": _FINE_TUNED},
     "all": {"train": _FINE_TUNED, "augment": {"preset": "light"}},
 }
-_PRETRAINED_PICTURES = {"image_size": 224, "channels": "rgb", "scale": "imagenet"}
+_PRETRAINED_PICTURES = {"image_size": 224, "channels": "rgb"}
 DEFAULT_HIDDEN: dict[str, tuple[int, ...]] = {"mlp": (128,), "vgg": (4096,)}
 
 
@@ -311,14 +311,15 @@ def known_keys() -> list[str]:
     ]
 
 
-def build_config(values: dict[str, Any], *, where: str = "the configuration") -> RunConfig:
-    """A checked RunConfig from nested plain values.
+def build_config(values: dict[str, Any], *, where: str = "the configuration", fill: bool = True) -> RunConfig:
+    """A checked RunConfig from nested plain values; `fill` puts in the defaults for pretrained nets where nothing is said.
 
     Raises:
         UsageError: an unknown key, with the nearest known one, or a value outside its type or range.
     """
     try:
-        return _fill_pretrained(RunConfig.model_validate(values))
+        config = RunConfig.model_validate(values)
+        return _fill_pretrained(config) if fill else config
     except ValidationError as error:
         first = error.errors()[0]
         location = [str(part) for part in first["loc"]]
@@ -337,8 +338,11 @@ def _fill_pretrained(config: RunConfig) -> RunConfig:
     """The defaults for pretrained weights, where they are and nothing else is said; they still count as not said."""
     if not config.model.pretrained:
         return config
-    wanted = {"preprocess": _PRETRAINED_PICTURES, **PRETRAINED_DEFAULTS[config.depth]}
-    if config.depth == "all" and (config.data.valid_fraction > 0 or config.data.folds):  # the best epoch is kept
+    # as the weights were learnt: EfficientNet-Lite on -1..1, resnets by ImageNet's mean and deviation
+    scale = "symmetric" if config.model.family == "efficientnet_lite0" else "imagenet"
+    wanted = {"preprocess": _PRETRAINED_PICTURES | {"scale": scale}, **PRETRAINED_DEFAULTS[config.depth]}
+    judged_apart = config.data.valid_fraction > 0 and config.data.folds is None  # a fold must not choose what it judges
+    if config.depth == "all" and judged_apart:  # the best epoch is kept
         said = "epochs" in config.train.model_fields_set
         wanted["train"] = wanted["train"] | {"patience": config.train.epochs if said else wanted["train"]["epochs"]}
     sections = {}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.data.cache import build_key, load_entry, save_entry
+from clearsight.data.cache import build_key, drop_entry, load_entry, save_entry
 from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import Preprocess
 from clearsight.errors import UsageError
@@ -87,7 +87,11 @@ def _load(key: str) -> tuple[NDArray[np.float32], dict[str, float]] | None:
     entry = load_entry(key)
     if entry is None or entry[0] is None or entry[0].dtype != np.float32:
         return None
-    return entry[0], dict(entry[1].get("seconds", {}))
+    seconds = entry[1].get("seconds")
+    if not isinstance(seconds, dict) or not all(isinstance(seconds.get(part), float) for part in ("early", "late")):
+        drop_entry(key)
+        return None
+    return entry[0], {part: seconds[part] for part in ("early", "late")}
 
 
 def _compute(

@@ -20,6 +20,7 @@ from clearsight.features import find_features
 from clearsight.meter import MeterBuilder, SilentMeter, render_seconds
 from clearsight.models.convnet import ConvNet, Tail
 from clearsight.models.mlp import MLP
+from clearsight.models.pretrained import hash_weights
 from clearsight.training.engine import DenseEngine, Engine
 from clearsight.training.fit import fit, mean_loss
 from clearsight.training.partial import PartialEngine
@@ -31,6 +32,24 @@ PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 FOLDS = 5
 _MOST_ROWS = 5000  # on which a penalty is chosen
 _USUAL_PENALTY = 0.1
+
+
+def find_weights_hash(config: RunConfig) -> str | None:
+    """SHA-256 of the file that a pretrained net begins with; None for any other net."""
+    return hash_weights(config.model.family, config.model.weights) if config.model.pretrained else None
+
+
+def check_weights(before: str | None, config: RunConfig) -> None:
+    """Refuse to go on with other weights than a run began with: its frozen part is in no checkpoint.
+
+    Raises:
+        UsageError: they are others.
+    """
+    if before is not None and before != (now := find_weights_hash(config)):
+        raise UsageError(
+            f"--resume must find the weights that it began with, got SHA-256 {str(now)[:12]} in place of {before[:12]}. Bring "
+            "the file back."
+        )
 
 
 def choose_penalty(
@@ -56,12 +75,13 @@ def choose_penalty(
     assert isinstance(net, ConvNet)
     params = first_params(config, net, dataset, rows, preprocess)
     features, _ = find_features(net, params, preprocess, dataset, part="head", meter=meter)
-    some = np.sort(np.random.default_rng([config.train.seed, 0x12]).permutation(rows)[:_MOST_ROWS])
-    labels = dataset.labels[some]
-    least = len(some) if dataset.is_regression else int(np.bincount(labels)[np.unique(labels)].min())
+    classes = dataset.labels[rows]
+    least = len(rows) if dataset.is_regression else int(np.bincount(classes)[np.unique(classes)].min())
     if least < FOLDS:
         raise UsageError(f"l2 auto must have {FOLDS} or more training rows of each class, got {least}. Set --l2 0.01.")
-    places = _deal(labels, seed=config.train.seed, stratified=not dataset.is_regression)
+    share = -(-len(rows) // _MOST_ROWS)
+    dealt = _deal(classes, FOLDS * share, seed=config.train.seed, stratified=not dataset.is_regression)
+    some, places = rows[dealt < FOLDS], dealt[dealt < FOLDS]
     folds = [(some[places != k], some[places == k]) for k in range(FOLDS)]
     losses = np.array(
         [
@@ -69,21 +89,21 @@ def choose_penalty(
             for l2 in PENALTIES
         ]
     )  # fmt: skip
+    if not np.isfinite(losses).all(axis=1).any():
+        raise UsageError("l2 auto must find a finite loss, got none at any penalty. Check the weights, or lower --lr.")
     means, spread = losses.mean(axis=1), losses.std(axis=1, ddof=1) / np.sqrt(FOLDS)
     least = int(np.nanargmin(means))
     chosen = int(np.flatnonzero(means <= means[least] + spread[least])[-1])
     return PENALTIES[chosen], float(means[chosen])
 
 
-def _deal(labels: NDArray[Any], *, seed: int, stratified: bool) -> NDArray[np.int64]:
-    """Deal rows out to folds like cards, class by class: (n,) numbers of folds. By hand,
-    because scikit-learn takes half a second to load.
-    """
+def _deal(labels: NDArray[Any], hands: int, *, seed: int, stratified: bool) -> NDArray[np.int64]:
+    """Deal rows out like cards, class by class: (n,) numbers of hands. By hand, as scikit-learn takes half a second to load."""
     order = np.random.default_rng([seed, 0xDEA1]).permutation(len(labels))
     if stratified:
         order = order[np.argsort(labels[order], kind="stable")]
     places = np.empty(len(labels), np.int64)
-    places[order] = np.arange(len(labels)) % FOLDS
+    places[order] = np.arange(len(labels)) % hands
     return places
 
 
@@ -130,7 +150,7 @@ def start_params(
     A head of random weights would at first tear at what the stages below have learnt (Kumar et al. 2022, "Fine-tuning can
     distort pretrained features"), so one is trained on kept features beforehand.
     """
-    params = first_params(config, net, dataset, rows, preprocess)
+    params = first_params(config, net, dataset, rows, preprocess, meter=meter)
     if not config.model.pretrained or config.depth == "head" or not isinstance(net, ConvNet):
         return params
     kept = {key: getattr(config.train, key) for key in ("seed", "loss", "huber_delta", "class_weights", "sampling")}

@@ -241,8 +241,8 @@ def predict_files(
 
     Returns:
         For each picture `name` and either `label` (None where abstained) with `probabilities` by class, `number` for
-        regression, or `error`; `far` for one that is far from those trained on, `set`, and `notes` where the file is odd. And
-        the errors met.
+        regression, or `error`; `far`, whether it is far from those trained on (None if unknown), `set`, and `notes` where the
+        file is odd. And the errors met.
 
     Raises:
         UsageError: a confidence or level outside 0 to 1, or sets that cannot be; see `Bundle.find_sets`.
@@ -288,17 +288,18 @@ def _read_inputs(bundle: Bundle, path: Path) -> tuple[list[str], NDArray[Any], d
 def _answer(
     bundle: Bundle, names: list[str], images: NDArray[Any], *, abstain_below: float, sets: float | None
 ) -> list[dict[str, Any]]:
-    values, far = bundle.look(images)
+    values, away = bundle.look(images)
+    far = [None] * len(values) if away is None else [bool(one) for one in away]
     if not bundle.class_names:
-        return [{"name": n, "number": float(v), "far": bool(f)} for n, v, f in zip(names, values, far, strict=True)]
+        return [{"name": n, "number": float(v), "far": f} for n, v, f in zip(names, values, far, strict=True)]
     found = [
         {
             "name": name,
             "label": bundle.class_names[int(row.argmax())] if row.max() >= abstain_below else None,
             "probabilities": dict(zip(bundle.class_names, map(float, row), strict=True)),
-            "far": bool(away),
+            "far": off,
         }
-        for name, row, away in zip(names, values, far, strict=True)
+        for name, row, off in zip(names, values, far, strict=True)
     ]
     if sets is None:
         return found

@@ -44,9 +44,10 @@ def load_dataset(
     """
     dataset = _read_source(config, data, labels, skip_bad=config.data.skip_bad, meter=meter)
     dataset = drop_flawed(dataset) if config.data.skip_bad else dataset
-    if config.data.relabel is None or dataset.relabelled == config.data.relabel:
+    if config.data.relabel is None:
         return dataset
-    return relabel(dataset, Path(config.data.relabel).expanduser())
+    path = Path(config.data.relabel).expanduser()
+    return dataset if dataset.relabelled == str(path.resolve()) else relabel(dataset, path)
 
 
 def _read_source(config: RunConfig, data: Any, labels: Any, *, skip_bad: bool, meter: MeterBuilder) -> Dataset:

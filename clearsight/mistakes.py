@@ -22,10 +22,12 @@ from clearsight.meter import MeterBuilder, SilentMeter
 from clearsight.models.convnet import ConvNet
 from clearsight.pipeline import Note
 from clearsight.report.gallery import render_mistakes
+from clearsight.settings import check_count
 from clearsight.training.saliency import grad_cam, occlude
 
 SALIENCY = ("auto", "grad-cam", "occlusion", "none")
 _MOST_TRAINING = 5000  # training pictures among which neighbours are looked for
+_COPIES = 5  # of a picture, itself among them, that are passed over
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +87,8 @@ def find_mistakes(
     """
     if saliency not in SALIENCY:
         raise UsageError(f"--saliency must be one of {', '.join(SALIENCY)}, got {saliency!r}. Choose one of them.")
+    check_count("--count", count)
+    check_count("--neighbours", neighbours, least=0)
     bundle = model if isinstance(model, Bundle) else load(model)
     if not bundle.class_names:
         raise UsageError("mistakes must be those of a classifier, got a regression model. See its report instead.")
@@ -151,14 +155,22 @@ def _find_training(
         for start in range(0, len(rows), 64):
             features.append(bundle.features(dataset.images, rows=rows[start : start + 64]))
             advance(len(features[-1]))
-    places, distances = find_neighbours(bundle.features(images), normalise(np.concatenate(features)), count=count)
-    return [
-        tuple(
-            Neighbour(
-                dataset.images[rows[place]], dataset.class_names[dataset.labels[rows[place]]], dataset.row_name(int(rows[place])),
-                float(distance),
-            )
+    places, distances = find_neighbours(
+        bundle.features(images), normalise(np.concatenate(features)), count=count + _COPIES
+    )
+    found = []
+    for image, near, away in zip(images, places, distances, strict=True):
+        others = [
+            (rows[place], float(distance))
             for place, distance in zip(near, away, strict=True)
+            if not np.array_equal(dataset.images[rows[place]], image)
+        ]
+        found.append(
+            tuple(
+                Neighbour(
+                    dataset.images[row], dataset.class_names[dataset.labels[row]], dataset.row_name(int(row)), distance
+                )
+                for row, distance in others[:count]
+            )
         )
-        for near, away in zip(places, distances, strict=True)
-    ]  # fmt: skip
+    return found

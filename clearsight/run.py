@@ -14,7 +14,7 @@ from clearsight import __version__, store
 from clearsight.assemble import choose_device
 from clearsight.config import RunConfig
 from clearsight.errors import DataError, DivergedError, Interrupted, RunError, UsageError
-from clearsight.finetune import describe_deeper
+from clearsight.finetune import check_weights, describe_deeper, find_weights_hash
 from clearsight.intake import load_dataset, load_given, refuse_flaws, refuse_place, refuse_unsafe
 from clearsight.meter import MeterBuilder, build_meter
 from clearsight.outcome import collect_numbers, describe_environment, finish_run
@@ -184,6 +184,7 @@ def _prepare_again(
                 f"--resume must find the same data as before, got another {key.replace('_', ' ')}: {_short(record.get(key))} "
                 f"became {_short(now)} in {saved.data.source}. Bring the old data back, or start a new run."
             )
+    check_weights(record.get("weights"), saved)
     known = saved.model_copy(
         update={"model": saved.model.model_copy(update={"start_from": None})}
     )  # the checkpoint knows
@@ -211,6 +212,7 @@ def _train_in(
         "seed": prepared.config.train.seed,
         "clearsight": __version__,
         "config": prepared.config.model_dump(mode="json"),
+        "weights": find_weights_hash(prepared.config),
     }
     before = store.read_json(path / store.RECORD) if resume else {}
     record["created"] = before.get("created", record["created"])

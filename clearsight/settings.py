@@ -3,6 +3,7 @@
 import difflib
 import json
 import tomllib
+from numbers import Integral
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,6 +23,7 @@ def merge(*layers: dict[str, Any]) -> dict[str, Any]:
 
 def nest(key: str, value: Any) -> dict[str, Any]:
     """`train.lr`, 0.1 as {"train": {"lr": 0.1}}."""
+    value = str(value) if isinstance(value, Path) else value
     for part in reversed(key.split(".")):
         value = {part: value}
     return dict(value)
@@ -151,3 +153,15 @@ def find_differences(old: RunConfig, new: RunConfig) -> list[str]:
         for key, value in values.items()
         if before[section][key] != value
     ]
+
+
+def check_count(name: str, value: object, *, least: int = 1) -> None:
+    """Refuse what is no whole number, or too small a one.
+
+    Raises:
+        UsageError: so.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
+        raise UsageError(
+            f"{name} must be a whole number of {least} or more, got {value!r}. Leave it out for the usual."
+        )

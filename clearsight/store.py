@@ -196,15 +196,15 @@ def read_run_config(path: Path) -> RunConfig:
     """
     began = read_json(path / RECORD).get("config")
     try:
-        now = build_config(read_config_file(path / CONFIG), where=str(path / CONFIG))
-        before = build_config(began if isinstance(began, dict) else {}, where=str(path / RECORD))
+        now = build_config(read_config_file(path / CONFIG), where=str(path / CONFIG), fill=False)
+        before = build_config(began if isinstance(began, dict) else {}, where=str(path / RECORD), fill=False)
     except UsageError as error:
         raise RunError(str(error)) from None
     if differences := find_differences(before, now):
         raise RunError(
             f"{path / CONFIG} must be as the run began, got {'; '.join(differences)[:200]}. Undo that, or start a new run."
         )
-    return now
+    return before  # which also tells what was set to none
 
 
 def list_runs(root: Path) -> tuple[list[RunRecord], list[str]]:

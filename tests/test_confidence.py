@@ -83,13 +83,39 @@ def test_the_interval_of_the_calibration_error_covers_the_true_one(temperature, 
     assert missed <= 11
 
 
+def stated(confidence, accuracy, rng):
+    """Two-class logits of stated confidences (n,), and labels by which the first class is right as often as `accuracy` says."""
+    odds = np.log(confidence / (1 - confidence))
+    return np.stack([odds, np.zeros_like(odds)], 1), (rng.random(len(odds)) >= accuracy).astype(np.int64)
+
+
+@pytest.mark.parametrize(
+    ("n", "low", "high", "gap", "true"),
+    [
+        (100, 0.97, 0.9999, lambda c: 0 * c, 0.0),
+        (200, 0.97, 0.971, None, None),
+        (2000, 0.55, 0.9999, lambda c: 0.27 * (c > 0.9333), 0.27 * (0.9999 - 0.9333) / 0.4499),
+        (400, 0.6, 0.99, lambda c: 0.05 + 0 * c, 0.05),
+    ],
+    ids=["sure and right to be", "all right", "one bin", "all too sure"],
+)
+def test_the_interval_covers_where_few_are_wrong_or_one_bin_is_off(n, low, high, gap, true):
+    rng, missed = np.random.default_rng(0), 0
+    for _ in range(100):
+        confidence = rng.uniform(low, high, n)
+        accuracy = np.ones(n) if true is None else confidence - gap(confidence)
+        found = measure_calibration(*stated(confidence, accuracy, rng))
+        missed += not found.low <= (1 - (low + high) / 2 if true is None else true) <= found.high
+    assert missed <= 11
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 40), st.integers(2, 5), st.integers(0, 99))
 def test_calibration_of_any_answers_is_finite_and_within_bounds(n, classes, seed):
     rng = np.random.default_rng(seed)
     found = measure_calibration(rng.normal(size=(n, classes)) * rng.choice([0, 1, 1e3]), rng.integers(0, classes, n))
     assert 0 <= found.error <= 1
-    assert 0 <= found.low <= found.high
+    assert (found.low is None and n < 30) or 0 <= found.low <= found.high
     assert found.curve[0].coverage == 1
 
 
@@ -133,8 +159,21 @@ def test_neighbours_are_those_of_a_search_one_by_one():
 def test_held_out_pictures_are_rarely_far():
     rng = np.random.default_rng(0)
     found = remember(rng.normal(size=(500, 8)) + 3, rng.normal(size=(1000, 8)) + 3)
+    assert found.level == 0.99
     assert (found.measure(rng.normal(size=(4000, 8)) + 3) > found.threshold).mean() == pytest.approx(0.01, abs=0.008)
     assert (found.measure(rng.normal(size=(100, 8)) - 3) > found.threshold).mean() == 1
+
+
+@pytest.mark.parametrize("n", [4, 16, 99, 150])
+def test_few_held_out_pictures_raise_as_many_false_alarms_as_their_level_says(n):
+    rng, alarms, levels = np.random.default_rng(0), [], set()
+    for _ in range(300):
+        found = remember(rng.normal(size=(200, 4)) + 2, rng.normal(size=(n, 4)) + 2)
+        levels.add(found.level)
+        alarms.append((found.measure(rng.normal(size=(50, 4)) + 2) > found.threshold).mean())
+    (level,) = levels
+    assert level == pytest.approx(min(0.99, n / (n + 1)))
+    assert np.mean(alarms) <= 1 - level + 0.012
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +194,7 @@ def test_a_trained_model_carries_its_confidence_in_its_file(digits):
     assert again.look(noise)[1].mean() > 0.5
     plain = clearsight.train("digits", epochs=1, root=digits.path.parent, calibrate=False).bundle
     assert (plain.temperature, len(plain.scores), plain.known) == (1.0, 0, None)
-    assert not plain.look(noise)[1].any()
+    assert plain.look(noise)[1] is None
 
 
 def test_calibrating_changes_no_answer_and_lessens_the_loss(digits):
@@ -171,6 +210,11 @@ def test_calibrating_changes_no_answer_and_lessens_the_loss(digits):
         {"calibration.scores": np.array([0.5, 0.1], np.float32)},
         {"known.distances": np.zeros(0, np.float32)},
         {"known.features": np.zeros(5, np.float32)},
+        {"known.features": np.zeros((5, 3), np.float32)},
+        {"known.features": np.full((5, 32), np.nan, np.float32)},
+        {"known.distances": np.array([0.1, np.nan], np.float32)},
+        {"known.distances": np.array([-1.0], np.float32)},
+        {"calibration.scores": np.array([0.5, 5], np.float32)},
         {"calibration.scores": np.zeros((2, 2), np.float32)},
     ],
 )
@@ -180,7 +224,7 @@ def test_a_file_whose_held_out_rows_are_damaged_is_refused(digits, tmp_path, cha
     digits.bundle.save(tmp_path / "model", examples=clearsight.load_data("digits").images[:3])
     tensors = load_file(tmp_path / "model" / "model.safetensors")
     save_file(tensors | change, tmp_path / "model" / "model.safetensors")
-    with pytest.raises(ModelFileError, match="must be sorted and belong together"):
+    with pytest.raises(ModelFileError, match="must be sorted, of lengths in bounds and belong together"):
         load(tmp_path / "model")
 
 

@@ -219,3 +219,23 @@ def test_regression_folds_are_judged_by_their_error(tmp_path):
     )
     assert found.metric == "mae"
     assert found.mean == pytest.approx(np.mean([fold.metrics["mae"] for fold in found.folds]))
+
+
+def test_a_fold_in_the_place_of_another_is_computed_anew(tmp_path):
+    options = {"folds": 3, "epochs": 2, "hidden": (16,)}
+    whole = cross_validate("digits", root=tmp_path, out=tmp_path / "cv", **options)
+    shutil.copy(tmp_path / "cv" / "folds" / "0002.safetensors", tmp_path / "cv" / "folds" / "0001.safetensors")
+    again = cross_validate(resume=tmp_path / "cv")
+    assert (again.outputs == whole.outputs).all()
+
+
+def test_folds_that_diverge_are_told_and_all_of_them_are_an_error(tmp_path, call, capsys):
+    flags = ["--folds", "3", "--epochs", "2", "--hidden", "8", "--set", "train.lr=1e30", "--root", tmp_path]
+    assert call("cv", "digits", *flags) == 4
+    assert "folds must have finite losses, got none in any" in capsys.readouterr().err
+
+
+def test_a_place_where_nothing_could_begin_is_left_free(tmp_path, call, capsys):
+    flags = ["--executor", "dask://127.0.0.1:1", "--out", tmp_path / "cv", "--root", tmp_path]
+    assert call("cv", "digits", *flags) == 2
+    assert not (tmp_path / "cv").exists()

@@ -58,7 +58,7 @@ def planted(tmp_path):
 
 
 def test_planted_errors_are_found_corrected_and_read_back(planted, tmp_path, call, capsys):
-    flags = ["--hidden", "16", "--epochs", "15", "--root", tmp_path / "runs"]
+    flags = ["--hidden", "16", "--epochs", "60", "--set", "train.lr=0.003", "--root", tmp_path / "runs"]
     assert call("label-errors", planted, *flags, "--out", tmp_path / "found", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["n"] == 120
@@ -136,15 +136,20 @@ HEADER = "row,name,label,new_label\n"
         (HEADER + "0,{name},5,1\n", DataError, "got row 0 of train .*of class 5 in line 2"),
         (HEADER + "0,{name},0,eleven\n", DataError, "new_label must be a class of digits, got 'eleven' in line 2"),
         (HEADER + "0,{name},0,1\n0,{name},0,2\n", DataError, "rows of --relabel must come once, got 0 again in line 3"),
-        (HEADER + "\n0\n", None, ""),
+        (HEADER + "0\n", DataError, "lines of --relabel must have 4 cells, got fewer in line 2"),
+        ("row,name,label,new_label,label\n", UsageError, "--relabel must have each column once, got label again"),
+        (HEADER + "9" * 5000 + ",{name},0,1\n", DataError, "row must be a number from 0 to 1796, got '999"),
+        ("\ufeffsep=;\nrow;name;label;new_label;mine\n0;{name};0;7;x\n", 7, ""),
+        ("row\tname\tlabel\tnew_label\n0\t{name}\t0\t7\n", 7, ""),
+        (HEADER + "\n0,{name},0, \n", 0, ""),
     ],
 )
-def test_corrections_that_do_not_fit_are_refused(tmp_path, text, kind, message):
+def test_corrections_are_read_or_refused(tmp_path, text, kind, message):
     data = clearsight.load_data("digits")
     path = tmp_path / "fixes.csv"
-    path.write_text(text.format(name=data.row_name(0)))
-    if kind is None:
-        assert (relabel(data, path).labels == data.labels).all()
+    path.write_text(text.format(name=data.row_name(0)), encoding="utf-8")
+    if isinstance(kind, int):  # a table that a spreadsheet wrote is read
+        assert relabel(data, path).labels[0] == kind
         return
     with pytest.raises(kind, match=message):
         relabel(data, path)
@@ -168,3 +173,44 @@ def test_corrections_make_other_data_and_resume_refuses_changed_ones(tmp_path):
     assert fixed.pictures_fingerprint == data.pictures_fingerprint
     run = clearsight.tune("digits", search=["train.lr=0.01"], relabel=str(path), epochs=1, root=tmp_path).run
     assert run.config.data.relabel == str(path.resolve())
+
+
+def test_relative_paths_of_corrections_stay_the_same_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = clearsight.load_data("digits")
+    (tmp_path / "fixes.csv").write_text(HEADER + f"0,{data.row_name(0)},0,7\n")
+    run = clearsight.tune("digits", search=["train.lr=0.01"], relabel="fixes.csv", epochs=1, root=tmp_path / "r").run
+    assert run.config.data.relabel == str(tmp_path / "fixes.csv")
+
+
+def test_probabilities_are_those_of_each_picture(planted, tmp_path):
+    found = clearsight.find_label_errors(planted, hidden=(16,), epochs=5, repeats=2, root=tmp_path)
+    assert found.confidence.sum(axis=1) == pytest.approx(np.ones(len(found.rows)))
+    assert found.suspects.quality.max() > 0.5
+    assert found.accuracy == pytest.approx(found.cross_validated.mean, abs=0.1)
+
+
+def test_filled_in_corrections_are_not_written_over(planted, tmp_path, call, capsys):
+    assert call("label-errors", planted, "--epochs", "20", "--out", tmp_path / "cv", "--root", tmp_path) == 0
+    table = tmp_path / "cv" / "suspects.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([lines[0], lines[1] + "dark", *lines[2:]]) + "\n")
+    before = table.read_text()
+    assert call("label-errors", "--resume", tmp_path / "cv", "--root", tmp_path) == 2
+    assert "must hold no corrections to be written anew, got 1. Train with --relabel" in capsys.readouterr().err
+    assert table.read_text() == before
+
+
+def test_cells_are_no_formulas(tmp_path):
+    from clearsight.data.relabel import guard_cell, unguard_cell
+
+    for text in ("=1+1", "-x", "+", "@a", "'quoted", "'=x", "plain", ""):
+        assert not guard_cell(text).startswith(("=", "-", "+", "@"))
+        assert unguard_cell(guard_cell(text)) == text
+
+
+def test_folds_that_diverged_judge_nobody(planted, tmp_path):
+    from clearsight.errors import DivergedError
+
+    with pytest.raises(DivergedError, match="folds must have finite losses, got none in any"):
+        clearsight.find_label_errors(planted, hidden=(16,), epochs=2, lr=1e30, optimizer="sgd", root=tmp_path)

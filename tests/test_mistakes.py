@@ -167,3 +167,36 @@ def test_convolutional_nets_show_where_they_look(tmp_path, call, capsys):
     )
     assert call("mistakes", tmp_path / "run", "--count", "3", "--json") == 0
     assert json.loads(capsys.readouterr().out)["saliency"] == "grad-cam"
+
+
+@pytest.mark.parametrize("family", ["resnet8", "efficientnet_lite0"])
+def test_grad_cam_of_a_net_with_mean_pool_and_one_layer_is_its_class_activation_map(family):
+    """Selvaraju et al. 2017, section 3.1: there the weights of the head are the weights of the maps."""
+    from clearsight.data.preprocess import fit_preprocess
+    from clearsight.models.convnet import ConvNet
+    from clearsight.models.initialize import initialize
+    from clearsight.training.logits import Inputs, build_bound
+
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3)).astype(np.uint8)
+    net, labels = ConvNet(family, (64, 64, 3), 4), np.array([0, 3, 1])
+    params = initialize(net, init="he", seed=0)
+    preprocess = fit_preprocess(clearsight.load_data(images, np.array([0, 1, 2])), np.arange(3))
+    module, seen = build_bound(net, params), []
+    module.pool.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        module(Inputs(preprocess)(torch.from_numpy(images)))
+        cam = (module.fc.weight[labels][:, :, None, None] * seen[0]).sum(1, keepdim=True).clamp(min=0)
+        wide = torch.nn.functional.interpolate(cam, (64, 64), mode="bilinear")[:, 0].numpy()
+    most = wide.max((1, 2), keepdims=True)
+    np.testing.assert_allclose(
+        grad_cam(net, params, preprocess, images, labels), wide / np.maximum(most, 1e-30), atol=1e-3
+    )
+
+
+def test_a_training_picture_is_not_its_own_neighbour(digits):
+    found = clearsight.find_mistakes(digits.path, split="train", count=5)
+    assert all(near.name != one.name and near.distance > 0 for one in found.worst for near in one.neighbours)
+    with pytest.raises(UsageError, match="--count must be a whole number of 1 or more, got -1"):
+        clearsight.find_mistakes(digits.path, count=-1)
+    with pytest.raises(UsageError, match="--neighbours must be a whole number of 0 or more, got '2'"):
+        clearsight.find_mistakes(digits.path, neighbours="2")

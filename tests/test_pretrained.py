@@ -211,7 +211,7 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path, own_cache
         ),
         (
             lambda t: t.update({"conv1.weight": np.full((64, 3, 7, 7), np.nan, np.float32)}),
-            r"must hold finite weights, got NaN or infinity in conv1\.weight",
+            r"must hold finite weights and variances of 0 or more, got others in conv1\.weight",
         ),
     ],
 )
@@ -332,7 +332,6 @@ def test_features_of_other_pictures_or_weights_are_not_mistaken(shapes, weights,
 def test_a_head_is_the_regression_that_its_penalty_says(shapes, weights, tmp_path, own_cache):
     """At the minimum the gradient of loss and penalty is 0 in every weight."""
     from clearsight.features import find_features
-    from clearsight.models.initialize import initialize
 
     run = clearsight.train(
         shapes, root=tmp_path, **settings(weights), l2=0.03, epochs=3000, batch_size=1000, calibrate=False
@@ -350,7 +349,6 @@ def test_a_head_is_the_regression_that_its_penalty_says(shapes, weights, tmp_pat
     p[np.arange(len(rows)), data.labels[rows]] -= 1
     gradient = scale * x.T @ p / len(rows) + 0.03 * w
     assert np.abs(gradient).max() < 0.01 * np.abs(0.03 * w).max() + 1e-3
-    assert initialize(bundle.net, init="auto", seed=0).size == bundle.params.size
 
 
 def test_folds_and_searches_work_on_features(shapes, weights, tmp_path, own_cache, call, capsys):
@@ -446,7 +444,7 @@ def test_what_does_not_go_with_pretrained_weights_is_refused(shapes, weights, tm
 
 def test_defaults_of_pretrained_nets_give_way_to_what_is_said():
     config = build_config({"model": {"family": LITE, "pretrained": True}})
-    assert (config.preprocess.image_size, config.preprocess.scale, config.train.l2) == (224, "imagenet", "auto")
+    assert (config.preprocess.image_size, config.preprocess.scale, config.train.l2) == (224, "symmetric", "auto")
     assert "image_size" not in config.preprocess.model_fields_set
     config = build_config({"model": {"family": LITE, "pretrained": True}, "preprocess": {"image_size": 128}})
     assert (config.preprocess.image_size, config.preprocess.channels) == (128, "rgb")
@@ -518,3 +516,82 @@ def test_deeper_training_begins_with_a_head_that_fits_and_keeps_statistics(shape
     tensors, before = moved.net.tensors(moved.params), load_weights(moved.net, weights)
     assert all((tensors[name] == before[name]).all() for name in before if "running" in name)
     assert (tensors["layer4.1.conv2.weight"] != before["layer4.1.conv2.weight"]).any()
+
+
+def test_other_weights_are_not_gone_on_with(shapes, weights, tmp_path, own_cache):
+    from safetensors.numpy import save_file
+
+    from clearsight.training.torch_engine import TorchEngine
+
+    own = tmp_path / "own.safetensors"
+    shutil.copy(weights, own)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TorchEngine, "train_steps", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            clearsight.train(shapes, root=tmp_path, out=tmp_path / "run", **settings(own, tune="last", epochs=1))
+    save_file(published_state("resnet18", seed=1), own)
+    with pytest.raises(UsageError, match="--resume must find the weights that it began with, got SHA-256"):
+        clearsight.train(resume=tmp_path / "run", root=tmp_path)
+
+
+def test_a_default_that_is_switched_off_stays_off_in_the_record(shapes, weights, tmp_path, own_cache):
+    options = {"tune": "all", "epochs": 1, "augment.preset": "none"}
+    run = clearsight.train(shapes, root=tmp_path, **settings(weights, **options), patience=None)
+    assert run.config.train.patience is None
+    assert clearsight.evaluate(run.path).accuracy == run.test.accuracy
+    folded = build_config({"model": {"family": LITE, "pretrained": True, "tune": "all"}, "data": {"folds": 5}})
+    assert folded.train.patience is None  # a fold must not choose what it judges
+
+
+@pytest.mark.parametrize("facts", ['{"seconds": null}', '{"seconds": "x"}', "[1]", "{}", "nothing"])
+def test_damaged_facts_of_features_are_computed_anew(shapes, weights, tmp_path, own_cache, facts):
+    from clearsight import features
+
+    first = clearsight.train(shapes, root=tmp_path, **settings(weights))
+    features._last.clear()
+    for path in cache_folder().glob("*/facts.json"):
+        kept = json.loads(path.read_text())
+        if "seconds" in kept:
+            wanted = json.loads(facts) if facts != "nothing" else 3
+            path.write_text(json.dumps(kept | wanted if isinstance(wanted, dict) and wanted else wanted))
+    again = clearsight.train(shapes, root=tmp_path, **settings(weights))
+    assert (again.bundle.params == first.bundle.params).all()
+
+
+def test_odd_weights_end_in_a_sentence(tmp_path, own_cache):
+    from safetensors.torch import save_file
+
+    net, tensors = ConvNet("resnet18", (64, 64, 3), 2, stem="large"), published_state("resnet18")
+    state = {name: torch.from_numpy(values) for name, values in tensors.items()}
+    save_file({name: value.bfloat16() for name, value in state.items()}, tmp_path / "half.safetensors")
+    assert load_weights(net, tmp_path / "half.safetensors")["conv1.weight"].dtype == np.float32
+    save_file(state | {"module.conv1.weight": state["conv1.weight"].clone()}, tmp_path / "twice.safetensors")
+    torch.save(state | {"conv1.weight": state["conv1.weight"].to_sparse()}, tmp_path / "sparse.pth")
+    save_file(state | {"bn1.running_var": -state["bn1.running_var"]}, tmp_path / "negative.safetensors")
+    for name, text in (
+        ("twice.safetensors", "must name each tensor once"),
+        ("sparse.pth", "must"),
+        (
+            "negative.safetensors",
+            r"must hold finite weights and variances of 0 or more, got others in bn1\.running_var",
+        ),
+    ):
+        with pytest.raises(UsageError, match=text):
+            load_weights(net, tmp_path / name)
+
+
+@packaged
+@pytest.mark.data
+def test_pictures_enter_as_the_weights_expect_them():
+    """Their variance at the first normalisation is near the stored one, which a wrong scaling would make four times as large."""
+    data = clearsight.load_data(os.environ["CLEARSIGHT_DATA"] + "/paintings", image_size=224, channels="rgb")
+    config = build_config({"model": {"family": LITE, "pretrained": True}})
+    preprocess = clearsight.pipeline.fit_preprocess(data, np.arange(200), scaling=config.preprocess.scale)
+    net = ConvNet(LITE, (224, 224, 3), 1000)
+    tensors = load_weights(net, find_weights(LITE))
+    inputs = torch.from_numpy(preprocess.apply(data.images[::4]).reshape(-1, 224, 224, 3))
+    with torch.no_grad():
+        maps = module_of(net, tensors).conv_stem(inputs.permute(0, 3, 1, 2))
+    stored, measured = tensors["bn0.running_var"], maps.var(dim=(0, 2, 3)).numpy()
+    ratio = np.median(measured[stored > 1e-3] / stored[stored > 1e-3])
+    assert 0.5 < ratio < 2

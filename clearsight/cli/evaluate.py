@@ -68,7 +68,11 @@ def predict(
     bundle = load(model)
     print_notes(bundle.notes, quiet=quiet)
     answers, problems = predict_files(bundle, pictures, abstain_below=abstain_below, sets=sets)
-    far = [f"{a['name']} is far from the pictures that the model was trained on" for a in answers if a.get("far")]
+    level = bundle.known.level if bundle.known else 0.0
+    text = (
+        f"is far from the pictures that the model was trained on, farther than {level:.1%} of such pictures should be"
+    )
+    far = [f"{a['name']} {text}" for a in answers if a.get("far")]
     print_notes(far, quiet=quiet or json_)
     print_notes([f"{a['name']} {note}" for a in answers for note in a.get("notes", ())], quiet=quiet or json_)
     if json_:

@@ -44,8 +44,7 @@ def mistakes(
     print_notes(bundle.notes, quiet=quiet)
     if out is None:
         out = (Path(model) if Path(model).is_dir() else Path()) / "mistakes.html"
-    else:
-        check_place(out, "--out")
+    check_place(out, "--out")
     silent = quiet or json_
     found = find_mistakes(
         bundle, data, split=split, count=count, saliency=saliency, neighbours=neighbours, skip_bad=skip_bad,

@@ -60,7 +60,9 @@ def train(
         str | None, option("Under transparent pixels: white, black, grey or #rrggbb.", "--background")
     ] = None,
     augment: options.Augment = None,
-    scale: Annotated[str | None, option("unit, symmetric, standardize, mean-image or none.", "--scale")] = None,
+    scale: Annotated[
+        str | None, option("unit, symmetric, standardize, mean-image, imagenet or none.", "--scale")
+    ] = None,
     task: Annotated[str | None, option("classification or regression.", "--task")] = None,
     target: options.Target = None,
     relabel: options.Relabel = None,

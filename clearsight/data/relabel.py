@@ -29,10 +29,11 @@ def relabel(dataset: Dataset, path: Path) -> Dataset:
     labels, seen, changed = np.array(dataset.labels), set[int](), 0
     for line, fields in _read(path):
         where = f"in line {line} of {path}"
-        new = (fields["new_label"] or "").strip()
-        if not new:
+        new = fields["new_label"]
+        if not new.strip():
             continue
-        row = _parse_row(fields["row"] or "", len(dataset), where)
+        new = new if new in dataset.class_names else new.strip()
+        row = _parse_row(fields["row"], len(dataset), where)
         if row in seen:
             raise DataError(f"rows of --relabel must come once, got {row} again {where}. Remove one.")
         seen.add(row)
@@ -48,28 +49,60 @@ def relabel(dataset: Dataset, path: Path) -> Dataset:
         changed += dataset.class_names[labels[row]] != new
         labels[row] = dataset.class_names.index(new)
     note = f"{changed:,} labels are changed as {path} says"
-    return replace(dataset, labels=labels, relabelled=str(path), notes=(*dataset.notes, note))
+    return replace(dataset, labels=labels, relabelled=str(path.resolve()), notes=(*dataset.notes, note))
 
 
-def _read(path: Path) -> list[tuple[int, dict[str, str | None]]]:
+def _read(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Numbers of lines and their cells; a spreadsheet's other separators, its `sep=` line and its BOM are understood."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file)
-            missing = [name for name in COLUMNS if name not in (table.fieldnames or ())]
-            if missing:
-                raise UsageError(
-                    f"--relabel must have the columns {', '.join(COLUMNS)}, got none {missing[0]} in {path}. Add it."
-                )
-            return [(table.line_num, {name: fields.get(name) for name in COLUMNS}) for fields in table]
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UsageError(f"--relabel must be a readable file, got {path}: {error.strerror}. Check the path.") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"--relabel must be a CSV of UTF-8 text, got damage in {path} ({error}). Save it as such."
+        ) from None
+    lines = text.splitlines(keepends=True)
+    skipped = bool(lines) and lines[0].strip().startswith("sep=")
+    head = lines[skipped] if len(lines) > skipped else ""
+    separator = max(",;\t", key=head.count)
+    try:
+        table = csv.DictReader(lines[skipped:], delimiter=separator)
+        names = list(table.fieldnames or ())
+        if missing := [name for name in COLUMNS if name not in names]:
+            raise UsageError(
+                f"--relabel must have the columns {', '.join(COLUMNS)}, got none {missing[0]} in {path}. Add it."
+            )
+        if twice := [name for name in COLUMNS if names.count(name) > 1]:
+            raise UsageError(f"--relabel must have each column once, got {twice[0]} again in {path}. Remove one.")
+        found = []
+        for fields in table:
+            if any(fields[name] is None for name in COLUMNS):
+                where = f"in line {table.line_num + skipped} of {path}"
+                raise DataError(f"lines of --relabel must have {len(names)} cells, got fewer {where}. Mend the file.")
+            found.append((table.line_num + skipped, {name: unguard_cell(fields[name]) for name in COLUMNS}))
+        return found
+    except csv.Error as error:
         raise UsageError(
             f"--relabel must be a CSV of UTF-8 text, got damage in {path} ({error}). Save it as such."
         ) from None
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def guard_cell(text: str) -> str:
+    """Text as a cell that no spreadsheet takes for a formula; `unguard_cell` undoes it."""
+    return f"'{text}" if text.startswith((*_FORMULA, "'")) else text
+
+
+def unguard_cell(text: str) -> str:
+    """See `guard_cell`."""
+    return text[1:] if text.startswith(tuple(f"'{sign}" for sign in (*_FORMULA, "'"))) else text
+
+
 def _parse_row(text: str, count: int, where: str) -> int:
-    if not (text.strip().isascii() and text.strip().isdecimal() and int(text) < count):
-        raise DataError(f"row must be a number from 0 to {count - 1}, got {text!r} {where}. Correct it.")
-    return int(text)
+    digits = text.strip()
+    if not (digits.isascii() and digits.isdecimal() and len(digits) < 19 and int(digits) < count):
+        raise DataError(f"row must be a number from 0 to {count - 1}, got {text[:40]!r} {where}. Correct it.")
+    return int(digits)

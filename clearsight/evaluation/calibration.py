@@ -14,12 +14,8 @@ from clearsight.dense.reference import log_softmax, softmax
 
 BINS = 15
 _PRIOR, _LOWEST, _HIGHEST = 0.5, 0.05, 20.0
-_LEAST_DRAWS, _MOST_DRAWS, _DRAWN = (
-    200,
-    1000,
-    5_000_000,
-)  # of the bootstrap: rows drawn in all, as far as the bounds allow
-_BLOCK = 2**22  # drawn numbers in memory at a time
+_DRAWS = 1000
+LEAST_ROWS = 30  # below, an interval would promise more than so few rows can tell
 LEVELS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
@@ -49,15 +45,16 @@ class Calibration:
     Args:
         n: rows. error: expected calibration error, 15 bins of equal width (Guo et al. 2017, eq. 3).
         chance: the error that a perfectly calibrated model would show on so few rows, for its bins are never even.
-        low, high: 95 % interval of what the error would be on endless rows, where chance has no part; by the bootstrap.
+        low, high: 95 % interval of what the error would be on endless rows, where chance has no part, by draws of the answers of
+            each bin; 0 at the lower end if chance alone could show the error; None for fewer than 30 rows.
         temperature: by which logits were divided. before: the error without that.
         bins: those that hold rows. curve: what abstaining brings.
     """
 
     n: int
     error: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     chance: float
     temperature: float
     before: float
@@ -78,8 +75,8 @@ class Calibration:
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
     """The T for which softmax(logits / T) has the least loss on held-out rows (Guo et al. 2017, section 4.2).
 
-    A weak prior, log T normal with deviation 0.5, keeps T near 1 where there are few rows or no wrong answers; among some hundred
-    it no longer matters.
+    A weak prior, log T normal with deviation 0.5, keeps T near 1 where there are few rows or no wrong answers; with wrong ones
+    among some hundred it no longer matters.
 
     Args:
         logits: (n, K). labels: (n,) class indices.
@@ -108,48 +105,55 @@ def measure_calibration(
     probabilities = softmax(logits.astype(np.float64) / temperature)
     confidence = probabilities.max(axis=1)
     right = (probabilities.argmax(axis=1) == labels).astype(np.float64)
-    n = len(labels)
-    error = float(_errors(confidence[None], right[None])[0])
-    rng, again, chance = np.random.default_rng(0), [], []
-    draws = min(_MOST_DRAWS, max(_LEAST_DRAWS, _DRAWN // n))
-    size = min(draws, max(1, _BLOCK // n))
-    for _ in range(-(-draws // size)):
-        rows = rng.integers(0, n, (size, n))
-        again.append(_errors(confidence[rows], right[rows]))
-        drawn = (rng.random((size, n)) < confidence).astype(np.float64)
-        chance.append(_errors(np.broadcast_to(confidence, drawn.shape), drawn))
-    noise, reach = float(np.mean(np.concatenate(chance))), 1.96 * float(np.std(np.concatenate(again)))
-    low, high = _take_off(error - reach, noise), max(_take_off(error + reach, noise), reach)
+    bins = _fill_bins(confidence, right)
+    counts, stated, accuracy = _columns(bins)
+    n, error = len(labels), _error(counts, stated, accuracy)
+    rng = np.random.default_rng(0)
+    by_chance = [_error(counts, stated, rng.binomial(counts, stated) / counts) for _ in range(_DRAWS)]
+    rates = (accuracy * counts + 0.5) / (counts + 1)  # not 0 or 1, where nothing would vary
+    again = [_rest(counts, stated, rng.binomial(counts, rates) / counts) for _ in range(_DRAWS)]
+    low, high = None, None
+    if n >= LEAST_ROWS:
+        rest = _rest(counts, stated, accuracy)
+        reach = 1.96 * float(np.std(again)) + abs(
+            float(np.mean(again)) - rest
+        )  # the second for what taking off does not reach
+        surely = error > float(np.quantile(by_chance, 0.975))
+        low, high = (max(0.0, rest - reach) if surely else 0.0), rest + reach
     plain = softmax(logits.astype(np.float64)).max(axis=1)
-    before = error if temperature == 1 else float(_errors(plain[None], right[None])[0])
+    before = error if temperature == 1 else _error(*_columns(_fill_bins(plain, right)))
     return Calibration(
         n,
         error,
         low,
         high,
-        noise,
+        float(np.mean(by_chance)),
         temperature,
         before,
-        _fill_bins(confidence, right),
+        bins,
         measure_coverage(confidence, right > 0),
     )
 
 
-def _take_off(error: float, noise: float) -> float:
-    """What is left of an error when the part is taken off that chance brings into its bins; the two add up as squares do."""
-    return float(np.sqrt(max(0.0, max(error, 0.0) ** 2 - noise**2)))
+def _columns(bins: tuple[Bin, ...]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    counts, stated, accuracy = zip(*((one.n, one.confidence, one.accuracy) for one in bins), strict=True)
+    return np.array(counts), np.array(stated), np.array(accuracy)
+
+
+def _error(counts: NDArray[Any], stated: NDArray[Any], accuracy: NDArray[Any]) -> float:
+    """Expected calibration error of bins: their mean |accuracy - confidence|, weighted by their rows."""
+    return float((counts * np.abs(accuracy - stated)).sum() / counts.sum())
+
+
+def _rest(counts: NDArray[Any], stated: NDArray[Any], accuracy: NDArray[Any]) -> float:
+    """The error without what chance brings into each bin, whose square adds to that of its true gap."""
+    rates = (accuracy * counts + 0.5) / (counts + 1)
+    noise = rates * (1 - rates) / counts
+    return float((counts * np.sqrt(np.maximum((accuracy - stated) ** 2 - noise, 0))).sum() / counts.sum())
 
 
 def _place(confidence: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
-
-
-def _errors(confidence: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Expected calibration error of each of several (draws, n) answers: sum over bins |sum of (right - confidence)| / n."""
-    draws, n = confidence.shape
-    places = _place(confidence) + BINS * np.arange(draws)[:, None]
-    gaps = np.bincount(places.ravel(), weights=(right - confidence).ravel(), minlength=BINS * draws)
-    return np.asarray(np.abs(gaps.reshape(draws, BINS)).sum(axis=1) / n)
 
 
 def _fill_bins(confidence: NDArray[np.float64], right: NDArray[np.float64]) -> tuple[Bin, ...]:

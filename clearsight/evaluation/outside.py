@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NEIGHBOURS = 5
-LEVEL = 0.99  # share of held-out pictures that lie nearer than what is called far
+LEVEL = 0.99  # share of pictures like the held-out ones that are not called far
 MOST_KNOWN = 500  # training pictures that are remembered
 _BLOCK = 1024
 
@@ -27,9 +27,14 @@ class Known:
     distances: NDArray[np.float32]
 
     @property
+    def level(self) -> float:
+        """Share of new pictures like the held-out ones that are not called far: 0.99, or what fewer than 99 of them allow."""
+        return min(LEVEL, len(self.distances) / (len(self.distances) + 1))
+
+    @property
     def threshold(self) -> float:
         """The distance beyond which a picture is called far."""
-        place = int(np.ceil(LEVEL * len(self.distances))) - 1
+        place = int(np.ceil(self.level * (len(self.distances) + 1) - 1e-9)) - 1
         return float(self.distances[place])
 
     def measure(self, features: NDArray[np.floating]) -> NDArray[np.float32]:

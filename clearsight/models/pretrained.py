@@ -9,7 +9,8 @@ import importlib.util
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,11 @@ def find_weights(
     return fetch_files(family, REMOTE[family], folder=folder, meter=meter, note=note) / REMOTE[family].files[0].name
 
 
+def hash_weights(family: str, weights: str | None) -> str:
+    """SHA-256 of the file that `find_weights` finds."""
+    return _hash_file(find_weights(family, weights))
+
+
 def _find_packaged(family: str, packaged: Packaged) -> Path:
     spec = importlib.util.find_spec(packaged.package)
     if spec is None or spec.origin is None:
@@ -112,14 +118,24 @@ def _hash_file(path: Path) -> str:
 
 
 def load_weights(net: ConvNet, path: Path) -> Tensors:
-    """Tensors of a file by our names: those of the network's layers, all but the head; and of the head if it is there.
+    """Tensors of a file by our names: those of the network's layers, and of the published head if it is there; not to be changed.
 
     Raises:
         UsageError: the file is damaged or holds weights of another network.
     """
-    tensors = {_rename(name): values for name, values in _read(path).items()}
-    published = ConvNet(net.family, net.input_shape, _CLASSES, stem=net.stem, pooling=net.pooling, pad_to=net.pad_to)
-    wanted = {name: shape for name, (shape, _) in published.layout().items() if name not in HEAD}
+    about = path.stat()
+    return _load(replace(net, outputs=_CLASSES, output="softmax"), path, about.st_mtime_ns, about.st_size)
+
+
+@lru_cache(maxsize=2)  # each fold of a cross-validation asks
+def _load(net: ConvNet, path: Path, changed: int, size: int) -> Tensors:
+    read = _read(path)
+    tensors = {_rename(name): values for name, values in read.items()}
+    if len(tensors) < len(read):
+        raise UsageError(
+            f"{path} must name each tensor once, got names that differ in prefixes alone. Choose another file."
+        )
+    wanted = {name: shape for name, (shape, _) in net.layout().items() if name not in HEAD}
     missing = sorted(set(wanted) - set(tensors))
     if missing or (odd := sorted(set(tensors) - set(wanted) - set(HEAD))):
         got = f"without {missing[0]}" if missing else f"with {odd[0]}"
@@ -130,8 +146,10 @@ def load_weights(net: ConvNet, path: Path) -> Tensors:
                 f"{path} must hold the weights of {net.family}, with {name} of shape {shape}, got {tensors[name].shape}. Choose "
                 "another file."
             )
-        if not np.isfinite(tensors[name]).all():
-            raise UsageError(f"{path} must hold finite weights, got NaN or infinity in {name}. Get the file again.")
+        if not np.isfinite(tensors[name]).all() or (name.endswith("running_var") and (tensors[name] < 0).any()):
+            raise UsageError(
+                f"{path} must hold finite weights and variances of 0 or more, got others in {name}. Get the file again."
+            )
     return tensors
 
 
@@ -161,14 +179,25 @@ def _read(path: Path) -> Tensors:
 
 
 def _read_safetensors(path: Path) -> Tensors:
+    from clearsight.models.modules import import_torch
+
+    import_torch()
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors.torch import load_file
 
     try:
-        found = load_file(path)
+        return _to_arrays(load_file(path))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} must be a whole safetensors file, got damage ({error}). Get it again.") from None
-    return {name: values.astype(np.float32) for name, values in found.items() if values.dtype.kind == "f"}
+
+
+def _to_arrays(state: dict[str, Any]) -> Tensors:
+    """Those of PyTorch's tensors that hold real numbers, as float32."""
+    return {
+        str(name): np.ascontiguousarray(value.detach().float().numpy())
+        for name, value in state.items()
+        if value.is_floating_point()
+    }
 
 
 def _convert(path: Path) -> Tensors:
@@ -188,11 +217,13 @@ def _convert(path: Path) -> Tensors:
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UsageError(f"{path} must hold a dict of tensors by name, got something else. Choose another file.")
-    return {
-        str(name): np.ascontiguousarray(value.detach().float().numpy())
-        for name, value in state.items()
-        if value.is_floating_point()
-    }
+    try:
+        return _to_arrays(state)
+    except (TypeError, RuntimeError, NotImplementedError) as error:  # sparse tensors, and ones without numbers
+        reason = str(error).splitlines()[0][:120]
+        raise UsageError(
+            f"{path} must hold plain tensors, got others ({reason}). Get weights as .safetensors."
+        ) from None
 
 
 def _keep(path: Path, tensors: Tensors) -> None:

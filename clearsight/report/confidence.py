@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from clearsight.evaluation.calibration import BINS
 from clearsight.report import page
 from clearsight.report.figure import BLUE, FAINT, INK, VERMILION, add_axes, new_figure
 from clearsight.report.text import render_calibration
@@ -46,9 +47,9 @@ def draw_reliability(calibration: Metrics) -> str:
         axes.plot([0, 1], [0, 1], color=FAINT, linestyle=(0, (4, 2)), label="confidence is true")
         most = max(row["n"] for row in bins)
         for row in bins:
-            left = np.floor(min(row["confidence"], 0.999) * 15) / 15
+            left = np.floor(min(row["confidence"], 0.999) * BINS) / BINS
             share = 0.25 + 0.75 * float(np.sqrt(row["n"] / most))
-            axes.bar(left, row["accuracy"], width=1 / 15, align="edge", color=BLUE, alpha=share, edgecolor="none")
+            axes.bar(left, row["accuracy"], width=1 / BINS, align="edge", color=BLUE, alpha=share, edgecolor="none")
             colour = VERMILION if row["accuracy"] < row["confidence"] else INK
             axes.plot([row["confidence"]] * 2, [row["accuracy"], row["confidence"]], color=colour, linewidth=1.2)
         axes.set_xlim(0, 1)

@@ -52,10 +52,11 @@ def render_metrics(metrics: dict[str, Any], *, split: str) -> str:
 def render_calibration(calibration: dict[str, Any]) -> str:
     """One line about how far confidence and accuracy are apart."""
     low, high = calibration["interval"]
+    rest = f", 95 % interval of the rest {low:.3f} to {high:.3f}" if high is not None else ""
     before = f", {calibration['before']:.3f} before" if calibration["temperature"] != 1 else ""
     return (
         f"confidence off by {calibration['error']:.3f} on average (n = {calibration['n']:,}; {calibration['chance']:.3f} by "
-        f"chance alone, 95 % interval of the rest {low:.3f} to {high:.3f}); temperature {calibration['temperature']:.3g}{before}"
+        f"chance alone{rest}); temperature {calibration['temperature']:.3g}{before}"
     )
 
 

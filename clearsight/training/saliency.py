@@ -13,7 +13,7 @@ from clearsight.data.preprocess import Preprocess
 from clearsight.models.convnet import ConvNet
 from clearsight.training.logits import Inputs, as_tensor, build_bound, rows_at_once
 
-PARTS = 7  # squares along a side that are covered in turn, each half over its neighbours
+PARTS = 7  # squares along a side that are covered in turn, each over more than half of its neighbours
 
 
 def grad_cam(
@@ -34,7 +34,11 @@ def grad_cam(
     size = rows_at_once(net)
     for start in range(0, len(images), size):
         kept: list[torch.Tensor] = []
-        hook = place.register_forward_hook(lambda _, inputs, output, kept=kept: kept.append(output))
+        pool, into = place
+        if into:
+            hook = pool.register_forward_pre_hook(lambda _, inputs, kept=kept: kept.append(inputs[0]))
+        else:
+            hook = pool.register_forward_hook(lambda _, inputs, output, kept=kept: kept.append(output))
         part = slice(start, start + size)
         with torch.enable_grad():
             logits = module(Inputs(preprocess)(as_tensor(images[part])).requires_grad_(True))
@@ -48,12 +52,11 @@ def grad_cam(
     return _scale(found)
 
 
-def _find_last_maps(module: Any) -> Any:
-    """The layer whose outputs (n, C, h, w) are pooled or flattened at the end."""
-    for name in ("features", "groups", "bn1" if hasattr(module, "conv_head") else ""):
-        if name and hasattr(module, name):
-            return getattr(module, name)
-    return getattr(module, f"layer{module.stages}")
+def _find_last_maps(module: Any) -> tuple[Any, bool]:
+    """The layer whose outputs (n, C, h, w) are pooled or flattened at the end; or, True, the pool that takes them."""
+    if hasattr(module, "pool"):
+        return module.pool, True
+    return (module.features if hasattr(module, "features") else module.groups), False
 
 
 def occlude(

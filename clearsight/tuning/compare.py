@@ -30,8 +30,8 @@ from clearsight.intake import DATASET_KEYS, build_split, load_given, refuse_flaw
 from clearsight.intervals import wilson_interval
 from clearsight.meter import MeterBuilder, SilentMeter
 from clearsight.pipeline import Note, resolve_config
-from clearsight.settings import merge, parse_setting, read_config_file
-from clearsight.tuning.executors import check_count, check_executor, open_pool
+from clearsight.settings import check_count, merge, parse_setting, read_config_file
+from clearsight.tuning.executors import check_executor, open_pool
 from clearsight.tuning.jobs import METRICS, Job, choose_metric, note_patience
 
 UNCHANGED = "base"

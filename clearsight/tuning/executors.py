@@ -24,12 +24,11 @@ from concurrent.futures import (
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-import numpy as np
-
 from clearsight.assemble import choose_device
 from clearsight.config import RunConfig, uses_torch
 from clearsight.data.dataset import Dataset
 from clearsight.errors import RunError, UsageError
+from clearsight.settings import check_count
 from clearsight.threads import count_cores, one_blas_thread
 from clearsight.tuning.jobs import Job, Outcome, run_job, run_job_alone
 
@@ -97,15 +96,20 @@ class Pool:
                     lost.append(number)
                 except self._lost:
                     raise RunError(_LOST) from None
-                except CancelledError:
-                    raise RunError(_DESERTED) from None
+                except CancelledError:  # all workers left, and the data with them
+                    tries[number] -= 1
+                    lost.append(number)
             if lost or (waiting and not running and not done):
                 lost += running.values()  # of a broken pool, nothing comes any more
                 running.clear()
                 if any(tries[number] >= _TRIES for number in lost):
                     raise RunError(_LOST)
                 waiting = sorted(lost) + waiting
-                self._executor.shutdown(wait=False, cancel_futures=True)
+                if self._count_workers is None:  # of a cluster, what waits there was cancelled
+                    self._executor.shutdown(wait=False, cancel_futures=True)
+                while self._count_workers is not None and self._count_workers() == 0:
+                    self._check_workers()
+                    time.sleep(_POLL_SECONDS)
                 self._executor, self._submit = self._start()
 
     def _check_workers(self) -> None:
@@ -141,18 +145,6 @@ def check_executor(executor: str, workers: int | None) -> None:
     if executor not in EXECUTORS and not str(executor).startswith("dask://"):
         raise UsageError(
             f"--executor must be {', '.join(EXECUTORS)} or dask://HOST:PORT, got {executor!r}. Choose one of them."
-        )
-
-
-def check_count(name: str, value: object, *, least: int = 1) -> None:
-    """Refuse what is no whole number, or too small a one.
-
-    Raises:
-        UsageError: so.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise UsageError(
-            f"{name} must be a whole number of {least} or more, got {value!r}. Leave it out for the usual."
         )
 
 
@@ -303,9 +295,9 @@ def _open_dask(dataset: Dataset, address: str, workers: int | None, torch: list[
             )
         wanted = any(config.train.device == "cuda" for config in torch)
         resources = {"resources": {"GPU": 1}} if wanted else {}  # as `dask worker --resources GPU=1` offers them
-        there = client.scatter(dataset, broadcast=True, hash=False)  # once a worker
 
         def start() -> tuple[Executor, Submit]:
+            there = client.scatter(dataset, broadcast=True, hash=False)  # once a worker
             executor = client.get_executor(retries=_TRIES - 1, pure=False, **resources)
             return executor, lambda job: executor.submit(run_job_alone, there, job)
 

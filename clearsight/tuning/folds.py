@@ -7,6 +7,7 @@ next is counted. The test split is left alone.
 import csv
 import io
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,14 +24,14 @@ from clearsight.combinations import check_used
 from clearsight.config import RunConfig, build_config
 from clearsight.data.dataset import Dataset
 from clearsight.durable import write_durably
-from clearsight.errors import DataError, Interrupted, RunError, UsageError
-from clearsight.finetune import warm_features
+from clearsight.errors import DataError, DivergedError, Interrupted, RunError, UsageError
+from clearsight.finetune import check_weights, find_weights_hash, warm_features
 from clearsight.inference import is_source
 from clearsight.intake import build_split, load_given, refuse_flaws, refuse_place, refuse_unsafe
 from clearsight.meter import build_meter
 from clearsight.pipeline import Note, resolve_config, settle_source
-from clearsight.settings import merge, render_toml
-from clearsight.tuning.executors import check_count, check_executor, open_pool
+from clearsight.settings import check_count, merge, render_toml
+from clearsight.tuning.executors import check_executor, open_pool
 from clearsight.tuning.jobs import Job, Outcome, choose_metric, note_patience
 from clearsight.tuning.search import find_interval
 
@@ -66,7 +67,7 @@ class CrossValidated:
         path: its directory. folds: one a run, by repeat and fold. metric: what `mean` is of.
         mean: over all runs. low, high: its 95 % interval, corrected for training rows that folds share (Nadeau & Bengio 2003).
         rows: (n,) rows of the data set that were in some fold. outputs: (repeats, n, K) float32 outputs for each row by the model
-            that had not seen it. labels: (n,) their classes, or targets.
+            that had not seen it. labels: (n,) their classes, or targets. judged: the rows of each run.
     """
 
     path: Path
@@ -78,6 +79,11 @@ class CrossValidated:
     rows: NDArray[np.int64]
     outputs: NDArray[np.float32]
     labels: NDArray[Any]
+    judged: tuple[NDArray[np.int64], ...]
+
+    def rows_of(self, number: int) -> NDArray[np.int64]:
+        """Places in `rows` of those that a run (by repeat and fold) judged."""
+        return np.searchsorted(self.rows, self.judged[number])
 
     def summary(self) -> dict[str, Any]:
         """The object that `cv --json` prints; its keys are a contract."""
@@ -147,6 +153,7 @@ def cross_validate(
             "created": time.strftime("%Y-%m-%dT%H:%M:%S"),
             "fingerprint": dataset.fingerprint,
             "plan": asdict(plan),
+            "weights": find_weights_hash(resolved),
         }
         store.write_json(path / RECORD, about | {"config": resolved.model_dump(mode="json", exclude_unset=True)})
         store.write_text(path / store.CONFIG, render_toml(resolved))
@@ -177,6 +184,7 @@ def _resume(path: Path, data: Any, labels: Any, way: _Way) -> CrossValidated:
             raise DataError(
                 f"--resume must find the same data as before, got other data in {config.data.source}. Bring it back."
             )
+        check_weights(record.get("weights"), config)
         return _run_folds(path, dataset, config, plan, way)
 
 
@@ -190,9 +198,9 @@ def _run_folds(path: Path, dataset: Dataset, config: RunConfig, plan: _Plan, way
         for repeat in range(plan.repeats)
         for fold in range(plan.folds)
     }  # fmt: skip
-    found = {number: outcome for number in jobs if (outcome := _read_fold(path, number)) is not None}
+    found = {number: one for number, job in jobs.items() if (one := _read_fold(path, number, job, dataset)) is not None}
     left = {number: job for number, job in jobs.items() if number not in found}
-    with _telling_how_to_go_on(path, way.note):
+    with _telling_how_to_go_on(path, way.note), _leaving_nothing(path):
         if left:
             warm_features(config, dataset, meter=build_meter(quiet=way.quiet))
             with (
@@ -204,9 +212,25 @@ def _run_folds(path: Path, dataset: Dataset, config: RunConfig, plan: _Plan, way
                     _write_fold(path, number, outcome)
                     found[number] = outcome
                     advance(1)
+        diverged = [number for number, one in found.items() if one.status == "diverged"]
+        if len(diverged) == len(jobs):
+            raise DivergedError("folds must have finite losses, got none in any. Try a tenth of the learning rate.")
+        if diverged:
+            way.note(f"{len(diverged)} of {len(jobs)} runs diverged and count with the weights they had before")
         result = _collect(path, [found[number] for number in sorted(found)], dataset.labels, plan)
         _write(path, result)
     return result
+
+
+@contextmanager
+def _leaving_nothing(path: Path) -> Iterator[None]:
+    """Where not even one fold could begin, the same place may be named again."""
+    try:
+        yield
+    except UsageError:
+        if not (path / FOLDS).exists():
+            shutil.rmtree(path, ignore_errors=True)
+        raise
 
 
 @contextmanager
@@ -240,14 +264,16 @@ def _write_fold(path: Path, number: int, outcome: Outcome) -> None:
 _ARRAYS = ("rows", "outputs", "saved")
 
 
-def _read_fold(path: Path, number: int) -> Outcome | None:
-    """A fold that was done before; None where there is none, or a damaged file."""
+def _read_fold(path: Path, number: int, job: Job, dataset: Dataset) -> Outcome | None:
+    """A fold that was done before; None where there is none, or a file that is damaged or of another fold."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(_fold_file(path, number), framework="numpy") as file:
             plain, arrays = json.loads(file.metadata()["outcome"]), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        return Outcome(**plain, **arrays)
+        found = Outcome(**plain, **arrays)
+        same = np.array_equal(arrays["rows"], build_split(build_config(job.settings), dataset).valid)
+        return found if same and len(arrays["outputs"]) == found.n else None
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
 
@@ -265,7 +291,18 @@ def _collect(path: Path, outcomes: list[Outcome], labels: NDArray[Any], plan: _P
     outputs = np.full((repeats, len(rows), judged[0][1].shape[1]), np.nan, np.float32)
     for k, (own, values_of) in enumerate(judged):
         outputs[k // folds, np.searchsorted(rows, own)] = values_of
-    return CrossValidated(path, table, metric, float(np.mean(values)), low, high, rows, outputs, labels[rows])
+    return CrossValidated(
+        path,
+        table,
+        metric,
+        float(np.mean(values)),
+        low,
+        high,
+        rows,
+        outputs,
+        labels[rows],
+        tuple(own for own, _ in judged),
+    )
 
 
 def _write(path: Path, result: CrossValidated) -> None:

@@ -5,6 +5,7 @@ What `clearsight label-errors` and `clearsight.find_label_errors` call.
 
 import csv
 import io
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 from clearsight import store
 from clearsight.config import build_config
 from clearsight.data.dataset import TEST, Dataset
+from clearsight.data.relabel import guard_cell
 from clearsight.dense.reference import softmax
-from clearsight.errors import UsageError
+from clearsight.errors import DivergedError, UsageError
 from clearsight.evaluation.labels import Suspects, find_suspects
 from clearsight.intake import load_given
 from clearsight.meter import build_meter
@@ -35,7 +37,7 @@ class LabelErrors:
         path: the directory of the cross-validation, with `suspects.csv` and `suspects.html` in it.
         dataset: the data. rows: (m,) its suspect rows, worst first. suggested: (m,) classes that they seem to be of.
         confidence: (m, 2) probabilities of the label and of the suggested class. suspects: see there.
-        cross_validated: how good the judges were.
+        cross_validated: the judges. accuracy: the share of labels, as they are, that they agree with.
     """
 
     path: Path
@@ -45,12 +47,13 @@ class LabelErrors:
     confidence: NDArray[np.float64]
     suspects: Suspects
     cross_validated: CrossValidated
+    accuracy: float
 
     def summary(self) -> dict[str, Any]:
         """The object that `label-errors --json` prints; its keys are a contract."""
         names = self.dataset.class_names
         return {
-            "cv": str(self.path), "n": len(self.cross_validated.rows), "accuracy": self.cross_validated.mean,
+            "cv": str(self.path), "n": len(self.cross_validated.rows), "accuracy": self.accuracy,
             "table": str(self.path / TABLE), "gallery": str(self.path / GALLERY),
             "suspects": [
                 {
@@ -71,33 +74,62 @@ def find_label_errors(data: Any = None, labels: Any = None, *, quiet: bool = Tru
     Raises:
         UsageError, DataError, RunError: see there.
     """
-    if options.get("resume") is None:
+    resume = options.get("resume")
+    if resume is None:
         names = ("folds", "repeats", "metric", "workers", "executor", "out", "root", "resume", "note", "config")
         settings = {key: value for key, value in options.items() if key not in names}
         source = {"source": str(data)} if isinstance(data, str | Path) else {}
         config = resolve_config(options.get("config"), {**source, **settings})
-        data = load_given(config, data, labels, meter=build_meter(quiet=quiet))
-        if data.is_regression:
-            raise UsageError("label errors must be sought among classes, got numbers to predict. Leave --target out.")
-        if not (data.given == TEST).any() and "test_fraction" not in config.data.model_fields_set:
-            options["test_fraction"] = 0.0
+    else:
+        path = store.find_directory(str(resume), Path(options.get("root", "runs")), RECORD)
+        config = build_config(store.read_json(path / RECORD).get("config", {}))
+        _refuse_corrected(path / TABLE)
+    data = load_given(config, data, labels, meter=build_meter(quiet=quiet))
+    if data.is_regression:
+        raise UsageError("label errors must be sought among classes, got numbers to predict. Leave --target out.")
+    if resume is None and not (data.given == TEST).any() and "test_fraction" not in config.data.model_fields_set:
+        options["test_fraction"] = 0.0
     found = cross_validate(data, labels, quiet=quiet, **options)
-    if options.get("resume") is not None:
-        data = load_given(
-            build_config(store.read_json(found.path / RECORD)["config"]), data, labels, meter=build_meter(quiet=quiet)
+    classes = len(data.class_names)
+    shares = softmax(found.outputs.astype(np.float64).reshape(-1, classes)).reshape(found.outputs.shape)
+    for number, fold in enumerate(found.folds):  # a model that diverged judges nobody
+        if fold.status == "diverged":
+            shares[number // (1 + max(one.fold for one in found.folds)), found.rows_of(number)] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # rows that no repeat could judge
+        shares = np.nanmean(shares, axis=0)
+    known = np.isfinite(shares).all(axis=1)
+    if not known.any():
+        raise DivergedError(
+            "folds must have finite losses to judge labels, got none. Try a tenth of the learning rate."
         )
-    shares = softmax(found.outputs.astype(np.float64)).mean(axis=0)
-    known = np.isfinite(shares).all(axis=1)  # a fold may have diverged
+    if not known.all():
+        options.get("note", _say_nothing)(f"{int((~known).sum()):,} rows are not judged, because their folds diverged")
     judged, places = find_suspects(shares[known], found.labels[known]), np.flatnonzero(known)
     at = places[judged.rows]
     own = np.stack([shares[at, judged.labels], shares[at, judged.suggested]], axis=1)
-    result = LabelErrors(found.path, data, found.rows[at], judged.suggested, own, judged, found)
+    right = float((shares[known].argmax(axis=1) == found.labels[known]).mean())
+    result = LabelErrors(found.path, data, found.rows[at], judged.suggested, own, judged, found, right)
     store.write_text(found.path / TABLE, _render_csv(result))
-    store.write_text(
-        found.path / GALLERY,
-        render_suspects(data, result.rows, result.suggested, own, judged.joint, judged=len(found.rows)),
-    )
+    page = render_suspects(data, result.rows, result.suggested, own, judged.joint, judged=len(found.rows))
+    store.write_text(found.path / GALLERY, page)
     return result
+
+
+def _say_nothing(text: str) -> None:
+    pass
+
+
+def _refuse_corrected(path: Path) -> None:
+    """Refuse to write a table anew in which a person has filled something in."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        filled = sum(bool((fields.get("new_label") or "").strip()) for fields in csv.DictReader(file))
+    if filled:
+        raise UsageError(
+            f"{path} must hold no corrections to be written anew, got {filled:,}. Train with --relabel {path}, or move it."
+        )
 
 
 def _render_csv(found: LabelErrors) -> str:
@@ -108,5 +140,6 @@ def _render_csv(found: LabelErrors) -> str:
     writer.writeheader()
     for line in found.summary()["suspects"]:
         rounded = {key: round(value, 6) for key, value in line.items() if isinstance(value, float)}
-        writer.writerow(line | rounded | {"new_label": ""})
+        words = {key: guard_cell(value) for key, value in line.items() if isinstance(value, str)}
+        writer.writerow(line | rounded | words | {"new_label": ""})
     return out.getvalue()

@@ -25,11 +25,11 @@ from clearsight.intake import DATASET_KEYS, load_given, refuse_flaws, refuse_pla
 from clearsight.meter import build_meter
 from clearsight.pipeline import Note, Run, resolve_config, settle_source
 from clearsight.run import train
-from clearsight.settings import find_differences, merge, read_config_file, render_toml
+from clearsight.settings import check_count, find_differences, merge, read_config_file, render_toml
 from clearsight.tracking import check_trackers
 from clearsight.tuning.board import build_board, rank
 from clearsight.tuning.books import FileJournal, TrackedBoard, draw_pictures, render_csv
-from clearsight.tuning.executors import check_count, check_executor, open_pool
+from clearsight.tuning.executors import check_executor, open_pool
 from clearsight.tuning.jobs import choose_metric, note_patience
 from clearsight.tuning.search import Board, Plan, Trial, find_best, find_ladder, run_search
 from clearsight.tuning.space import Params, Space, parse_space, to_settings
@@ -306,6 +306,9 @@ def _train_best(path: Path, dataset: Dataset, config: RunConfig, way: _Way, trac
     """The run of the best settings: trained now, or gone on with; None where these settings were trained before."""
     if bool((dataset.given == VALID).any()):
         way.note("the data brings its own validation rows, which stay out of the last training")
+    way.note(
+        "the best is trained on the validation rows too, so its confidence is not scaled and far pictures are not known"
+    )
     places = (path / (BEST if number == 1 else f"{BEST}-{number}") for number in count(1))
     folder = next(place for place in places if not _holds_another(place, config))
     if not (folder / store.RECORD).is_file():
