@@ -17,6 +17,7 @@ from clearsight.config import build_config
 from clearsight.data.cache import cache_folder
 from clearsight.data.download import RemoteFile
 from clearsight.data.fetch import RemoteData
+from clearsight.data.preprocess import fit_preprocess
 from clearsight.errors import ClearsightError, DataError, UsageError
 from clearsight.models import pretrained
 from clearsight.models.convnet import ConvNet, Tail
@@ -586,7 +587,7 @@ def test_pictures_enter_as_the_weights_expect_them():
     """Their variance at the first normalisation is near the stored one, which a wrong scaling would make four times as large."""
     data = clearsight.load_data(os.environ["CLEARSIGHT_DATA"] + "/paintings", image_size=224, channels="rgb")
     config = build_config({"model": {"family": LITE, "pretrained": True}})
-    preprocess = clearsight.pipeline.fit_preprocess(data, np.arange(200), scaling=config.preprocess.scale)
+    preprocess = fit_preprocess(data, np.arange(200), scaling=config.preprocess.scale)
     net = ConvNet(LITE, (224, 224, 3), 1000)
     tensors = load_weights(net, find_weights(LITE))
     inputs = torch.from_numpy(preprocess.apply(data.images[::4]).reshape(-1, 224, 224, 3))
