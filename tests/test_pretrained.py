@@ -544,7 +544,7 @@ def test_a_default_that_is_switched_off_stays_off_in_the_record(shapes, weights,
     assert folded.train.patience is None  # a fold must not choose what it judges
 
 
-@pytest.mark.parametrize("facts", ['{"seconds": null}', '{"seconds": "x"}', "[1]", "{}", "nothing"])
+@pytest.mark.parametrize("facts", ['{"seconds": "x"}', "[1]"])
 def test_damaged_facts_of_features_are_computed_anew(shapes, weights, tmp_path, own_cache, facts):
     from clearsight import features
 
@@ -553,8 +553,8 @@ def test_damaged_facts_of_features_are_computed_anew(shapes, weights, tmp_path, 
     for path in cache_folder().glob("*/facts.json"):
         kept = json.loads(path.read_text())
         if "seconds" in kept:
-            wanted = json.loads(facts) if facts != "nothing" else 3
-            path.write_text(json.dumps(kept | wanted if isinstance(wanted, dict) and wanted else wanted))
+            wanted = json.loads(facts)
+            path.write_text(json.dumps(kept | wanted if isinstance(wanted, dict) else wanted))
     again = clearsight.train(shapes, root=tmp_path, **settings(weights))
     assert (again.bundle.params == first.bundle.params).all()
 

@@ -18,7 +18,7 @@ from clearsight.report.html import write_report
 HOSTILE = "<script>alert(1)</script>"
 SECTIONS = (
     "Training, validation and test", "Loss of every batch", "Accuracy of every epoch", "Confusion matrix (test)",
-    "Classes (test)", "Most confused pairs (test)", "Worst mistakes (test)", "Bias and variance", "Signals through the layers", "Weights of the first layer",
+    "Classes (test)", "Most confused pairs (test)", "Worst mistakes (test)", "Confidence (test)", "Bias and variance", "Signals through the layers", "Weights of the first layer",
     "Weights over the epochs", "Learning rate", "Configuration", "Environment",
 )  # fmt: skip
 SVG = "{http://www.w3.org/2000/svg}"

@@ -107,21 +107,21 @@ def measure_calibration(
     right = (probabilities.argmax(axis=1) == labels).astype(np.float64)
     bins = _fill_bins(confidence, right)
     counts, stated, accuracy = _columns(bins)
-    n, error = len(labels), _error(counts, stated, accuracy)
+    n, error = len(labels), float(_error(counts, stated, accuracy))
     rng = np.random.default_rng(0)
-    by_chance = [_error(counts, stated, rng.binomial(counts, stated) / counts) for _ in range(_DRAWS)]
+    by_chance = _error(counts, stated, rng.binomial(counts, stated, (_DRAWS, len(bins))) / counts)
     rates = (accuracy * counts + 0.5) / (counts + 1)  # not 0 or 1, where nothing would vary
-    again = [_rest(counts, stated, rng.binomial(counts, rates) / counts) for _ in range(_DRAWS)]
+    again = _rest(counts, stated, rng.binomial(counts, rates, (_DRAWS, len(bins))) / counts)
     low, high = None, None
     if n >= LEAST_ROWS:
-        rest = _rest(counts, stated, accuracy)
+        rest = float(_rest(counts, stated, accuracy))
         reach = 1.96 * float(np.std(again)) + abs(
             float(np.mean(again)) - rest
         )  # the second for what taking off does not reach
         surely = error > float(np.quantile(by_chance, 0.975))
         low, high = (max(0.0, rest - reach) if surely else 0.0), rest + reach
     plain = softmax(logits.astype(np.float64)).max(axis=1)
-    before = error if temperature == 1 else _error(*_columns(_fill_bins(plain, right)))
+    before = error if temperature == 1 else float(_error(*_columns(_fill_bins(plain, right))))
     return Calibration(
         n,
         error,
@@ -140,16 +140,16 @@ def _columns(bins: tuple[Bin, ...]) -> tuple[NDArray[Any], NDArray[Any], NDArray
     return np.array(counts), np.array(stated), np.array(accuracy)
 
 
-def _error(counts: NDArray[Any], stated: NDArray[Any], accuracy: NDArray[Any]) -> float:
-    """Expected calibration error of bins: their mean |accuracy - confidence|, weighted by their rows."""
-    return float((counts * np.abs(accuracy - stated)).sum() / counts.sum())
+def _error(counts: NDArray[Any], stated: NDArray[Any], accuracy: NDArray[Any]) -> Any:
+    """Expected calibration error: the mean |accuracy - confidence| of bins by their rows; accuracies are (..., bins)."""
+    return (counts * np.abs(accuracy - stated)).sum(axis=-1) / counts.sum()
 
 
-def _rest(counts: NDArray[Any], stated: NDArray[Any], accuracy: NDArray[Any]) -> float:
+def _rest(counts: NDArray[Any], stated: NDArray[Any], accuracy: NDArray[Any]) -> Any:
     """The error without what chance brings into each bin, whose square adds to that of its true gap."""
     rates = (accuracy * counts + 0.5) / (counts + 1)
     noise = rates * (1 - rates) / counts
-    return float((counts * np.sqrt(np.maximum((accuracy - stated) ** 2 - noise, 0))).sum() / counts.sum())
+    return (counts * np.sqrt(np.maximum((accuracy - stated) ** 2 - noise, 0))).sum(axis=-1) / counts.sum()
 
 
 def _place(confidence: NDArray[np.float64]) -> NDArray[np.int64]:
