@@ -478,7 +478,7 @@ def test_a_tail_holds_what_the_whole_network_ends_with():
 
 
 def test_a_run_at_the_last_stages_resumes_to_the_same_bits(shapes, weights, tmp_path, own_cache):
-    options = settings(weights, tune="last", epochs=3, batch_size=8)
+    options = settings(weights, tune="last", epochs=3, batch_size=16, calibrate=False)
     whole = clearsight.train(shapes, root=tmp_path, out=tmp_path / "whole", **options)
     place = tmp_path / "killed"
 
