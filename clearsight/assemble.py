@@ -16,7 +16,7 @@ from clearsight.data.split import Rows, Split
 from clearsight.dense.recipe import Recipe
 from clearsight.errors import UsageError
 from clearsight.meter import MeterBuilder, SilentMeter
-from clearsight.models.convnet import ConvNet
+from clearsight.models.convnet import ConvNet, Tail
 from clearsight.models.initialize import initialize, whiten
 from clearsight.models.mlp import MLP
 from clearsight.models.pretrained import HEAD, find_weights, load_weights
@@ -165,9 +165,20 @@ def build_engine(
                 f"several processes must train with engine torch, got {team.size} of them. Add --engine torch."
             )
         return DenseEngine(net, recipe, name="dense" if train.engine == "auto" else train.engine, **shared)
+    return build_torch_engine(config, net, recipe, team=team, **shared)
+
+
+def build_torch_engine(
+    config: RunConfig, net: MLP | ConvNet | Tail, recipe: Recipe, *, team: Team, **shared: Any
+) -> Engine:
+    """The PyTorch engine on the device that a configuration means, for a whole network or its last stages.
+
+    Raises:
+        UsageError: a device, a precision or a compiler that cannot be had.
+    """
     from clearsight.training.torch_engine import TorchEngine
 
-    device = choose_device(config)
+    train, device = config.train, choose_device(config)
     if (
         train.compile
         and device == "cpu"

@@ -29,9 +29,7 @@ from clearsight.models.convnet import ConvNet
 from clearsight.models.mlp import MLP
 from clearsight.training.logits import Predictor
 
-FORMAT_VERSION = (
-    4  # 2: how picture files are resized, on which background; 3: convolutional nets; 4: confidence, known pictures
-)
+FORMAT_VERSION = 4  # 2: resizing and background of files; 3: convolutional nets; 4: confidence and known pictures
 _SELF_TEST_TOLERANCE = 1e-4
 _SELF_TEST_ROWS = 3
 _FARTHEST = 2.001  # apart are two vectors of length 1

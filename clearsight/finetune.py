@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.assemble import build_net, build_recipe, choose_device, first_params, uses_bfloat16
+from clearsight.assemble import build_net, build_recipe, build_torch_engine, first_params
 from clearsight.config import PRETRAINED_DEFAULTS, RunConfig, TrainConfig
 from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import Preprocess, fit_preprocess
@@ -59,6 +59,7 @@ def choose_penalty(
     rows: Rows,
     preprocess: Preprocess,
     *,
+    params: NDArray[np.float32],
     meter: MeterBuilder = SilentMeter,
 ) -> tuple[float, float]:
     """The penalty on a head's weights, of `PENALTIES`, by k-fold over the training rows.
@@ -73,7 +74,6 @@ def choose_penalty(
         UsageError: fewer rows of a class than folds.
     """
     assert isinstance(net, ConvNet)
-    params = first_params(config, net, dataset, rows, preprocess)
     features, _ = find_features(net, params, preprocess, dataset, part="head", meter=meter)
     classes = dataset.labels[rows]
     least = len(rows) if dataset.is_regression else int(np.bincount(classes)[np.unique(classes)].min())
@@ -136,28 +136,27 @@ def _train_head(
     return engine, own
 
 
-def start_params(
+def fit_head(
     config: RunConfig,
     net: MLP | ConvNet,
     dataset: Dataset,
     rows: Rows,
     preprocess: Preprocess,
     *,
+    params: NDArray[np.float32],
     meter: MeterBuilder = SilentMeter,
-) -> NDArray[np.float32]:
-    """The weights before training, as `first_params`; of a pretrained net that is trained deeper, with a head that fits it.
+) -> None:
+    """Put a head that fits into the first weights of a pretrained net that is then trained deeper; `params` are changed.
 
     A head of random weights would at first tear at what the stages below have learnt (Kumar et al. 2022, "Fine-tuning can
     distort pretrained features"), so one is trained on kept features beforehand.
     """
-    params = first_params(config, net, dataset, rows, preprocess, meter=meter)
-    if not config.model.pretrained or config.depth == "head" or not isinstance(net, ConvNet):
-        return params
+    assert isinstance(net, ConvNet)
     kept = {key: getattr(config.train, key) for key in ("seed", "loss", "huber_delta", "class_weights", "sampling")}
     train = TrainConfig.model_validate(PRETRAINED_DEFAULTS["head"]["train"] | kept)
     probe = config.model_copy(update={"train": train})
     try:
-        l2, _ = choose_penalty(probe, net, dataset, rows, preprocess, meter=meter)
+        l2, _ = choose_penalty(probe, net, dataset, rows, preprocess, params=params, meter=meter)
     except UsageError:  # too few rows for folds
         l2 = _USUAL_PENALTY
     probe = probe.model_copy(update={"train": train.model_copy(update={"l2": l2})})
@@ -166,7 +165,6 @@ def start_params(
     tensors = net.tensors(params)
     for name, values in _head_tensors(engine.params(), scale=own.scale[0], outputs=net.outputs).items():
         tensors[name][:] = values
-    return params
 
 
 def build_partial(
@@ -196,17 +194,13 @@ def build_partial(
         return PartialEngine(
             inner, net, params, partial(_head_tensors, scale=own.scale[0], outputs=net.outputs), features=features
         )
-    from clearsight.training.torch_engine import TorchEngine
-
-    tail, device = Tail(net), choose_device(config)
-    last, whole = np.empty(tail.num_values, np.float32), net.tensors(params)
+    tail, whole = Tail(net), net.tensors(params)
+    last = np.empty(tail.num_values, np.float32)
     for name, values in tail.tensors(last).items():
         values[:] = whole[name]
-    inner = TorchEngine(
-        tail, recipe, images=features, labels=dataset.labels, preprocess=own, params=last, batch_size=config.train.batch_size,
-        seed=config.train.seed, device=device, bfloat16=uses_bfloat16(config, device), compile_module=config.train.compile,
-        accumulate=config.train.accumulate, ema=config.train.ema, lookahead=config.train.lookahead,
-        layer_decay=config.train.layer_decay, keep_statistics=True, pool=split.train, team=team,
+    inner = build_torch_engine(
+        config, tail, recipe, team=team, images=features, labels=dataset.labels, preprocess=own, params=last,
+        batch_size=config.train.batch_size, seed=config.train.seed, pool=split.train,
     )  # fmt: skip
     return PartialEngine(inner, net, params, tail.tensors)
 
@@ -225,10 +219,11 @@ def warm_features(config: RunConfig, dataset: Dataset, *, meter: MeterBuilder) -
     find_features(net, params, preprocess, dataset, part=config.depth, meter=meter)
 
 
-def describe_deeper(config: RunConfig, net: MLP | ConvNet, dataset: Dataset, preprocess: Preprocess, rows: int) -> str:
+def describe_deeper(
+    net: MLP | ConvNet, dataset: Dataset, preprocess: Preprocess, *, params: NDArray[np.float32], rows: int
+) -> str:
     """What training more than the head would cost on this machine: backwards takes twice as long as forwards did."""
     assert isinstance(net, ConvNet)
-    params = first_params(config, net, dataset, np.arange(len(dataset)), preprocess)
     _, seconds = find_features(net, params, preprocess, dataset, part="head")
     epochs = {depth: PRETRAINED_DEFAULTS[depth]["train"]["epochs"] for depth in ("last", "all")}
     last = len(dataset) * seconds["early"] + 3 * rows * epochs["last"] * seconds["late"]

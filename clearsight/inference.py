@@ -19,7 +19,7 @@ from clearsight.data.load import read_data
 from clearsight.data.pictures import PictureFormat, calm_decoder, check_file, read_facts
 from clearsight.errors import ClearsightError, DataError, RunError, UsageError
 from clearsight.evaluation.metrics import Evaluation
-from clearsight.intake import build_split, load_dataset
+from clearsight.intake import build_split, is_source, load_dataset
 from clearsight.meter import MeterBuilder, SilentMeter
 from clearsight.pipeline import Note, add_calibration, evaluate_outputs
 
@@ -212,15 +212,6 @@ def _note_seen(bundle: Bundle, images: NDArray[Any], rows: NDArray[np.int64], no
     if count:
         share = f"{count:,} of {len(rows):,} pictures are equal to ones that the model was trained or chosen on"
         note(f"{share}; on new ones it may be worse")
-
-
-def is_source(data: Any, source: str) -> bool:
-    """Whether `data` names what a run was trained on."""
-    if not isinstance(data, str | Path):
-        return False
-    return str(data) == source or (
-        Path(data).expanduser().exists() and str(Path(data).expanduser().resolve()) == source
-    )
 
 
 def own_config(bundle: Bundle) -> RunConfig | None:

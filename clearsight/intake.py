@@ -156,6 +156,31 @@ def load_given(config: RunConfig, data: Any, labels: Any, *, meter: MeterBuilder
     return load_dataset(config, given, labels, meter=meter)
 
 
+def load_again(config: RunConfig, data: Any, labels: Any, *, fingerprint: Any, meter: MeterBuilder) -> Dataset:
+    """The data set that a search or a cross-validation began with, to go on with.
+
+    Raises:
+        UsageError: other data is named. DataError: the data has changed.
+    """
+    if isinstance(data, str | Path) and not is_source(data, config.data.source):
+        raise UsageError(f"--resume must go on with {config.data.source}, got {data} beside it. Leave that out.")
+    dataset = load_given(config, data, labels, meter=meter)
+    if dataset.fingerprint != fingerprint:
+        raise DataError(
+            f"--resume must find the same data as before, got other data in {config.data.source}. Bring it back."
+        )
+    return dataset
+
+
+def is_source(data: Any, source: str) -> bool:
+    """Whether `data` names what a run was trained on."""
+    if not isinstance(data, str | Path):
+        return False
+    return str(data) == source or (
+        Path(data).expanduser().exists() and str(Path(data).expanduser().resolve()) == source
+    )
+
+
 def refuse_flaws(config: RunConfig, dataset: Dataset, *, note: Note) -> None:
     """Tell of what may be wrong with a data set, and refuse it with errors, unless `data.check` is off.
 

@@ -102,7 +102,7 @@ def find_mistakes(
     rows = answered.rows[places]
     how = _choose_saliency(bundle, saliency)
     maps = _explain(bundle, dataset.images[rows], answers, how) if len(rows) else None
-    near = _find_training(bundle, dataset.images[rows], neighbours, note, meter) if len(rows) and neighbours else []
+    near = _find_training(answered, rows, neighbours, note, meter) if len(rows) and neighbours else []
     shares = softmax(answered.outputs[places].astype(np.float64) / bundle.temperature)
     found = tuple(
         Mistake(
@@ -132,21 +132,23 @@ def _explain(bundle: Bundle, images: NDArray[Any], answers: NDArray[np.int64], h
 
 
 def _find_training(
-    bundle: Bundle, images: NDArray[Any], count: int, note: Note, meter: MeterBuilder
+    answered: Answered, chosen: NDArray[np.int64], count: int, note: Note, meter: MeterBuilder
 ) -> list[tuple[Neighbour, ...]]:
     """Of each picture the nearest training pictures of the model's run, where they are still there."""
-    config = own_config(bundle)
+    bundle, images = answered.bundle, answered.dataset.images[chosen]
+    config, trained_on = own_config(bundle), bundle.data.get("fingerprint")
     if config is None or config.data.source == "arrays":
         note(
             "the model lies in no run directory whose data can be read again, so training pictures like these are not shown"
         )
         return []
     try:
-        dataset = load_dataset(config, meter=meter)
+        same = answered.dataset.fingerprint == trained_on
+        dataset = answered.dataset if same else load_dataset(config, meter=meter)
     except ClearsightError as error:
         note(f"training pictures like these are not shown: {error}")
         return []
-    if dataset.fingerprint != bundle.data.get("fingerprint"):
+    if dataset.fingerprint != trained_on:
         note(f"{config.data.source} has changed since the training, so training pictures like these are not shown")
         return []
     rows = np.sort(np.random.default_rng(0).permutation(build_split(config, dataset).train)[:_MOST_TRAINING])

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight import store
-from clearsight.assemble import build_engine, build_net, find_huber
+from clearsight.assemble import build_engine, build_net, find_huber, first_params
 from clearsight.augment.presets import Augmentation
 from clearsight.bundle import Bundle
 from clearsight.combinations import check_used
@@ -28,7 +28,7 @@ from clearsight.errors import DataError, DivergedError, RunError, UsageError
 from clearsight.evaluation.calibration import conformal_scores, fit_temperature, measure_calibration
 from clearsight.evaluation.metrics import Evaluation, evaluate_logits, evaluate_numbers
 from clearsight.evaluation.outside import MOST_KNOWN, remember
-from clearsight.finetune import FOLDS, build_partial, choose_penalty, start_params
+from clearsight.finetune import FOLDS, build_partial, choose_penalty, fit_head
 from clearsight.intake import build_split, settle_augmentation
 from clearsight.meter import MeterBuilder, SilentMeter
 from clearsight.models.convnet import ConvNet
@@ -171,15 +171,18 @@ def prepare(
         "warmup_epochs": train.warmup_epochs, "step_epochs": train.step_epochs, "step_gamma": train.step_gamma,
     }  # fmt: skip
     lrs = learning_rates(train.schedule, lr=config.lr, **schedule)
+    params = first_params(config, net, dataset, split.train, preprocess, meter=meter)
+    shared: dict[str, Any] = {"params": params, "meter": meter}
     if train.l2 == "auto":
-        l2, loss = choose_penalty(config, net, dataset, split.train, preprocess, meter=meter)
+        l2, loss = choose_penalty(config, net, dataset, split.train, preprocess, **shared)
         config = config.model_copy(update={"train": train.model_copy(update={"l2": l2})})
         notes.append(f"l2 {l2:g} chosen by {FOLDS}-fold over the training rows (loss {loss:.3f})")
-    params = start_params(config, net, dataset, split.train, preprocess, meter=meter)
+    if config.model.pretrained and config.depth != "head":
+        fit_head(config, net, dataset, split.train, preprocess, **shared)
     if config.depth == "all":
         engine = build_engine(config, net, dataset, split, preprocess, augmentation, team, params=params)
     else:
-        engine = build_partial(config, net, dataset, split, preprocess, team, params=params, meter=meter)
+        engine = build_partial(config, net, dataset, split, preprocess, team, **shared)
     prepared = Prepared(config, dataset, split, preprocess, net, engine, lrs, augmentation, team, tuple(notes))
     if train.lr != "auto":
         return prepared

@@ -571,7 +571,7 @@ def test_odd_weights_end_in_a_sentence(tmp_path, own_cache):
     save_file(state | {"bn1.running_var": -state["bn1.running_var"]}, tmp_path / "negative.safetensors")
     for name, text in (
         ("twice.safetensors", "must name each tensor once"),
-        ("sparse.pth", "must"),
+        ("sparse.pth", "must hold plain tensors, got others"),
         (
             "negative.safetensors",
             r"must hold finite weights and variances of 0 or more, got others in bn1\.running_var",

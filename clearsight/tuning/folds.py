@@ -24,10 +24,9 @@ from clearsight.combinations import check_used
 from clearsight.config import RunConfig, build_config
 from clearsight.data.dataset import Dataset
 from clearsight.durable import write_durably
-from clearsight.errors import DataError, DivergedError, Interrupted, RunError, UsageError
+from clearsight.errors import DivergedError, Interrupted, RunError, UsageError
 from clearsight.finetune import check_weights, find_weights_hash, warm_features
-from clearsight.inference import is_source
-from clearsight.intake import build_split, load_given, refuse_flaws, refuse_place, refuse_unsafe
+from clearsight.intake import build_split, load_again, load_given, refuse_flaws, refuse_place, refuse_unsafe
 from clearsight.meter import build_meter
 from clearsight.pipeline import Note, resolve_config, settle_source
 from clearsight.settings import check_count, merge, render_toml
@@ -80,10 +79,6 @@ class CrossValidated:
     outputs: NDArray[np.float32]
     labels: NDArray[Any]
     judged: tuple[NDArray[np.int64], ...]
-
-    def rows_of(self, number: int) -> NDArray[np.int64]:
-        """Places in `rows` of those that a run (by repeat and fold) judged."""
-        return np.searchsorted(self.rows, self.judged[number])
 
     def summary(self) -> dict[str, Any]:
         """The object that `cv --json` prints; its keys are a contract."""
@@ -177,13 +172,8 @@ def _resume(path: Path, data: Any, labels: Any, way: _Way) -> CrossValidated:
             config, plan = build_config(record["config"]), TypeAdapter(_Plan).validate_python(record["plan"])
         except (KeyError, TypeError, ValueError, UsageError) as error:
             raise RunError(f"{path / RECORD} must be as it was written, got damage ({error}). Start anew.") from None
-        if isinstance(data, str | Path) and not is_source(data, config.data.source):
-            raise UsageError(f"--resume must go on with {config.data.source}, got {data} beside it. Leave that out.")
-        dataset = load_given(config, data, labels, meter=build_meter(quiet=way.quiet))
-        if dataset.fingerprint != record.get("fingerprint"):
-            raise DataError(
-                f"--resume must find the same data as before, got other data in {config.data.source}. Bring it back."
-            )
+        meter = build_meter(quiet=way.quiet)
+        dataset = load_again(config, data, labels, fingerprint=record.get("fingerprint"), meter=meter)
         check_weights(record.get("weights"), config)
         return _run_folds(path, dataset, config, plan, way)
 

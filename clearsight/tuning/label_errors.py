@@ -7,6 +7,7 @@ import csv
 import io
 import warnings
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,8 @@ def find_label_errors(data: Any = None, labels: Any = None, *, quiet: bool = Tru
     """
     resume = options.get("resume")
     if resume is None:
-        names = ("folds", "repeats", "metric", "workers", "executor", "out", "root", "resume", "note", "config")
-        settings = {key: value for key, value in options.items() if key not in names}
+        own_names = signature(cross_validate).parameters
+        settings = {key: value for key, value in options.items() if key not in own_names}
         source = {"source": str(data)} if isinstance(data, str | Path) else {}
         config = resolve_config(options.get("config"), {**source, **settings})
     else:
@@ -92,9 +93,9 @@ def find_label_errors(data: Any = None, labels: Any = None, *, quiet: bool = Tru
     found = cross_validate(data, labels, quiet=quiet, **options)
     classes = len(data.class_names)
     shares = softmax(found.outputs.astype(np.float64).reshape(-1, classes)).reshape(found.outputs.shape)
-    for number, fold in enumerate(found.folds):  # a model that diverged judges nobody
+    for fold, its_rows in zip(found.folds, found.judged, strict=True):  # a model that diverged judges nobody
         if fold.status == "diverged":
-            shares[number // (1 + max(one.fold for one in found.folds)), found.rows_of(number)] = np.nan
+            shares[fold.repeat, np.searchsorted(found.rows, its_rows)] = np.nan
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # rows that no repeat could judge
         shares = np.nanmean(shares, axis=0)

@@ -18,10 +18,9 @@ from clearsight import store
 from clearsight.combinations import check_used
 from clearsight.config import RunConfig, build_config
 from clearsight.data.dataset import VALID, Dataset
-from clearsight.errors import DataError, Interrupted, RunError, UsageError
+from clearsight.errors import Interrupted, RunError, UsageError
 from clearsight.finetune import warm_features
-from clearsight.inference import is_source
-from clearsight.intake import DATASET_KEYS, load_given, refuse_flaws, refuse_place, refuse_unsafe
+from clearsight.intake import DATASET_KEYS, load_again, load_given, refuse_flaws, refuse_place, refuse_unsafe
 from clearsight.meter import build_meter
 from clearsight.pipeline import Note, Run, resolve_config, settle_source
 from clearsight.run import train
@@ -235,13 +234,8 @@ def _resume(path: Path, data: Any, labels: Any, way: _Way, minutes: float | None
             raise UsageError(
                 f"--resume must name a search that has not ended, got {path}. Its best model is in {path / BEST}."
             )
-        if isinstance(data, str | Path) and not is_source(data, config.data.source):
-            raise UsageError(f"--resume must go on with {config.data.source}, got {data} beside it. Leave that out.")
-        dataset = load_given(config, data, labels, meter=build_meter(quiet=way.quiet))
-        if dataset.fingerprint != record.get("fingerprint"):
-            raise DataError(
-                f"--resume must find the same data as before, got other data in {config.data.source}. Bring it back."
-            )
+        meter = build_meter(quiet=way.quiet)
+        dataset = load_again(config, data, labels, fingerprint=record.get("fingerprint"), meter=meter)
         return _search_in(path, dataset, config, space, plan, way, track)
 
 
