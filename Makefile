@@ -38,6 +38,7 @@ $(STAMP)-core: pyproject.toml constraints.txt | $(VENV)/bin/pip
 
 $(STAMP)-dev: pyproject.toml constraints.txt $(STAMP)-core
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps timm  # its networks need no torchvision
 	touch $@
 
 constraints: $(STAMP)-dev  ## write the versions in use as the locked ones

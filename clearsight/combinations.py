@@ -4,6 +4,7 @@ from pydantic import BaseModel
 
 from clearsight.config import PRETRAINED_FAMILIES, TORCH_ONLY, RunConfig, uses_torch
 from clearsight.errors import UsageError
+from clearsight.published import is_timm
 
 
 def check_used(config: RunConfig) -> None:
@@ -33,22 +34,23 @@ def check_used(config: RunConfig) -> None:
         (train, "device", "engine torch", torch or train.device == "cpu"),
         (model, "init_std", "init or bias_init normal, or init uniform", normal or model.init == "uniform"),
         *((model, key, "no start_from", model.start_from is None) for key in ("init", "init_std", "bias_init", "pretrained")),
-        (model, "pretrained", f"model {', '.join(PRETRAINED_FAMILIES)}", family in PRETRAINED_FAMILIES),
+        (model, "pretrained", f"model {', '.join(PRETRAINED_FAMILIES)}", family in PRETRAINED_FAMILIES or is_timm(family)),
         *((model, key, "pretrained", model.pretrained) for key in ("weights", "tune")),
         *((model, key, "weights of one's own", not model.pretrained) for key in ("widths", "depths", "stem")),
+        *((model, key, "a network of our own", not is_timm(family)) for key in ("init", "init_std", "bias_init")),
         (train, "engine", "tune last or all", train.engine != "torch" or not model.pretrained or config.depth != "head"),
         (train, "layer_decay", "pretrained and tune last or all", model.pretrained and config.depth != "head"),
         (config.augment, "preset", "tune all, as features are kept of pictures as they are", config.depth == "all"),
         (model, "hidden", "model mlp or vgg", family in ("mlp", "vgg")),
         (model, "activation", "model mlp, cnn or vgg", plain or family == "mlp"),
         (model, "bias", "model mlp", family == "mlp"),
-        (model, "widths", "a convolutional model", family != "mlp"),
-        (model, "depths", "model cnn, vgg, a resnet or efficientnet_lite0", family not in ("mlp", "speednet")),
+        (model, "widths", "a convolutional model of our own", family != "mlp" and not is_timm(family)),
+        (model, "depths", "model cnn, vgg, a resnet or efficientnet_lite0", plain or residual or family == "efficientnet_lite0"),
         (model, "kernel", "model cnn or vgg", plain),
         (model, "norm", "model cnn or vgg", plain),
         (model, "pooling", "model cnn, a resnet or efficientnet_lite0", pooled),
         (model, "stem", "a resnet", residual),
-        (model, "pad_to", "a convolutional model", family != "mlp"),
+        (model, "pad_to", "a convolutional model of our own", family != "mlp" and not is_timm(family)),
         (config.data, "valid_fraction", "no train_per_class", config.data.train_per_class is None),
         (config.data, "valid_fraction", "no folds", config.data.folds is None),
         (config.data, "train_per_class", "no folds", config.data.folds is None),
@@ -60,6 +62,10 @@ def check_used(config: RunConfig) -> None:
     ]  # fmt: skip
     if train.l2 == "auto" and not (model.pretrained and config.depth == "head"):
         raise UsageError("l2 auto must go with pretrained and tune head, got it without. Give a number, as --l2 0.001.")
+    if is_timm(family) and config.depth == "last":
+        raise UsageError(
+            f"tune last must go with {', '.join(PRETRAINED_FAMILIES)}, got {family}. Use tune head or all."
+        )
     for section, key, partner, used in needs:
         if not used and getattr(section, key) != type(section).model_fields[key].default:
             raise UsageError(

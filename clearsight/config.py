@@ -7,16 +7,20 @@ together are checked where they are used.
 import difflib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from clearsight.errors import UsageError
+from clearsight.published import PATTERN, describe_pictures, is_timm
 
 # Every name that a choice can take; the parts that carry the choices out import these.
 Activation = Literal["relu", "leaky_relu", "sigmoid", "tanh", "gelu", "identity"]
 Bias = Literal["unit", "shared", "none"]
 Init = Literal["auto", "normal", "uniform", "xavier", "he", "orthogonal", "zeros"]
 Optimizer = Literal["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "muon"]
-Family = Literal["mlp", "cnn", "vgg", "resnet8", "resnet18", "resnet34", "resnet50", "efficientnet_lite0", "speednet"]
+OwnFamily = Literal[
+    "mlp", "cnn", "vgg", "resnet8", "resnet18", "resnet34", "resnet50", "efficientnet_lite0", "speednet"
+]
+Family = OwnFamily | Annotated[str, StringConstraints(pattern=PATTERN)]
 Norm = Literal["batch", "none"]
 Pooling = Literal["max", "mean"]
 Stem = Literal["small", "large"]
@@ -142,7 +146,9 @@ class AugmentConfig(_Section):
 class ModelConfig(_Section):
     """The network and its first weights."""
 
-    family: Family = Field("mlp", description="Kind of network; `clearsight models` lists them.")
+    family: Family = Field(
+        "mlp", description="Kind of network; `clearsight models` lists them. timm:NAME is one of the library timm."
+    )
     inputs: int | None = Field(None, ge=1, description="Pixel values a picture must have; refuse other data.")
     outputs: int | None = Field(None, ge=1, description="Classes the data must have; refuse other data.")
     hidden: tuple[Annotated[int, Field(ge=1, le=2**20)], ...] | None = Field(
@@ -338,9 +344,7 @@ def _fill_pretrained(config: RunConfig) -> RunConfig:
     """The defaults for pretrained weights, where they are and nothing else is said; they still count as not said."""
     if not config.model.pretrained:
         return config
-    # as the weights were learnt: EfficientNet-Lite on -1..1, resnets by ImageNet's mean and deviation
-    scale = "symmetric" if config.model.family == "efficientnet_lite0" else "imagenet"
-    wanted = {"preprocess": _PRETRAINED_PICTURES | {"scale": scale}, **PRETRAINED_DEFAULTS[config.depth]}
+    wanted = {"preprocess": _describe_pictures(config), **PRETRAINED_DEFAULTS[config.depth]}
     judged_apart = config.data.valid_fraction > 0 and config.data.folds is None  # a fold must not choose what it judges
     if config.depth == "all" and judged_apart:  # the best epoch is kept
         said = "epochs" in config.train.model_fields_set
@@ -351,6 +355,20 @@ def _fill_pretrained(config: RunConfig) -> RunConfig:
         unsaid = {key: value for key, value in values.items() if key not in part.model_fields_set}
         sections[section] = type(part).model_construct(part.model_fields_set, **dict(part) | unsaid)
     return RunConfig.model_construct(config.model_fields_set, **dict(config) | sections)
+
+
+def _describe_pictures(config: RunConfig) -> dict[str, Any]:
+    """Pictures as the weights were learnt on: EfficientNet-Lite's on -1..1, resnets' by ImageNet's mean and deviation."""
+    family = config.model.family
+    if not is_timm(family):
+        return _PRETRAINED_PICTURES | {"scale": "symmetric" if family == "efficientnet_lite0" else "imagenet"}
+    facts = describe_pictures(family)
+    if "scale" not in facts and "scale" not in config.preprocess.model_fields_set:
+        raise UsageError(
+            f"preprocess.scale must be chosen for {family}, got none: its weights want pictures scaled in a way of their own. "
+            "Set the nearest, as --set preprocess.scale=imagenet."
+        )
+    return _PRETRAINED_PICTURES | facts
 
 
 def _shorten(text: str) -> str:

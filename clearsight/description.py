@@ -1,14 +1,15 @@
 """What `model.json` may say, checked key by key, and the network that it describes. It must not know files or tensors."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from clearsight.config import Resize, Scaling
+from clearsight.config import Family, Resize, Scaling
 from clearsight.errors import UsageError
 from clearsight.models.convnet import ConvNet
 from clearsight.models.count import count_multiply_adds
 from clearsight.models.mlp import MLP
+from clearsight.published import is_timm
 
 _MOST_BLOCKS = 1000
 _MOST_WORK = 50_000_000_000  # multiply-adds of one picture: some seconds; a resnet50 at 224x224 has 4 thousand million
@@ -36,7 +37,7 @@ _Sizes = Annotated[list[Annotated[int, Field(ge=1, le=2**20)]], Field(max_length
 
 
 class _ConvArchitecture(_Strict):
-    family: Literal["cnn", "vgg", "resnet8", "resnet18", "resnet34", "resnet50", "efficientnet_lite0", "speednet"]
+    family: Family
     input_shape: Annotated[_Sizes, Field(min_length=3, max_length=3)]
     outputs: int = Field(ge=1, le=2**20)
     output: str
@@ -57,11 +58,17 @@ class _ConvArchitecture(_Strict):
         height, width, channels = self.input_shape
         values = self.model_dump() | {key: tuple(getattr(self, key)) for key in ("widths", "depths", "hidden")}
         net = ConvNet(**values | {"input_shape": (height, width, channels)})
+        if is_timm(net.family):  # of its library's own sizes
+            return net
         if (work := count_multiply_adds(net)) > _MOST_WORK:
             raise UsageError(
                 f"multiply-adds of a picture must be {_MOST_WORK:,} or less, got {work:,}. Get the model again."
             )
         return net
+
+
+def _find_kind(architecture: Any) -> str:
+    return "mlp" if isinstance(architecture, dict) and architecture.get("family") == "mlp" else "conv"
 
 
 class _PreprocessSettings(_Strict):
@@ -83,7 +90,9 @@ class Description(_Strict):
     format: Literal["clearsight-model"]
     version: int
     clearsight: str
-    architecture: Annotated[_DenseArchitecture | _ConvArchitecture, Field(discriminator="family")]
+    architecture: Annotated[
+        Annotated[_DenseArchitecture, Tag("mlp")] | Annotated[_ConvArchitecture, Tag("conv")], Discriminator(_find_kind)
+    ]
     class_names: list[str]
     preprocess: _PreprocessSettings
     temperature: float = Field(ge=1e-6, le=1e6, allow_inf_nan=False)

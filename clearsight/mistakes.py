@@ -21,6 +21,7 @@ from clearsight.intake import build_split, load_dataset
 from clearsight.meter import MeterBuilder, SilentMeter
 from clearsight.models.convnet import ConvNet
 from clearsight.pipeline import Note
+from clearsight.published import is_timm
 from clearsight.report.gallery import render_mistakes
 from clearsight.settings import check_count
 from clearsight.training.saliency import grad_cam, occlude
@@ -117,11 +118,13 @@ def find_mistakes(
 
 
 def _choose_saliency(bundle: Bundle, wanted: str) -> str:
-    conv = isinstance(bundle.net, ConvNet)
+    conv = isinstance(bundle.net, ConvNet) and not is_timm(bundle.net.family)  # timm's last maps may be tokens
     if bundle.preprocess.height == 1 or wanted == "none":
         return ""
     if wanted == "grad-cam" and not conv:
-        raise UsageError("--saliency grad-cam must go with a convolutional net, got a dense one. Use occlusion.")
+        raise UsageError(
+            f"--saliency grad-cam must go with a convolutional net of our own, got {bundle.net.label}. Use occlusion."
+        )
     return ("grad-cam" if conv else "occlusion") if wanted == "auto" else wanted
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from clearsight.config import Activation, Norm, Pooling, Stem
 from clearsight.errors import UsageError
 from clearsight.models.mlp import OUTPUTS, TRAINED, Layout, cut
+from clearsight.published import is_timm
 
 LARGE_SIDE = 96  # from here on a resnet starts with the large stem
 KEPT = "kept"
@@ -49,13 +50,17 @@ FAMILIES: dict[str, Family] = {
     "speednet": Family("whitened patches, then three groups of two convolutions (Jordan 2024)", (64, 256, 256)),
 }
 
+_OF_TIMM = Family("of the library timm", ())
+_LEAST_SIDES = {"speednet": 9, "efficientnet_lite0": 2}
+_TIMM_GROWTH = 64  # values of the largest map a pixel, about the most that its networks have
+
 
 @dataclass(frozen=True, slots=True)
 class ConvNet:
     """A convolutional network, its numbers kept in one flat vector: trained ones first, then statistics of normalisation.
 
     Args:
-        family: a name of `FAMILIES`.
+        family: a name of `FAMILIES`, or `timm:` and one of timm's.
         input_shape: height, width and channels of a picture.
         outputs: classes, or 1 for a number.
         output: `softmax` for class probabilities, `identity` for regression.
@@ -87,11 +92,11 @@ class ConvNet:
     pad_to: int = 0
 
     def __post_init__(self) -> None:
-        if self.family not in FAMILIES:
+        if self.family not in FAMILIES and not is_timm(self.family):
             raise UsageError(
                 f"family must be one of mlp, {', '.join(FAMILIES)}, got {self.family!r}. Choose one of them."
             )
-        family = FAMILIES[self.family]
+        family = FAMILIES.get(self.family, _OF_TIMM)
         defaults: dict[str, Any] = {
             "widths": family.widths, "depths": family.depths, "kernel": family.kernel, "norm": family.norm,
             "pooling": "mean" if self.output == "identity" or self.family.startswith(("resnet", "eff")) else "max",
@@ -150,6 +155,8 @@ class ConvNet:
         """Values of the largest output of a layer for one picture."""
         height, width, channels = self.input_shape
         area = self.pad_to * self.pad_to or height * width
+        if is_timm(self.family):
+            return area * _TIMM_GROWTH
         if self.family == "efficientnet_lite0":
             maps = [(area >> 2) * 6 * units for units in self.widths[:1]]
             maps += [(area >> 2 * k) * 6 * units for k, units in enumerate(self.widths[1:4], 2)]
@@ -169,9 +176,9 @@ class ConvNet:
     @property
     def least_side(self) -> int:
         """The smallest picture that leaves a pixel at the end."""
-        if self.family in ("speednet", "efficientnet_lite0"):
-            return 9 if self.family == "speednet" else 2
-        return 1 << (len(self.widths) - (self.family != "vgg"))
+        if self.family not in _LEAST_SIDES and not is_timm(self.family):
+            return 1 << (len(self.widths) - (self.family != "vgg"))
+        return _LEAST_SIDES.get(self.family, 1)
 
     @property
     def label(self) -> str:
@@ -206,7 +213,9 @@ class ConvNet:
         }  # fmt: skip
 
     def stage_depth(self, name: str) -> int:
-        """How many stages from the head, which is 0, a tensor of a resnet or an efficientnet lies."""
+        """How many stages from the head, which is 0, a tensor of a network that can be pretrained lies."""
+        if is_timm(self.family):
+            return _find_depths(self)[name]
         first, *rest = name.split(".")
         if first == "fc":
             return 0
@@ -279,6 +288,13 @@ def _find_map(net: ConvNet) -> tuple[int, int, int]:
 
     channels, height, width = trace_shapes(build_module(net), net.input_shape, part="early")
     return channels, height, width
+
+
+@lru_cache(maxsize=2)
+def _find_depths(net: ConvNet) -> dict[str, int]:
+    from clearsight.models.timm_net import find_depths
+
+    return find_depths(net)
 
 
 @lru_cache(maxsize=64)

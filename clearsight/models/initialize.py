@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from clearsight.errors import UsageError
 from clearsight.models.convnet import ConvNet
 from clearsight.models.mlp import MLP, TRAINED
+from clearsight.published import is_timm
 
 Draw = Callable[[np.random.Generator, int, int, int, float], NDArray[np.float64]]
 """(rng, fan_in, units, fan_out, std) to weights (fan_in, units)."""
@@ -75,7 +76,7 @@ def initialize(
             He et al. 2015, eq. 10 (normal, fan-in); `orthogonal` is Saxe et al. 2014; `zeros`; `auto` is he or xavier by
             the activation, xavier for the last layer of a convolutional net, and 0 for the scale of the last normalisation
             of a residual block. A convolution's fans are its channels
-            times the area of its kernel.
+            times the area of its kernel. A network of timm's begins as that library has it.
         seed: equal seeds give equal vectors. Drawn in float64 and rounded once, so dtypes agree.
         init_std: standard deviation of `normal`, `uniform` and of `bias_init="normal"`.
         bias_init: `zeros`, or `normal` with `init_std`.
@@ -93,6 +94,10 @@ def initialize(
         raise UsageError(f"bias_init must be zeros or normal, got {bias_init!r}. Choose one of them.")
     if not (np.isfinite(init_std) and init_std >= 0):
         raise UsageError(f"init_std must be a number of 0 or more, got {init_std}. Try 0.1.")
+    if isinstance(net, ConvNet) and is_timm(net.family):
+        from clearsight.models.timm_net import draw_values
+
+        return draw_values(net, seed=seed).astype(dtype)
     rng = np.random.default_rng([seed, 0x1417])
     params: NDArray[np.floating] = np.zeros(net.num_values, dtype)
     hidden = _choose(net.activations[0] if isinstance(net, MLP) and net.activations else "identity")

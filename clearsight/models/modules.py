@@ -10,6 +10,7 @@ from typing import Any, cast
 from clearsight.errors import UsageError
 from clearsight.models.convnet import ConvNet, Tail
 from clearsight.models.mlp import MLP
+from clearsight.published import is_timm
 
 try:
     import torch
@@ -248,6 +249,8 @@ class SpeedNet(nn.Module):
 
 def build_module(net: MLP | ConvNet | Tail, *, dropout: float = 0.0, device: Any = "meta") -> nn.Module:
     """The module of a described network; on a real device its values are whatever lay in memory, to be filled by `bind`."""
+    if isinstance(net, ConvNet) and is_timm(net.family):
+        return _build_timm(net, dropout, device)
     with torch.device("meta"):  # nothing is drawn from PyTorch's generator
         if isinstance(net, MLP):
             module: nn.Module = DenseNet(net, dropout)
@@ -267,7 +270,21 @@ def build_module(net: MLP | ConvNet | Tail, *, dropout: float = 0.0, device: Any
         return module
     # as module.to_empty does, whose empty_like takes half a second the first time
     apply: Any = module._apply
-    return cast(nn.Module, apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device=device)))
+    return cast(nn.Module, apply(lambda tensor: _make_room(tensor, device)))
+
+
+def _make_room(tensor: Tensor, device: Any) -> Tensor:
+    """Floats of any value, and counts that are 0."""
+    make = torch.empty if tensor.dtype.is_floating_point else torch.zeros
+    return make(tensor.shape, dtype=tensor.dtype, device=device)
+
+
+def _build_timm(net: ConvNet, dropout: float, device: Any) -> nn.Module:
+    """One of timm's, built where it will compute, as tables inside it are no parameters."""
+    from clearsight.models.timm_net import TimmNet
+
+    with torch.random.fork_rng(devices=[]), torch.device("meta" if str(device) == "meta" else "cpu"):
+        return TimmNet(net, dropout).to(device)
 
 
 def trace_shapes(module: nn.Module, input_shape: tuple[int, ...], *, part: str = "forward") -> tuple[int, ...]:
@@ -311,5 +328,3 @@ def bind(module: nn.Module, trained: Tensor, kept: Tensor, grad: Tensor | None =
         if buffer.dtype.is_floating_point:
             buffer.data = kept[at : at + buffer.numel()].view(buffer.shape)
             at += buffer.numel()
-        else:
-            buffer.zero_()

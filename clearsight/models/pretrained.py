@@ -25,6 +25,7 @@ from clearsight.durable import write_durably
 from clearsight.errors import DataError, UsageError
 from clearsight.meter import MeterBuilder, SilentMeter
 from clearsight.models.convnet import ConvNet
+from clearsight.published import PREFIX, import_timm, is_timm, name_classifier
 
 HEAD = ("fc.weight", "fc.bias")
 _CLASSES = 1000  # of ImageNet
@@ -77,7 +78,7 @@ def find_weights(
         UsageError: no such family or file, or the package is not installed. DataError: a file other than the published one.
         ClearsightError: it cannot be fetched.
     """
-    if family not in PRETRAINED_FAMILIES:
+    if family not in PRETRAINED_FAMILIES and not is_timm(family):
         known = ", ".join(PRETRAINED_FAMILIES)
         raise UsageError(f"pretrained must go with model {known}, got {family}. Choose one of them.")
     if weights is not None:
@@ -88,6 +89,8 @@ def find_weights(
     if family in PACKAGED:
         return _find_packaged(family, PACKAGED[family])
     folder = cache_folder().parent / "weights"
+    if is_timm(family):
+        return _fetch_timm(family, folder / f"timm-{family.removeprefix(PREFIX)}.safetensors", note)
     return fetch_files(family, REMOTE[family], folder=folder, meter=meter, note=note) / REMOTE[family].files[0].name
 
 
@@ -112,6 +115,27 @@ def _find_packaged(family: str, packaged: Packaged) -> Path:
     return path
 
 
+def _fetch_timm(family: str, path: Path, note: Callable[[str], None]) -> Path:
+    """Weights that timm fetches from where they are published, kept from then on."""
+    if path.is_file():
+        return path
+    timm = import_timm(family)
+    from safetensors.torch import save
+
+    note(f"timm fetches the weights of {family}, once")
+    try:
+        state = timm.create_model(family.removeprefix(PREFIX), pretrained=True).state_dict()
+    except Exception as error:  # what a network and a library raise is without end
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        raise DataError(
+            f"weights of {family} must be there to be fetched, got an error of timm's ({reason}). Go online, or name a file with "
+            "--weights."
+        ) from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_durably(path, save({name: values.contiguous() for name, values in state.items()}))
+    return path
+
+
 def _hash_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -129,17 +153,27 @@ def load_weights(net: ConvNet, path: Path) -> Tensors:
 
 @lru_cache(maxsize=2)  # each fold of a cross-validation asks
 def _load(net: ConvNet, path: Path, changed: int, size: int) -> Tensors:
+    from clearsight.models.modules import build_module
+
     read = _read(path)
-    tensors = {_rename(name): values for name, values in read.items()}
+    rename = _rename_timm if is_timm(net.family) else _rename
+    tensors = {rename(name): values for name, values in read.items()}
     if len(tensors) < len(read):
         raise UsageError(
             f"{path} must name each tensor once, got names that differ in prefixes alone. Choose another file."
         )
-    wanted = {name: shape for name, (shape, _) in net.layout().items() if name not in HEAD}
+    written = build_module(net).state_dict()  # without tables that a network works out for itself
+    wanted = {name: shape for name, (shape, _) in net.layout().items() if name in written and name not in HEAD}
+    heads = [f"{rename(name)}." for name in name_classifier(net.family)] if is_timm(net.family) else ["fc."]
     missing = sorted(set(wanted) - set(tensors))
-    if missing or (odd := sorted(set(tensors) - set(wanted) - set(HEAD))):
+    odd = sorted(name for name in set(tensors) - set(wanted) if not name.startswith(tuple(heads)))
+    if missing or odd:
         got = f"without {missing[0]}" if missing else f"with {odd[0]}"
         raise UsageError(f"{path} must hold the weights of {net.family}, got some {got}. Choose another file.")
+    if is_timm(net.family):
+        from clearsight.models.timm_net import fit_weights
+
+        tensors = {_rename_timm(name): values for name, values in fit_weights(net, read).items()}
     for name, shape in wanted.items():
         if tensors[name].shape != shape:
             raise UsageError(
@@ -156,6 +190,11 @@ def _load(net: ConvNet, path: Path, changed: int, size: int) -> Tensors:
 def _rename(name: str) -> str:
     """Published names without a wrapper's prefix and leading underscores: `_blocks.0._bn1.bias` is `blocks.0.bn1.bias`."""
     return ".".join(re.sub("^_+", "", part) for part in name.removeprefix("module.").split("."))
+
+
+def _rename_timm(name: str) -> str:
+    """The name that one of timm's tensors has here."""
+    return f"body.{name}"
 
 
 def _read(path: Path) -> Tensors:
