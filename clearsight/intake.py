@@ -15,7 +15,7 @@ from clearsight.data.clean import drop_flawed
 from clearsight.data.dataset import Dataset
 from clearsight.data.load import load_data
 from clearsight.data.preprocess import find_range
-from clearsight.data.relabel import relabel
+from clearsight.data.relabel import hash_corrections, relabel
 from clearsight.data.split import Split, fold_training, split_data, thin_training
 from clearsight.errors import DataError, UsageError
 from clearsight.meter import MeterBuilder, SilentMeter
@@ -47,7 +47,7 @@ def load_dataset(
     if config.data.relabel is None:
         return dataset
     path = Path(config.data.relabel).expanduser()
-    return dataset if dataset.relabelled == str(path.resolve()) else relabel(dataset, path)
+    return dataset if dataset.relabelled == hash_corrections(path) else relabel(dataset, path)
 
 
 def _read_source(config: RunConfig, data: Any, labels: Any, *, skip_bad: bool, meter: MeterBuilder) -> Dataset:

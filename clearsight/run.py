@@ -13,6 +13,7 @@ from typing import Any
 from clearsight import __version__, store
 from clearsight.assemble import choose_device
 from clearsight.config import RunConfig
+from clearsight.data.relabel import hash_corrections, read_corrections
 from clearsight.errors import DataError, DivergedError, Interrupted, RunError, UsageError
 from clearsight.finetune import check_weights, describe_deeper, find_weights_hash
 from clearsight.intake import load_dataset, load_given, refuse_flaws, refuse_place, refuse_unsafe
@@ -111,7 +112,8 @@ def train(
         model, place = resolved.model.family, Path(out) if out else None
         path = store.create_run(Path(root), data=dataset.name, model=model, out=place)
     with store.lock_run(path):
-        store.write_text(path / store.CONFIG, render_toml(resolved))
+        prepared = _keep_corrections(path, prepared)
+        store.write_text(path / store.CONFIG, render_toml(prepared.config))
         store.write_json(path / "environment.json", describe_environment() | prepared.engine.describe())
         if verdicts:
             store.write_json(path / store.SAFETY, {"verdicts": [verdict.as_dict() for verdict in verdicts]})
@@ -131,6 +133,17 @@ def load_and_search(
     prepared = prepare(config.model_copy(update={"train": wanted}), dataset)
     found = search_rate(prepared, low=low, high=high, steps=steps, note=note)
     return found, (*dataset.notes, *prepared.notes)
+
+
+def _keep_corrections(path: Path, prepared: Prepared) -> Prepared:
+    """With a copy of the corrections of labels that is the run's own, as people go on to fill the file in."""
+    given = prepared.config.data.relabel
+    if given is None:
+        return prepared
+    own = path.resolve() / store.CORRECTIONS
+    store.write_bytes(own, read_corrections(Path(given).expanduser()))
+    data = prepared.config.data.model_copy(update={"relabel": str(own)})
+    return replace(prepared, config=prepared.config.model_copy(update={"data": data}))
 
 
 def _note_other_machine(path: Path, prepared: Prepared, tell: Note) -> None:
@@ -168,6 +181,10 @@ def _prepare_again(
     saved = store.read_run_config(path)
     if "source" in settings and Path(settings["source"]).expanduser().exists():
         settings = settings | {"source": str(Path(settings["source"]).expanduser().resolve())}
+    if settings.get("relabel") is not None and saved.data.relabel is not None:
+        again, own = Path(settings["relabel"]).expanduser(), Path(saved.data.relabel)
+        if hash_corrections(again) == hash_corrections(own):
+            settings = settings | {"relabel": str(own)}
     wanted = resolve_config(config, settings, base=saved)
     if differences := find_differences(saved, wanted):
         raise UsageError(

@@ -26,6 +26,7 @@ RECORD, CONFIG, METRICS = "run.json", "config.toml", "metrics.json"
 EPOCHS, STEPS, SHOWN = "history.csv", "steps.csv", "shown.safetensors"
 MODEL, REPORT, CHECKPOINTS = "model.clearsight", "report.html", "checkpoints"
 SAFETY, SEEN, SIGNALS, SERIES = "safety.json", "seen.safetensors", "signals.json", "series"
+CORRECTIONS = "corrections.csv"  # of labels, as the run began with them
 LOOKS = "test-looks.jsonl"  # beside the runs
 
 
@@ -125,8 +126,13 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         RunError: the disk is full or the place not writable.
     """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """The same for bytes."""
     try:
-        write_durably(path, text.encode("utf-8", "backslashreplace"))
+        write_durably(path, content)
     except OSError as error:
         raise RunError(f"{path} must be writable, got: {error.strerror}. Free space or mend its rights.") from None
 

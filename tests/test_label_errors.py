@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -172,7 +173,38 @@ def test_corrections_make_other_data_and_resume_refuses_changed_ones(tmp_path):
     assert fixed.fingerprint != data.fingerprint
     assert fixed.pictures_fingerprint == data.pictures_fingerprint
     run = clearsight.tune("digits", search=["train.lr=0.01"], relabel=str(path), epochs=1, root=tmp_path).run
-    assert run.config.data.relabel == str(path.resolve())
+    own = run.path / "corrections.csv"
+    assert run.config.data.relabel == str(own.resolve())
+    assert own.read_bytes() == path.read_bytes()
+
+
+def test_a_run_keeps_the_corrections_that_it_began_with(tmp_path, call, capsys):
+    data, path = clearsight.load_data("digits"), tmp_path / "fixes.csv"
+    path.write_text(HEADER + f"0,{data.row_name(0)},0,7\n")
+    flags = ["digits", "--relabel", path, "--epochs", 3, "--out", tmp_path / "run"]
+    assert call("train", *flags, "--set", "train.patience=1") == 0
+    path.write_text(HEADER + f"1,{data.row_name(1)},1,8\n")  # the next round
+    capsys.readouterr()
+    assert call("evaluate", tmp_path / "run") == 0
+    assert "is not the data" not in capsys.readouterr().err
+    assert clearsight.find_mistakes(tmp_path / "run", split="valid").answered.dataset.labels[0] == 7
+
+
+def test_resume_takes_the_same_corrections_by_any_path(tmp_path):
+    data, path = clearsight.load_data("digits"), tmp_path / "fixes.csv"
+    path.write_text(HEADER + f"0,{data.row_name(0)},0,7\n")
+    stop = {"epochs": 2, "relabel": str(path), "out": tmp_path / "run"}
+
+    def interrupt(step):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("clearsight.run.finish_run", lambda *parts: interrupt(0))
+        with pytest.raises(KeyboardInterrupt):
+            clearsight.train("digits", **stop)
+    del stop["out"]
+    run = clearsight.train(resume=tmp_path / "run", **stop)
+    assert run.status == "finished"
 
 
 def test_relative_paths_of_corrections_stay_the_same_file(tmp_path, monkeypatch):
@@ -180,7 +212,8 @@ def test_relative_paths_of_corrections_stay_the_same_file(tmp_path, monkeypatch)
     data = clearsight.load_data("digits")
     (tmp_path / "fixes.csv").write_text(HEADER + f"0,{data.row_name(0)},0,7\n")
     run = clearsight.tune("digits", search=["train.lr=0.01"], relabel="fixes.csv", epochs=1, root=tmp_path / "r").run
-    assert run.config.data.relabel == str(tmp_path / "fixes.csv")
+    assert Path(run.config.data.relabel).read_bytes() == (tmp_path / "fixes.csv").read_bytes()
+    assert Path(run.config.data.relabel).is_absolute()
 
 
 def test_probabilities_are_those_of_each_picture(planted, tmp_path):

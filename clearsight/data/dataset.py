@@ -38,7 +38,7 @@ class Dataset:
         facts: what each of those files' headers says.
         bad: files that were left out, with reasons.
         empty: (split, class) of class folders without a file.
-        relabelled: the CSV that its labels were corrected by; empty for none.
+        relabelled: SHA-256 of the CSV that its labels were corrected by; empty for none.
     """
 
     name: str

@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,15 +50,34 @@ def relabel(dataset: Dataset, path: Path) -> Dataset:
         changed += dataset.class_names[labels[row]] != new
         labels[row] = dataset.class_names.index(new)
     note = f"{changed:,} labels are changed as {path} says"
-    return replace(dataset, labels=labels, relabelled=str(path.resolve()), notes=(*dataset.notes, note))
+    return replace(dataset, labels=labels, relabelled=hash_corrections(path), notes=(*dataset.notes, note))
+
+
+def hash_corrections(path: Path) -> str:
+    """SHA-256 of a file of corrections.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    return hashlib.sha256(read_corrections(path)).hexdigest()
+
+
+def read_corrections(path: Path) -> bytes:
+    """What such a file holds.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"--relabel must be a readable file, got {path}: {error.strerror}. Check the path.") from None
 
 
 def _read(path: Path) -> list[tuple[int, dict[str, str]]]:
     """Numbers of lines and their cells; a spreadsheet's other separators, its `sep=` line and its BOM are understood."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"--relabel must be a readable file, got {path}: {error.strerror}. Check the path.") from None
+        text = read_corrections(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(
             f"--relabel must be a CSV of UTF-8 text, got damage in {path} ({error}). Save it as such."
