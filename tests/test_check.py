@@ -19,7 +19,7 @@ from clearsight.data.clean import drop_flawed
 from clearsight.data.dataset import build_dataset
 from clearsight.data.duplicates import build_signatures, find_copies, find_near_copies
 from clearsight.data.load import load_data
-from clearsight.data.shift import find_shift
+from clearsight.data.shift import compare_samples, find_shift
 from clearsight.data.split import split_data
 from clearsight.errors import DataError
 from clearsight.intake import find_flaws
@@ -431,6 +431,16 @@ def test_a_difference_too_small_to_matter_is_not_told():
 
 
 # splits keep copies together
+
+
+@pytest.mark.parametrize(("first", "second"), [(30, 200), (200, 30), (1000, 1000)])
+def test_the_two_sample_test_is_that_of_scipy(first, second):
+    stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(0)
+    for shift in (0.0, 0.1, 0.5):
+        a, b = rng.normal(0, 1, first).round(1), rng.normal(shift, 1, second).round(1)  # with ties
+        wanted = stats.kstwobign.sf(stats.ks_2samp(a, b).statistic * np.sqrt(first * second / (first + second)))
+        assert compare_samples(a, b) == pytest.approx(wanted, rel=1e-9)
 
 
 @settings(max_examples=100, deadline=None)
