@@ -6,6 +6,7 @@ It must not know what is trained on them.
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from hashlib import sha256
 from math import prod
 from typing import Any
@@ -22,12 +23,14 @@ from clearsight.models.convnet import ConvNet, Tail
 from clearsight.models.pretrained import HEAD
 from clearsight.training.logits import Inputs, as_tensor, build_bound, rows_at_once, telling_memory
 
-_VERSION = "1"  # of how they are computed
+_VERSION = "2"  # of how they are computed and kept
+_BLOCK = 2048  # pictures that are computed and kept together
 _MOST_BYTES = 16 * 2**30
 _AT_ONCE = 16  # pictures: more are no faster on a CPU
 _KEPT = 2  # of the last ones in memory
 _lock = threading.Lock()
-_last: OrderedDict[str, tuple[NDArray[np.float32], dict[str, float]]] = OrderedDict()
+Found = tuple[NDArray[np.float32], dict[str, float]]
+_last: OrderedDict[str, Found] = OrderedDict()
 
 
 def find_features(
@@ -38,13 +41,14 @@ def find_features(
     *,
     part: str,
     meter: MeterBuilder = SilentMeter,
-) -> tuple[NDArray[np.float32], dict[str, float]]:
+    note: Callable[[str], None] = lambda text: None,
+) -> Found:
     """Features of all pictures of a data set, from the cache where they are, else computed and kept.
 
     Args:
         net, params: the network and its numbers, of which the head is not used.
         part: `head` for what enters the head, (N, 1, 1, F); `last` for the maps that enter the last stages, (N, C, h, w).
-        meter: shows progress while they are computed.
+        meter: shows progress while they are computed. note: is told where they cannot be kept.
 
     Returns:
         The features, float32, and `early` and `late`: seconds that a picture took before and after the last stages began.
@@ -52,17 +56,14 @@ def find_features(
     Raises:
         UsageError: they would take more than 16 GiB.
     """
-    shape = Tail(net).input_shape
-    size = 4 * len(dataset) * (prod(shape) if part == "last" else 1)
+    size = 4 * len(dataset) * (prod(Tail(net).input_shape) if part == "last" else 1)
     if size > _MOST_BYTES:
         raise UsageError(f"features for tune last must take 16 GiB or less, got {size:,} bytes. Use tune head or all.")
     key = _build_key(net, params, preprocess, dataset, part)
     with _lock:  # of several threads, one computes
-        found = _last.get(key) or _load(key)
+        found = _last.get(key)
         if found is None:
-            found = _compute(net, params, preprocess, dataset, part, meter)
-            what = f"features of {dataset.name}"
-            save_entry(key, {"seconds": found[1]}, found[0], source=what, what=what)
+            found = _collect(key, net, params, preprocess, dataset, part, meter, note)
         _last[key] = found
         _last.move_to_end(key)
         while len(_last) > _KEPT:
@@ -83,7 +84,35 @@ def _build_key(net: ConvNet, params: NDArray[np.float32], preprocess: Preprocess
     )
 
 
-def _load(key: str) -> tuple[NDArray[np.float32], dict[str, float]] | None:
+def _collect(
+    key: str, net: ConvNet, params: NDArray[np.float32], preprocess: Preprocess, dataset: Dataset, part: str,
+    meter: MeterBuilder, note: Callable[[str], None],
+) -> Found:  # fmt: skip
+    """Block after block, each kept as soon as it is there, so that little is lost when the work is broken off."""
+    starts = range(0, len(dataset), _BLOCK)
+    keys = [build_key([key, str(start)]) for start in starts]
+    blocks = [_load(own) for own in keys]
+    if any(block is None for block in blocks):
+        module, what = build_bound(net, params), f"features of {dataset.name}"
+        problem = ""
+        with telling_memory(), meter("computing features", len(dataset), unit="pictures") as advance:
+            for k, start in enumerate(starts):
+                images = dataset.images[start : start + _BLOCK]
+                if blocks[k] is not None:
+                    advance(len(images))
+                    continue
+                blocks[k] = found = _compute(
+                    module, images, preprocess, part, min(_AT_ONCE, rows_at_once(net)), advance
+                )
+                problem = save_entry(keys[k], {"seconds": found[1]}, found[0], source=what, what=what) or problem
+        if problem:
+            note(problem)
+    whole = [block for block in blocks if block is not None]
+    seconds = {name: sum(b[1][name] * len(b[0]) for b in whole) / len(dataset) for name in ("early", "late")}
+    return whole[0][0] if len(whole) == 1 else np.concatenate([block[0] for block in whole]), seconds
+
+
+def _load(key: str) -> Found | None:
     entry = load_entry(key)
     if entry is None or entry[0] is None or entry[0].dtype != np.float32:
         return None
@@ -95,27 +124,22 @@ def _load(key: str) -> tuple[NDArray[np.float32], dict[str, float]] | None:
 
 
 def _compute(
-    net: ConvNet, params: NDArray[np.float32], preprocess: Preprocess, dataset: Dataset, part: str, meter: MeterBuilder
-) -> tuple[NDArray[np.float32], dict[str, float]]:
+    module: Any, images: NDArray[Any], preprocess: Preprocess, part: str, at_once: int, advance: Callable[[int], None]
+) -> Found:
     import torch
 
-    module: Any = build_bound(net, params)
-    inputs, at_once = Inputs(preprocess), min(_AT_ONCE, rows_at_once(net))
-    found: NDArray[np.float32] | None = None
+    inputs, parts = Inputs(preprocess), []
     seconds = {"early": 0.0, "late": 0.0}
-    with torch.no_grad(), telling_memory(), meter("computing features", len(dataset), unit="pictures") as advance:
-        for start in range(0, len(dataset), at_once):
-            pictures = inputs(as_tensor(dataset.images[start : start + at_once]))
+    with torch.no_grad():
+        for start in range(0, len(images), at_once):
+            pictures = inputs(as_tensor(images[start : start + at_once]))
             began = time.perf_counter()
             maps = module.early(pictures)
             middle = time.perf_counter()
-            values = (module.late(maps) if part == "head" else maps).numpy()
+            parts.append((module.late(maps) if part == "head" else maps).numpy())
             seconds["early"] += middle - began
             seconds["late"] += time.perf_counter() - middle
-            if found is None:
-                found = np.empty((len(dataset), *values.shape[1:]), np.float32)
-            found[start : start + len(values)] = values
-            advance(len(values))
-    assert found is not None
+            advance(len(pictures))
+    found = np.concatenate(parts)
     kept = found.reshape(len(found), 1, 1, -1) if part == "head" else found
-    return kept, {name: value / len(dataset) for name, value in seconds.items()}
+    return kept, {name: value / len(images) for name, value in seconds.items()}

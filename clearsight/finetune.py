@@ -3,6 +3,7 @@
 It must not know runs, nor how features are computed.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from clearsight.assemble import build_net, build_recipe, build_torch_engine, fir
 from clearsight.config import PRETRAINED_DEFAULTS, RunConfig, TrainConfig
 from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import Preprocess, fit_preprocess
-from clearsight.data.split import Rows, Split
+from clearsight.data.split import Rows, Split, find_groups
 from clearsight.dense.recipe import Recipe
 from clearsight.errors import UsageError
 from clearsight.features import find_features
@@ -21,6 +22,7 @@ from clearsight.meter import MeterBuilder, SilentMeter, render_seconds
 from clearsight.models.convnet import ConvNet, Tail
 from clearsight.models.mlp import MLP
 from clearsight.models.pretrained import hash_weights
+from clearsight.published import is_timm
 from clearsight.training.engine import DenseEngine, Engine
 from clearsight.training.fit import fit, mean_loss
 from clearsight.training.partial import PartialEngine
@@ -30,6 +32,7 @@ from clearsight.training.team import Team
 
 PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 FOLDS = 5
+Note = Callable[[str], None]
 _MOST_ROWS = 5000  # on which a penalty is chosen
 _USUAL_PENALTY = 0.1
 
@@ -61,6 +64,7 @@ def choose_penalty(
     *,
     params: NDArray[np.float32],
     meter: MeterBuilder = SilentMeter,
+    note: Note = lambda text: None,
 ) -> tuple[float, float]:
     """The penalty on a head's weights, of `PENALTIES`, by k-fold over the training rows.
 
@@ -74,21 +78,21 @@ def choose_penalty(
         UsageError: fewer rows of a class than folds.
     """
     assert isinstance(net, ConvNet)
-    features, _ = find_features(net, params, preprocess, dataset, part="head", meter=meter)
-    classes = dataset.labels[rows]
-    least = len(rows) if dataset.is_regression else int(np.bincount(classes)[np.unique(classes)].min())
-    if least < FOLDS:
-        raise UsageError(f"l2 auto must have {FOLDS} or more training rows of each class, got {least}. Set --l2 0.01.")
-    share = -(-len(rows) // _MOST_ROWS)
-    dealt = _deal(classes, FOLDS * share, seed=config.train.seed, stratified=not dataset.is_regression)
+    features, _ = find_features(net, params, preprocess, dataset, part="head", meter=meter, note=note)
+    groups = find_groups(dataset, group_by=config.data.group_by)[rows]
+    if (least := _count_least(dataset, rows, groups)) < FOLDS:
+        raise UsageError(
+            f"l2 auto must have {FOLDS} or more training rows (or groups) of each class, got {least}. Set --l2 0.01."
+        )
+    classes, share = dataset.labels[rows], -(-len(rows) // _MOST_ROWS)
+    dealt = _deal(classes, groups, FOLDS * share, seed=config.train.seed, stratified=not dataset.is_regression)
     some, places = rows[dealt < FOLDS], dealt[dealt < FOLDS]
     folds = [(some[places != k], some[places == k]) for k in range(FOLDS)]
-    losses = np.array(
-        [
-            [_try_penalty(config, net, dataset, features, a, b, preprocess, l2) for a, b in folds]
-            for l2 in PENALTIES
-        ]
-    )  # fmt: skip
+    losses = np.empty((len(PENALTIES), FOLDS))
+    with meter("choosing l2", losses.size, unit="trials") as advance:
+        for i, k in np.ndindex(losses.shape):
+            losses[i, k] = _try_penalty(config, net, dataset, features, *folds[k], preprocess, PENALTIES[i])
+            advance()
     if not np.isfinite(losses).all(axis=1).any():
         raise UsageError("l2 auto must find a finite loss, got none at any penalty. Check the weights, or lower --lr.")
     means, spread = losses.mean(axis=1), losses.std(axis=1, ddof=1) / np.sqrt(FOLDS)
@@ -97,13 +101,27 @@ def choose_penalty(
     return PENALTIES[chosen], float(means[chosen])
 
 
-def _deal(labels: NDArray[Any], hands: int, *, seed: int, stratified: bool) -> NDArray[np.int64]:
-    """Deal rows out like cards, class by class: (n,) numbers of hands. By hand, as scikit-learn takes half a second to load."""
+def _count_least(dataset: Dataset, rows: Rows, groups: NDArray[np.int64]) -> int:
+    """Groups of rows of the class that has the fewest; for numbers, of all rows."""
+    kinds = np.zeros(len(rows), np.int64) if dataset.is_regression else dataset.labels[rows]
+    return min(len(np.unique(groups[kinds == kind])) for kind in np.unique(kinds))
+
+
+def _deal(
+    labels: NDArray[Any], groups: NDArray[np.int64], hands: int, *, seed: int, stratified: bool
+) -> NDArray[np.int64]:
+    """Deal rows out like cards, class by class and a group in one hand: (n,) numbers of hands.
+
+    By hand, as scikit-learn takes half a second to load.
+    """
     order = np.random.default_rng([seed, 0xDEA1]).permutation(len(labels))
     if stratified:
         order = order[np.argsort(labels[order], kind="stable")]
+    _, first, members = np.unique(groups[order], return_index=True, return_inverse=True)
+    turns = np.empty(len(first), np.int64)  # groups take turns in the order in which their first rows come
+    turns[np.argsort(first)] = np.arange(len(first))
     places = np.empty(len(labels), np.int64)
-    places[order] = np.arange(len(labels)) % hands
+    places[order] = turns[members] % hands
     return places
 
 
@@ -145,6 +163,7 @@ def fit_head(
     *,
     params: NDArray[np.float32],
     meter: MeterBuilder = SilentMeter,
+    note: Note = lambda text: None,
 ) -> None:
     """Put a head that fits into the first weights of a pretrained net that is then trained deeper; `params` are changed.
 
@@ -155,12 +174,11 @@ def fit_head(
     kept = {key: getattr(config.train, key) for key in ("seed", "loss", "huber_delta", "class_weights", "sampling")}
     train = TrainConfig.model_validate(PRETRAINED_DEFAULTS["head"]["train"] | kept)
     probe = config.model_copy(update={"train": train})
-    try:
-        l2, _ = choose_penalty(probe, net, dataset, rows, preprocess, params=params, meter=meter)
-    except UsageError:  # too few rows for folds
-        l2 = _USUAL_PENALTY
+    groups, l2 = find_groups(dataset, group_by=config.data.group_by)[rows], _USUAL_PENALTY
+    if _count_least(dataset, rows, groups) >= FOLDS:
+        l2, _ = choose_penalty(probe, net, dataset, rows, preprocess, params=params, meter=meter, note=note)
     probe = probe.model_copy(update={"train": train.model_copy(update={"l2": l2})})
-    features, _ = find_features(net, params, preprocess, dataset, part="head", meter=meter)
+    features, _ = find_features(net, params, preprocess, dataset, part="head", meter=meter, note=note)
     engine, own = _train_head(probe, net, dataset, features, rows, preprocess)
     tensors = net.tensors(params)
     for name, values in _head_tensors(engine.params(), scale=own.scale[0], outputs=net.outputs).items():
@@ -177,6 +195,7 @@ def build_partial(
     *,
     params: NDArray[np.float32],
     meter: MeterBuilder = SilentMeter,
+    note: Note = lambda text: None,
 ) -> Engine:
     """The engine that trains the end of a pretrained network, on kept features of all pictures.
 
@@ -184,7 +203,7 @@ def build_partial(
         UsageError: an engine or several processes, which a head does not go with; see `find_features` and `first_params`.
     """
     assert isinstance(net, ConvNet)
-    features, _ = find_features(net, params, preprocess, dataset, part=config.depth, meter=meter)
+    features, _ = find_features(net, params, preprocess, dataset, part=config.depth, meter=meter, note=note)
     own = _scale_features(features, split.train, preprocess, one=config.depth == "head")
     recipe = build_recipe(config, dataset, split.train)
     if config.depth == "head":
@@ -205,7 +224,7 @@ def build_partial(
     return PartialEngine(inner, net, params, tail.tensors)
 
 
-def warm_features(config: RunConfig, dataset: Dataset, *, meter: MeterBuilder) -> None:
+def warm_features(config: RunConfig, dataset: Dataset, *, meter: MeterBuilder, note: Note) -> None:
     """Compute what many runs on one data set will ask for, where it is the same for all of them."""
     scaling = config.preprocess.scale
     if config.depth == "all" or scaling in ("standardize", "mean-image"):  # fitted to the rows of each run
@@ -216,7 +235,7 @@ def warm_features(config: RunConfig, dataset: Dataset, *, meter: MeterBuilder) -
     net = build_net(config, preprocess, outputs=1 if regression else len(dataset.class_names), regression=regression)
     assert isinstance(net, ConvNet)
     params = first_params(config, net, dataset, rows, preprocess)
-    find_features(net, params, preprocess, dataset, part=config.depth, meter=meter)
+    find_features(net, params, preprocess, dataset, part=config.depth, meter=meter, note=note)
 
 
 def describe_deeper(
@@ -228,6 +247,8 @@ def describe_deeper(
     epochs = {depth: PRETRAINED_DEFAULTS[depth]["train"]["epochs"] for depth in ("last", "all")}
     last = len(dataset) * seconds["early"] + 3 * rows * epochs["last"] * seconds["late"]
     whole = 3 * rows * epochs["all"] * (seconds["early"] + seconds["late"])
+    if is_timm(net.family):
+        return f"--tune all would take some {render_seconds(whole)}"
     return f"--tune last would take some {render_seconds(last)}, --tune all {render_seconds(whole)}"
 
 

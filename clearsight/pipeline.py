@@ -172,7 +172,7 @@ def prepare(
     }  # fmt: skip
     lrs = learning_rates(train.schedule, lr=config.lr, **schedule)
     params = first_params(config, net, dataset, split.train, preprocess, meter=meter)
-    shared: dict[str, Any] = {"params": params, "meter": meter}
+    shared: dict[str, Any] = {"params": params, "meter": meter, "note": notes.append}
     if train.l2 == "auto":
         l2, loss = choose_penalty(config, net, dataset, split.train, preprocess, **shared)
         config = config.model_copy(update={"train": train.model_copy(update={"l2": l2})})

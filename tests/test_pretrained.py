@@ -435,7 +435,7 @@ def test_rates_fall_from_stage_to_stage(shapes, weights, tmp_path, own_cache):
         ({"widths": (8, 8, 8, 8)}, "widths must go with weights of one's own"),
         ({"tune": "last", "l2": "auto"}, "l2 auto must go with pretrained and tune head"),
         ({"weights": "/nowhere.pth"}, r"weights must be a file of weights, got /nowhere\.pth"),
-        ({"train_per_class": 3}, "l2 auto must have 5 or more training rows of each class, got 3"),
+        ({"train_per_class": 3}, r"l2 auto must have 5 or more training rows \(or groups\) of each class, got 3"),
     ],
 )
 def test_what_does_not_go_with_pretrained_weights_is_refused(shapes, weights, tmp_path, options, text):

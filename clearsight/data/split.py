@@ -88,6 +88,14 @@ def find_bound(dataset: Dataset, *, group_by: str | None = None) -> list[Rows]:
     return [rows for rows in np.split(order, edges) if len(rows) > 1]
 
 
+def find_groups(dataset: Dataset, *, group_by: str | None = None) -> NDArray[np.int64]:
+    """Of each row (n,) the first row of what it is bound to; see `find_bound`."""
+    group = np.arange(len(dataset))
+    for bound in find_bound(dataset, group_by=group_by):
+        group[bound] = bound[0]
+    return group
+
+
 def _set_bound_aside(bound: list[Rows], rows: Rows, *, count: int) -> tuple[Rows, dict[int, Rows]]:
     """`rows` (of `count` in all) with one row of each bound group, and by that row the others, which must go where it goes."""
     among = np.zeros(count, bool)
@@ -228,9 +236,7 @@ def fold_training(
     if not 0 <= fold < folds:
         raise UsageError(f"fold must lie in 0 to {folds - 1}, got {fold}. Choose one of the {folds}.")
     rows = np.sort(np.concatenate([split.train, split.valid]))
-    group = np.arange(len(dataset))
-    for bound in find_bound(dataset, group_by=group_by):
-        group[bound] = bound[0]
+    group = find_groups(dataset, group_by=group_by)
     apart = np.unique(group[rows])
     smallest, where = len(apart), "all rows"
     if not dataset.is_regression:

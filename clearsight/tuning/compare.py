@@ -266,7 +266,7 @@ def _compare_recipes(
             jobs = {k: Job(_settle_pair(config, k, redrawn=redrawn), split=split) for k in range(pairs)}
             check_used(build_config(jobs[0].settings))
             found = {}
-            warm_features(config, datasets[name], meter=meter)
+            warm_features(config, datasets[name], meter=meter, note=note)
             with open_pool(datasets[name], [config], executor=executor, workers=workers) as pool:
                 for k, outcome in pool.run(jobs):
                     found[k] = outcome

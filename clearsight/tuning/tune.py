@@ -274,8 +274,8 @@ def _search(
     board: Board = build_board(quiet=way.quiet)
     if track:
         board = TrackedBoard(board, path, track, way.note)
-    for one in {one.depth: one for one in configs}.values():
-        warm_features(one, dataset, meter=build_meter(quiet=way.quiet))
+    for one in {(one.depth, one.model, one.preprocess): one for one in configs}.values():
+        warm_features(one, dataset, meter=build_meter(quiet=way.quiet), note=way.note)
     with open_pool(dataset, configs, executor=way.executor, workers=way.workers) as pool:
         try:
             trials, importance = run_search(
