@@ -318,6 +318,54 @@ def test_features_are_computed_once(shapes, weights, tmp_path, own_cache, monkey
     assert (again.bundle.params == first.bundle.params).all()
 
 
+def test_features_that_were_computed_stay_when_the_rest_is_broken_off(
+    shapes, weights, tmp_path, own_cache, monkeypatch
+):
+    from clearsight import features
+
+    whole = clearsight.train(shapes, root=tmp_path, **settings(weights))
+    data, count = clearsight.load_data(shapes, image_size=32, channels="rgb"), 0
+    shutil.rmtree(cache_folder())
+    features._last.clear()
+    monkeypatch.setattr(features, "_BLOCK", 16)
+    compute = features._compute
+
+    def stop_at_the_third(*parts):
+        nonlocal count
+        count += 1
+        if count == 3:
+            raise KeyboardInterrupt
+        return compute(*parts)
+
+    monkeypatch.setattr(features, "_compute", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        clearsight.train(shapes, root=tmp_path, **settings(weights))
+    again = clearsight.train(shapes, root=tmp_path, **settings(weights))
+    assert count == 1 + -(-len(data) // 16)  # the third was begun twice
+    assert np.allclose(again.bundle.params, whole.bundle.params, rtol=1e-4, atol=1e-6)
+
+
+def test_features_that_cannot_be_kept_are_told(shapes, weights, tmp_path, own_cache, monkeypatch, call, capsys):
+    monkeypatch.setenv("CLEARSIGHT_CACHE_BYTES", "1000")
+    flags = ["--model", "resnet18", "--pretrained", "--weights", weights, "--image-size", 32]
+    assert call("train", shapes, *flags, "--out", tmp_path / "run") == 0
+    assert "features of photos are not kept for the next time" in capsys.readouterr().err
+
+
+def test_a_penalty_is_chosen_with_groups_kept_together():
+    from clearsight.finetune import _deal
+
+    rng = np.random.default_rng(0)
+    groups, labels = rng.integers(0, 23, 200), rng.integers(0, 3, 200)
+    for stratified in (True, False):
+        dealt = _deal(labels, groups, 5, seed=0, stratified=stratified)
+        assert all(len(set(dealt[groups == k])) == 1 for k in range(23))
+        assert set(dealt) == set(range(5))
+    single = _deal(labels, np.arange(200), 5, seed=0, stratified=True)
+    counts = np.array([[np.sum((single == k) & (labels == c)) for c in range(3)] for k in range(5)])
+    assert (counts.max(axis=0) - counts.min(axis=0)).max() <= 1
+
+
 def test_features_of_other_pictures_or_weights_are_not_mistaken(shapes, weights, tmp_path, own_cache):
     from safetensors.numpy import save_file
 
