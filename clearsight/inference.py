@@ -92,7 +92,10 @@ def evaluate(
         model, data, labels, split=split, label_column=label_column, skip_bad=skip_bad, note=note, meter=meter
     )
     found = evaluate_outputs(answered.bundle, answered.outputs, answered.truth, split=answered.split)
-    found = add_calibration(answered.bundle, found, answered.outputs, answered.truth)
+    own = answered.dataset.fingerprint == answered.bundle.data.get("fingerprint")
+    found = add_calibration(
+        answered.bundle, found, answered.outputs, answered.truth, fitted_here=own and answered.split == "valid"
+    )
     if answered.split == "test":
         count_look(answered, by="evaluate")
     if not answered.bundle.class_names:

@@ -314,12 +314,13 @@ def evaluate_outputs(bundle: Bundle, logits: NDArray[np.float32], labels: NDArra
 
 
 def add_calibration(
-    bundle: Bundle, evaluation: Evaluation, logits: NDArray[np.float32], labels: NDArray[Any]
+    bundle: Bundle, evaluation: Evaluation, logits: NDArray[np.float32], labels: NDArray[Any], *, fitted_here: bool
 ) -> Evaluation:
-    """The same evaluation with whether its confidence is true; of a regression as it is."""
+    """The same evaluation with whether its confidence is true (see `measure_calibration`); of a regression as it is."""
     if not bundle.class_names or not np.isfinite(logits).all():
         return evaluation
-    return replace(evaluation, calibration=measure_calibration(logits, labels, temperature=bundle.temperature))
+    found = measure_calibration(logits, labels, temperature=bundle.temperature, fitted_here=fitted_here)
+    return replace(evaluation, calibration=found)
 
 
 def resolve_config(
@@ -371,7 +372,8 @@ def judge(
         for name, rows in prepared.split.parts().items():
             found[name] = evaluate_outputs(bundle, logits[name], dataset.labels[rows], split=name)
     last = list(found)[-1]
-    found[last] = add_calibration(bundle, found[last], logits[last], dataset.labels[prepared.split.parts()[last]])
+    truth = dataset.labels[prepared.split.parts()[last]]
+    found[last] = add_calibration(bundle, found[last], logits[last], truth, fitted_here=last == "valid")
     run = Run(
         prepared.config, path, result.status, result.epoch, bundle, result.history, prepared.engine.name,
         found["train"], found.get("valid"), found.get("test"),

@@ -268,4 +268,7 @@ def test_evaluate_and_the_report_tell_of_confidence(digits, call, capsys):
     found = json.loads(capsys.readouterr().out)["calibration"]
     assert found["temperature"] == digits.bundle.temperature
     assert found["n"] == 359
+    assert found["fitted_here"] is False
+    assert call("evaluate", digits.path, "--split", "valid") == 0
+    assert "(fitted on these very rows, so likely worse on others)" in capsys.readouterr().out
     assert "Confidence (test)" in (digits.path / "report.html").read_text()

@@ -27,7 +27,8 @@ def models(
         print_json({"image_size": [height, width], "channels": channels, "classes": classes, "models": found})
         return
     typer.echo(f"for pictures of {height}x{width} with {channels} channels and {classes} classes\n")
-    typer.echo(f"{'model':<10}{'weights':>12}{'multiply-adds':>16}  what")
+    typer.echo(f"{'model':<20}{'weights':>12}{'multiply-adds':>16}  what")
     for row in found:
         numbers = f"{row['parameters']:>12,}{row['multiply_adds']:>16,}" if row["fits"] else f"{'-':>12}{'-':>16}"
-        typer.echo(f"{row['model']:<10}{numbers}  {row['title'] if row['fits'] else row['why']}")
+        typer.echo(f"{row['model']:<20}{numbers}  {row['title'] if row['fits'] else row['why']}")
+    typer.echo(f"{'timm:NAME':<20}{'':>28}  any network of the library timm (pip install 'clearsight[timm]')")

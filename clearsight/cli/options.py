@@ -24,7 +24,9 @@ Workers = Annotated[int | None, option("Runs at a time; by default one a core, o
 Executor = Annotated[str, typer.Option("--executor", help="auto, threads, processes or dask://HOST:PORT.")]
 Config = Annotated[Path | None, option("TOML or JSON file of settings.", "--config")]
 Set = Annotated[list[str] | None, option("One setting, as train.lr=0.1; may be repeated.", "--set")]
-Model = Annotated[str | None, option("mlp, cnn, vgg, resnet8, resnet18, ...; see `clearsight models`.", "--model")]
+Model = Annotated[
+    str | None, option("mlp, cnn, vgg, resnet8, resnet18, ..., timm:NAME; see `clearsight models`.", "--model")
+]
 Hidden = Annotated[str | None, option("Units of the hidden layers, as 128,64; '' for none.", "--hidden")]
 Activation = Annotated[
     str | None,

@@ -47,7 +47,7 @@ class Calibration:
         chance: the error that a perfectly calibrated model would show on so few rows, for its bins are never even.
         low, high: 95 % interval of what the error would be on endless rows, where chance has no part, by draws of the answers of
             each bin; 0 at the lower end if chance alone could show the error; None for fewer than 30 rows.
-        temperature: by which logits were divided. before: the error without that.
+        temperature: by which logits were divided. fitted_here: on these very rows. before: the error without it.
         bins: those that hold rows. curve: what abstaining brings.
     """
 
@@ -60,6 +60,7 @@ class Calibration:
     before: float
     bins: tuple[Bin, ...]
     curve: tuple[Covered, ...]
+    fitted_here: bool
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -99,7 +100,7 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> 
 
 
 def measure_calibration(
-    logits: NDArray[np.floating], labels: NDArray[np.int64], *, temperature: float = 1.0
+    logits: NDArray[np.floating], labels: NDArray[np.int64], *, temperature: float = 1.0, fitted_here: bool = False
 ) -> Calibration:
     """Calibration of answers softmax(logits / temperature) on n >= 1 rows; logits (n, K), labels (n,)."""
     probabilities = softmax(logits.astype(np.float64) / temperature)
@@ -132,6 +133,7 @@ def measure_calibration(
         before,
         bins,
         measure_coverage(confidence, right > 0),
+        fitted_here and temperature != 1,
     )
 
 

@@ -54,9 +54,10 @@ def render_calibration(calibration: dict[str, Any]) -> str:
     low, high = calibration["interval"]
     rest = f", 95 % interval of the rest {low:.3f} to {high:.3f}" if high is not None else ""
     before = f", {calibration['before']:.3f} before" if calibration["temperature"] != 1 else ""
+    here = " (fitted on these very rows, so likely worse on others)" if calibration.get("fitted_here") else ""
     return (
         f"confidence off by {calibration['error']:.3f} on average (n = {calibration['n']:,}; {calibration['chance']:.3f} by "
-        f"chance alone{rest}); temperature {calibration['temperature']:.3g}{before}"
+        f"chance alone{rest}); temperature {calibration['temperature']:.3g}{here}{before}"
     )
 
 
