@@ -71,6 +71,22 @@ def find_features(
     return found
 
 
+def recall_features(
+    net: ConvNet, params: NDArray[np.float32], preprocess: Preprocess, dataset: Dataset
+) -> NDArray[np.float32] | None:
+    """What enters the head, (N, F), if it was computed and kept before."""
+    key = _build_key(net, params, preprocess, dataset, "head")
+    with _lock:
+        found = _last.get(key)
+        blocks = [found] if found else [_load(own) for own in _name_blocks(key, dataset)]
+    whole = [block[0] for block in blocks if block is not None]
+    return np.concatenate(whole).reshape(len(dataset), -1) if len(whole) == len(blocks) else None
+
+
+def _name_blocks(key: str, dataset: Dataset) -> list[str]:
+    return [build_key([key, str(start)]) for start in range(0, len(dataset), _BLOCK)]
+
+
 def _build_key(net: ConvNet, params: NDArray[np.float32], preprocess: Preprocess, dataset: Dataset, part: str) -> str:
     digest = sha256()
     for name, values in net.tensors(params).items():
@@ -89,22 +105,21 @@ def _collect(
     meter: MeterBuilder, note: Callable[[str], None],
 ) -> Found:  # fmt: skip
     """Block after block, each kept as soon as it is there, so that little is lost when the work is broken off."""
-    starts = range(0, len(dataset), _BLOCK)
-    keys = [build_key([key, str(start)]) for start in starts]
+    keys = _name_blocks(key, dataset)
     blocks = [_load(own) for own in keys]
     if any(block is None for block in blocks):
         module, what = build_bound(net, params), f"features of {dataset.name}"
         problem = ""
         with telling_memory(), meter("computing features", len(dataset), unit="pictures") as advance:
-            for k, start in enumerate(starts):
-                images = dataset.images[start : start + _BLOCK]
+            for k, own in enumerate(keys):
+                images = dataset.images[k * _BLOCK : (k + 1) * _BLOCK]
                 if blocks[k] is not None:
                     advance(len(images))
                     continue
                 blocks[k] = found = _compute(
                     module, images, preprocess, part, min(_AT_ONCE, rows_at_once(net)), advance
                 )
-                problem = save_entry(keys[k], {"seconds": found[1]}, found[0], source=what, what=what) or problem
+                problem = save_entry(own, {"seconds": found[1]}, found[0], source=what, what=what) or problem
         if problem:
             note(problem)
     whole = [block for block in blocks if block is not None]

@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.bundle import Bundle, load
+from clearsight.data.dataset import Dataset
 from clearsight.dense.reference import softmax
 from clearsight.errors import ClearsightError, UsageError
 from clearsight.evaluation.metrics import confusion_matrix, worst_mistakes
 from clearsight.evaluation.mistakes import Mistake, Neighbour
 from clearsight.evaluation.outside import find_neighbours, normalise
+from clearsight.features import recall_features
 from clearsight.inference import Answered, answer_data, count_look, own_config
 from clearsight.intake import build_split, load_dataset
 from clearsight.meter import MeterBuilder, SilentMeter
@@ -134,6 +136,22 @@ def _explain(bundle: Bundle, images: NDArray[Any], answers: NDArray[np.int64], h
     return occlude(bundle.predict_proba, np.asarray(images), answers) if how else None
 
 
+def _find_features(
+    bundle: Bundle, dataset: Dataset, rows: NDArray[np.int64], meter: MeterBuilder
+) -> NDArray[np.float32]:
+    """What enters the last layer, (n, F), kept from the training of a head where that is what was trained."""
+    if isinstance(bundle.net, ConvNet):
+        kept = recall_features(bundle.net, bundle.params, bundle.preprocess, dataset)
+        if kept is not None:
+            return kept[rows]
+    found = []
+    with meter("looking for training pictures", len(rows), unit="pictures") as advance:
+        for start in range(0, len(rows), 64):
+            found.append(bundle.features(dataset.images, rows=rows[start : start + 64]))
+            advance(len(found[-1]))
+    return np.concatenate(found)
+
+
 def _find_training(
     answered: Answered, chosen: NDArray[np.int64], count: int, note: Note, meter: MeterBuilder
 ) -> list[tuple[Neighbour, ...]]:
@@ -155,14 +173,8 @@ def _find_training(
         note(f"{config.data.source} has changed since the training, so training pictures like these are not shown")
         return []
     rows = np.sort(np.random.default_rng(0).permutation(build_split(config, dataset).train)[:_MOST_TRAINING])
-    with meter("looking for training pictures", len(rows), unit="pictures") as advance:
-        features = []
-        for start in range(0, len(rows), 64):
-            features.append(bundle.features(dataset.images, rows=rows[start : start + 64]))
-            advance(len(features[-1]))
-    places, distances = find_neighbours(
-        bundle.features(images), normalise(np.concatenate(features)), count=count + _COPIES
-    )
+    features = normalise(_find_features(bundle, dataset, rows, meter))
+    places, distances = find_neighbours(bundle.features(images), features, count=count + _COPIES)
     found = []
     for image, near, away in zip(images, places, distances, strict=True):
         others = [

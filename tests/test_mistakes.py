@@ -121,7 +121,7 @@ def test_mistakes_on_the_command_line(digits, call, capsys, tmp_path):
     assert call("mistakes", digits.path, "--split", "valid", "--saliency", "none", "--neighbours", "0") == 0
     assert "answers (valid) are wrong" in capsys.readouterr().out
     assert call("mistakes", digits.path, "--saliency", "grad-cam") == 2
-    assert "--saliency grad-cam must go with a convolutional net, got a dense one" in capsys.readouterr().err
+    assert "--saliency grad-cam must go with a convolutional net of our own, got 64-16-10" in capsys.readouterr().err
     assert call("mistakes", digits.path, "--saliency", "magic") == 2
     (tmp_path / "notes.txt").write_text("mine")
     assert call("mistakes", digits.path, "--out", tmp_path / "notes.txt") == 2

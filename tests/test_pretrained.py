@@ -318,6 +318,27 @@ def test_features_are_computed_once(shapes, weights, tmp_path, own_cache, monkey
     assert (again.bundle.params == first.bundle.params).all()
 
 
+def test_training_pictures_like_a_mistake_are_found_on_kept_features(shapes, weights, tmp_path, own_cache, monkeypatch):
+    run = clearsight.train(shapes, root=tmp_path, **settings(weights, epochs=1, lr=1e-6, l2=0.1))
+    bundle, data = load(run.path), clearsight.load_data(shapes, image_size=32, channels="rgb")
+    looked, look = [], type(bundle).features
+
+    def count(self, images, rows=None):
+        looked.append(len(images) if rows is None else len(rows))
+        return look(self, images, rows=rows)
+
+    monkeypatch.setattr(type(bundle), "features", count)
+    found = clearsight.find_mistakes(bundle, split="valid", saliency="none")
+    assert looked == [len(found.worst)]
+    assert looked[0] > 0
+    shutil.rmtree(cache_folder())
+    clearsight.features._last.clear()
+    again = clearsight.find_mistakes(bundle, split="valid", saliency="none")
+    assert sum(looked[1:]) > len(data) / 2
+    near = [[[one.name for one in each.neighbours] for each in each.worst] for each in (found, again)]
+    assert near[0] == near[1]
+
+
 def test_features_that_were_computed_stay_when_the_rest_is_broken_off(
     shapes, weights, tmp_path, own_cache, monkeypatch
 ):
