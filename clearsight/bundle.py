@@ -26,7 +26,7 @@ from clearsight.errors import DataError, ModelFileError, UsageError
 from clearsight.evaluation.calibration import conformal_sets
 from clearsight.evaluation.outside import Known
 from clearsight.models.convnet import ConvNet
-from clearsight.models.mlp import MLP
+from clearsight.models.mlp import MLP, TRAINED
 from clearsight.training.logits import Predictor
 
 FORMAT_VERSION = 4  # 2: resizing and background of files; 3: convolutional nets; 4: confidence and known pictures
@@ -128,13 +128,14 @@ class Bundle:
     def look(self, images: Any) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
         """Probabilities (n, K), or numbers (n,), and which pictures (n,) are far from those trained on.
 
-        Far is what lies farther than `known.level` of the held-out pictures did; None for a model that remembers none.
+        Far is what lies farther than `known.level` of the held-out pictures did; None for a model that remembers none or too few.
 
         Raises:
             DataError: as `predict_proba`.
         """
         logits, features = self._predict.look(self._check_range(images))
-        far = None if self.known is None else self.known.measure(features) > self.known.threshold
+        known = self.known if self.known and self.known.can_tell else None
+        far = None if known is None else known.measure(features) > known.threshold
         return self._finish(logits), far
 
     def features(self, images: Any, *, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
@@ -246,7 +247,7 @@ def load(path: str | Path) -> Bundle:
         description = Description.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        where = ".".join(str(part) for part in first["loc"] if "[" not in str(part))  # without kinds of types
         got = str(first["input"])[:80]
         raise ModelFileError(
             f"{DESCRIPTION} of {place} must be right at {where} ({first['msg']}), got {got}. Get the model again."
@@ -327,7 +328,11 @@ def _read_extras(
         values.ndim == 1 and bool((np.diff(values) >= 0).all() and ((values >= 0) & (values <= most)).all())
         for values, most in ((scores, 1.0), (distances, _FARTHEST))
     )
-    width = net.sizes[-2] if isinstance(net, MLP) else [s for s, _ in net.layout().values() if len(s) == 2][-1][1]
+    width = (
+        net.sizes[-2]
+        if isinstance(net, MLP)
+        else [s for s, kind in net.layout().values() if len(s) == 2 and kind == TRAINED][-1][1]
+    )
     sound = features.ndim == 2 and features.shape[1] == width and len(features) > 0 and len(distances) > 0
     sound = sound and bool((np.abs(features) <= 1 + 1e-4).all())
     if not flat or not (sound or len(features) == len(distances) == 0):

@@ -6,6 +6,8 @@ from clearsight.config import PRETRAINED_FAMILIES, TORCH_ONLY, RunConfig, uses_t
 from clearsight.errors import UsageError
 from clearsight.published import is_timm
 
+_PUBLISHED = (*PRETRAINED_FAMILIES, "timm:NAME")
+
 
 def check_used(config: RunConfig) -> None:
     """Refuse a choice that others leave without effect, so that none is ignored in silence.
@@ -34,7 +36,7 @@ def check_used(config: RunConfig) -> None:
         (train, "device", "engine torch", torch or train.device == "cpu"),
         (model, "init_std", "init or bias_init normal, or init uniform", normal or model.init == "uniform"),
         *((model, key, "no start_from", model.start_from is None) for key in ("init", "init_std", "bias_init", "pretrained")),
-        (model, "pretrained", f"model {', '.join(PRETRAINED_FAMILIES)}", family in PRETRAINED_FAMILIES or is_timm(family)),
+        (model, "pretrained", f"model {', '.join(_PUBLISHED)}", family in PRETRAINED_FAMILIES or is_timm(family)),
         *((model, key, "pretrained", model.pretrained) for key in ("weights", "tune")),
         *((model, key, "weights of one's own", not model.pretrained) for key in ("widths", "depths", "stem")),
         *((model, key, "a network of our own", not is_timm(family)) for key in ("init", "init_std", "bias_init")),

@@ -5,9 +5,10 @@ together are checked where they are used.
 """
 
 import difflib
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from clearsight.errors import UsageError
 from clearsight.published import PATTERN, describe_pictures, is_timm
@@ -20,7 +21,7 @@ Optimizer = Literal["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "
 OwnFamily = Literal[
     "mlp", "cnn", "vgg", "resnet8", "resnet18", "resnet34", "resnet50", "efficientnet_lite0", "speednet"
 ]
-Family = OwnFamily | Annotated[str, StringConstraints(pattern=PATTERN)]
+AnyFamily = OwnFamily | Annotated[str, StringConstraints(pattern=PATTERN)]
 Norm = Literal["batch", "none"]
 Pooling = Literal["max", "mean"]
 Stem = Literal["small", "large"]
@@ -43,6 +44,18 @@ PRETRAINED_FAMILIES = ("resnet18", "resnet34", "resnet50", "efficientnet_lite0")
 _FINE_TUNED: dict[str, Any] = {
     "optimizer": "adamw", "lr": 0.001, "schedule": "one-cycle", "epochs": 12, "batch_size": 16, "layer_decay": 0.5,
 }  # fmt: skip
+
+
+def _check_family(name: object) -> object:
+    known = get_args(OwnFamily)
+    if isinstance(name, str) and name not in known and not re.fullmatch(PATTERN, name):
+        near = difflib.get_close_matches(name, known, n=1)
+        advice = f"Did you mean {near[0]}?" if near else "See `clearsight models`."
+        raise UsageError(f"model must be one of {', '.join(known)} or timm:NAME, got {_shorten(repr(name))}. {advice}")
+    return name
+
+
+Family = Annotated[AnyFamily, BeforeValidator(_check_family)]
 # What settings are where weights are pretrained and nothing else is said, by how deep the training goes.
 PRETRAINED_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "head": {"train": {"lr": 0.01, "schedule": "one-cycle", "epochs": 60, "l2": "auto"}},

@@ -4,12 +4,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from clearsight.config import Family, Resize, Scaling
+from clearsight.config import AnyFamily, Resize, Scaling
 from clearsight.errors import UsageError
 from clearsight.models.convnet import ConvNet
 from clearsight.models.count import count_multiply_adds
 from clearsight.models.mlp import MLP
-from clearsight.published import is_timm
+from clearsight.published import import_timm, is_timm
 
 _MOST_BLOCKS = 1000
 _MOST_WORK = 50_000_000_000  # multiply-adds of one picture: some seconds; a resnet50 at 224x224 has 4 thousand million
@@ -37,7 +37,7 @@ _Sizes = Annotated[list[Annotated[int, Field(ge=1, le=2**20)]], Field(max_length
 
 
 class _ConvArchitecture(_Strict):
-    family: Family
+    family: AnyFamily
     input_shape: Annotated[_Sizes, Field(min_length=3, max_length=3)]
     outputs: int = Field(ge=1, le=2**20)
     output: str
@@ -58,7 +58,8 @@ class _ConvArchitecture(_Strict):
         height, width, channels = self.input_shape
         values = self.model_dump() | {key: tuple(getattr(self, key)) for key in ("widths", "depths", "hidden")}
         net = ConvNet(**values | {"input_shape": (height, width, channels)})
-        if is_timm(net.family):  # of its library's own sizes
+        if is_timm(net.family):  # as its library has it, which also bounds pictures
+            import_timm(net.family)
             return net
         if (work := count_multiply_adds(net)) > _MOST_WORK:
             raise UsageError(

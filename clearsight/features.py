@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import ExitStack
 from hashlib import sha256
 from math import prod
 from typing import Any
@@ -14,13 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.data.cache import build_key, drop_entry, load_entry, save_entry
+from clearsight.data.cache import build_key, cache_limit, drop_entry, load_entry, save_entry
 from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import Preprocess
 from clearsight.errors import UsageError
 from clearsight.meter import MeterBuilder, SilentMeter
 from clearsight.models.convnet import ConvNet, Tail
 from clearsight.models.pretrained import HEAD
+from clearsight.published import import_timm, is_timm
 from clearsight.training.logits import Inputs, as_tensor, build_bound, rows_at_once, telling_memory
 
 _VERSION = "2"  # of how they are computed and kept
@@ -77,14 +79,17 @@ def recall_features(
     """What enters the head, (N, F), if it was computed and kept before."""
     key = _build_key(net, params, preprocess, dataset, "head")
     with _lock:
-        found = _last.get(key)
-        blocks = [found] if found else [_load(own) for own in _name_blocks(key, dataset)]
+        if key in _last:
+            return _last[key][0].reshape(len(dataset), -1)
+        blocks = [_load(own, len(dataset.images[rows])) for own, rows in _name_blocks(key, dataset)]
     whole = [block[0] for block in blocks if block is not None]
     return np.concatenate(whole).reshape(len(dataset), -1) if len(whole) == len(blocks) else None
 
 
-def _name_blocks(key: str, dataset: Dataset) -> list[str]:
-    return [build_key([key, str(start)]) for start in range(0, len(dataset), _BLOCK)]
+def _name_blocks(key: str, dataset: Dataset) -> list[tuple[str, slice]]:
+    """Of each block its key and its rows."""
+    starts = range(0, len(dataset), _BLOCK)
+    return [(build_key([key, str(start), str(_BLOCK)]), slice(start, start + _BLOCK)) for start in starts]
 
 
 def _build_key(net: ConvNet, params: NDArray[np.float32], preprocess: Preprocess, dataset: Dataset, part: str) -> str:
@@ -94,9 +99,18 @@ def _build_key(net: ConvNet, params: NDArray[np.float32], preprocess: Preprocess
             digest.update(name.encode() + np.ascontiguousarray(values).data)
     for values in (preprocess.scale, preprocess.offset):
         digest.update(values.data)
+    version = import_timm(net.family).__version__ if is_timm(net.family) else ""
     body = {key: value for key, value in net.describe().items() if key not in ("outputs", "output")}
     return build_key(
-        ["features", _VERSION, part, dataset.pictures_fingerprint, digest.hexdigest(), repr(sorted(body.items()))]
+        [
+            "features",
+            _VERSION,
+            version,
+            part,
+            dataset.pictures_fingerprint,
+            digest.hexdigest(),
+            repr(sorted(body.items())),
+        ]
     )
 
 
@@ -105,31 +119,41 @@ def _collect(
     meter: MeterBuilder, note: Callable[[str], None],
 ) -> Found:  # fmt: skip
     """Block after block, each kept as soon as it is there, so that little is lost when the work is broken off."""
-    keys = _name_blocks(key, dataset)
-    blocks = [_load(own) for own in keys]
-    if any(block is None for block in blocks):
-        module, what = build_bound(net, params), f"features of {dataset.name}"
-        problem = ""
-        with telling_memory(), meter("computing features", len(dataset), unit="pictures") as advance:
-            for k, own in enumerate(keys):
-                images = dataset.images[k * _BLOCK : (k + 1) * _BLOCK]
-                if blocks[k] is not None:
-                    advance(len(images))
-                    continue
-                blocks[k] = found = _compute(
-                    module, images, preprocess, part, min(_AT_ONCE, rows_at_once(net)), advance
-                )
-                problem = save_entry(own, {"seconds": found[1]}, found[0], source=what, what=what) or problem
-        if problem:
-            note(problem)
-    whole = [block for block in blocks if block is not None]
-    seconds = {name: sum(b[1][name] * len(b[0]) for b in whole) / len(dataset) for name in ("early", "late")}
-    return whole[0][0] if len(whole) == 1 else np.concatenate([block[0] for block in whole]), seconds
+    at_once, what, problem = min(_AT_ONCE, rows_at_once(net)), f"features of {dataset.name}", ""
+    whole: NDArray[np.float32] | None = None
+    total, done, module = {"early": 0.0, "late": 0.0}, 0, None
+    with ExitStack() as stack, telling_memory():
+        for own, rows in _name_blocks(key, dataset):
+            images = dataset.images[rows]
+            block = _load(own, len(images))
+            if block is None:
+                if module is None:
+                    module = build_bound(net, params)
+                    advance = stack.enter_context(meter("computing features", len(dataset), unit="pictures"))
+                    advance(done)
+                block = _compute(module, images, preprocess, part, at_once, advance)
+                size = block[0].nbytes // len(images) * len(dataset)
+                if 0 < cache_limit() < size:  # a part of them would be of no use
+                    problem = f"{what} are not kept for the next time: {size:,} bytes are more than the cache may hold"
+                else:
+                    problem = save_entry(own, {"seconds": block[1]}, block[0], source=what, what=what) or problem
+            elif module is not None:
+                advance(len(images))
+            done += len(images)
+            total = {name: seconds + block[1][name] * len(images) for name, seconds in total.items()}
+            if whole is None:
+                whole = block[0] if done == len(dataset) else np.empty((len(dataset), *block[0].shape[1:]), np.float32)
+            if done < len(dataset) or len(images) < len(dataset):
+                whole[rows] = block[0]
+    if problem:
+        note(problem)
+    assert whole is not None
+    return whole, {name: seconds / len(dataset) for name, seconds in total.items()}
 
 
-def _load(key: str) -> Found | None:
+def _load(key: str, count: int) -> Found | None:
     entry = load_entry(key)
-    if entry is None or entry[0] is None or entry[0].dtype != np.float32:
+    if entry is None or entry[0] is None or entry[0].dtype != np.float32 or len(entry[0]) != count:
         return None
     seconds = entry[1].get("seconds")
     if not isinstance(seconds, dict) or not all(isinstance(seconds.get(part), float) for part in ("early", "late")):

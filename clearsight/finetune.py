@@ -55,7 +55,7 @@ def check_weights(before: str | None, config: RunConfig) -> None:
         )
 
 
-def choose_penalty(
+def settle_penalty(
     config: RunConfig,
     net: MLP | ConvNet,
     dataset: Dataset,
@@ -63,31 +63,35 @@ def choose_penalty(
     preprocess: Preprocess,
     *,
     params: NDArray[np.float32],
+    asked: bool,
     meter: MeterBuilder = SilentMeter,
     note: Note = lambda text: None,
-) -> tuple[float, float]:
-    """The penalty on a head's weights, of `PENALTIES`, by k-fold over the training rows.
+) -> float:
+    """The penalty on a head's weights, of `PENALTIES`, by k-fold over the training rows; groups stay together.
 
     It is the largest whose mean loss is within one standard error of the least (Breiman et al. 1984, section 3.4.3): where few
     rows cannot tell penalties apart, the simpler head is taken.
 
-    Returns:
-        The penalty, and its mean loss.
+    Args:
+        asked: whether somebody asked for that; else classes with too few rows get a usual penalty, with a note.
 
     Raises:
-        UsageError: fewer rows of a class than folds.
+        UsageError: fewer rows or groups of a class than folds, where it was asked for, or no finite loss.
     """
     assert isinstance(net, ConvNet)
     features, _ = find_features(net, params, preprocess, dataset, part="head", meter=meter, note=note)
     groups = find_groups(dataset, group_by=config.data.group_by)[rows]
     if (least := _count_least(dataset, rows, groups)) < FOLDS:
-        raise UsageError(
-            f"l2 auto must have {FOLDS} or more training rows (or groups) of each class, got {least}. Set --l2 0.01."
-        )
-    classes, share = dataset.labels[rows], -(-len(rows) // _MOST_ROWS)
-    dealt = _deal(classes, groups, FOLDS * share, seed=config.train.seed, stratified=not dataset.is_regression)
-    some, places = rows[dealt < FOLDS], dealt[dealt < FOLDS]
-    folds = [(some[places != k], some[places == k]) for k in range(FOLDS)]
+        if asked:
+            raise UsageError(
+                f"l2 auto must have {FOLDS} or more training rows (or groups) of each class, got {least}. Use --set "
+                "train.l2=0.01."
+            )
+        note(f"l2 {_USUAL_PENALTY:g} is taken, as a class has only {least} training rows (or groups) to choose it by")
+        return _USUAL_PENALTY
+    dealt = _deal(dataset.labels[rows], groups, seed=config.train.seed, stratified=not dataset.is_regression)
+    some = np.sort(np.random.default_rng([config.train.seed, 0x50DE]).permutation(len(rows))[:_MOST_ROWS])
+    folds = [(rows[some[dealt[some] != k]], rows[some[dealt[some] == k]]) for k in range(FOLDS)]
     losses = np.empty((len(PENALTIES), FOLDS))
     with meter("choosing l2", losses.size, unit="trials") as advance:
         for i, k in np.ndindex(losses.shape):
@@ -96,9 +100,10 @@ def choose_penalty(
     if not np.isfinite(losses).all(axis=1).any():
         raise UsageError("l2 auto must find a finite loss, got none at any penalty. Check the weights, or lower --lr.")
     means, spread = losses.mean(axis=1), losses.std(axis=1, ddof=1) / np.sqrt(FOLDS)
-    least = int(np.nanargmin(means))
-    chosen = int(np.flatnonzero(means <= means[least] + spread[least])[-1])
-    return PENALTIES[chosen], float(means[chosen])
+    best = int(np.nanargmin(means))
+    chosen = int(np.flatnonzero(means <= means[best] + spread[best])[-1])
+    note(f"l2 {PENALTIES[chosen]:g} chosen by {FOLDS}-fold over the training rows (loss {means[chosen]:.3f})")
+    return PENALTIES[chosen]
 
 
 def _count_least(dataset: Dataset, rows: Rows, groups: NDArray[np.int64]) -> int:
@@ -107,10 +112,8 @@ def _count_least(dataset: Dataset, rows: Rows, groups: NDArray[np.int64]) -> int
     return min(len(np.unique(groups[kinds == kind])) for kind in np.unique(kinds))
 
 
-def _deal(
-    labels: NDArray[Any], groups: NDArray[np.int64], hands: int, *, seed: int, stratified: bool
-) -> NDArray[np.int64]:
-    """Deal rows out like cards, class by class and a group in one hand: (n,) numbers of hands.
+def _deal(labels: NDArray[Any], groups: NDArray[np.int64], *, seed: int, stratified: bool) -> NDArray[np.int64]:
+    """Deal rows out to folds like cards, class by class and a group to one fold: (n,) numbers of folds.
 
     By hand, as scikit-learn takes half a second to load.
     """
@@ -121,7 +124,7 @@ def _deal(
     turns = np.empty(len(first), np.int64)  # groups take turns in the order in which their first rows come
     turns[np.argsort(first)] = np.arange(len(first))
     places = np.empty(len(labels), np.int64)
-    places[order] = turns[members] % hands
+    places[order] = turns[members] % FOLDS
     return places
 
 
@@ -174,9 +177,7 @@ def fit_head(
     kept = {key: getattr(config.train, key) for key in ("seed", "loss", "huber_delta", "class_weights", "sampling")}
     train = TrainConfig.model_validate(PRETRAINED_DEFAULTS["head"]["train"] | kept)
     probe = config.model_copy(update={"train": train})
-    groups, l2 = find_groups(dataset, group_by=config.data.group_by)[rows], _USUAL_PENALTY
-    if _count_least(dataset, rows, groups) >= FOLDS:
-        l2, _ = choose_penalty(probe, net, dataset, rows, preprocess, params=params, meter=meter, note=note)
+    l2 = settle_penalty(probe, net, dataset, rows, preprocess, params=params, asked=False, meter=meter, note=note)
     probe = probe.model_copy(update={"train": train.model_copy(update={"l2": l2})})
     features, _ = find_features(net, params, preprocess, dataset, part="head", meter=meter, note=note)
     engine, own = _train_head(probe, net, dataset, features, rows, preprocess)
@@ -227,15 +228,16 @@ def build_partial(
 def warm_features(config: RunConfig, dataset: Dataset, *, meter: MeterBuilder, note: Note) -> None:
     """Compute what many runs on one data set will ask for, where it is the same for all of them."""
     scaling = config.preprocess.scale
-    if config.depth == "all" or scaling in ("standardize", "mean-image"):  # fitted to the rows of each run
+    if not config.model.pretrained or scaling in ("standardize", "mean-image"):  # fitted to the rows of each run
         return
     rows = np.arange(len(dataset))
     preprocess = fit_preprocess(dataset, rows, scaling=scaling)
     regression = dataset.is_regression
     net = build_net(config, preprocess, outputs=1 if regression else len(dataset.class_names), regression=regression)
     assert isinstance(net, ConvNet)
-    params = first_params(config, net, dataset, rows, preprocess)
-    find_features(net, params, preprocess, dataset, part=config.depth, meter=meter, note=note)
+    params = first_params(config, net, dataset, rows, preprocess, meter=meter)
+    for part in ("head", "last") if config.depth == "last" else ("head",):  # deeper runs begin with a head that fits
+        find_features(net, params, preprocess, dataset, part=part, meter=meter, note=note)
 
 
 def describe_deeper(

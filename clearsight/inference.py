@@ -222,7 +222,11 @@ def own_config(bundle: Bundle) -> RunConfig | None:
     if bundle.path is None:
         return None
     place = bundle.path.parent.parent if bundle.path.parent.name == store.SERIES else bundle.path.parent
-    return store.read_run_config(place) if (place / store.RECORD).is_file() else None
+    if not (place / store.RECORD).is_file():
+        return None
+    return store.use_own_corrections(
+        place, store.read_run_config(place), store.read_json(place / store.RECORD).get("relabelled")
+    )
 
 
 def predict_files(

@@ -28,7 +28,7 @@ from clearsight.errors import DataError, DivergedError, RunError, UsageError
 from clearsight.evaluation.calibration import conformal_scores, fit_temperature, measure_calibration
 from clearsight.evaluation.metrics import Evaluation, evaluate_logits, evaluate_numbers
 from clearsight.evaluation.outside import MOST_KNOWN, remember
-from clearsight.finetune import FOLDS, build_partial, choose_penalty, fit_head
+from clearsight.finetune import build_partial, fit_head, settle_penalty
 from clearsight.intake import build_split, settle_augmentation
 from clearsight.meter import MeterBuilder, SilentMeter
 from clearsight.models.convnet import ConvNet
@@ -174,9 +174,9 @@ def prepare(
     params = first_params(config, net, dataset, split.train, preprocess, meter=meter)
     shared: dict[str, Any] = {"params": params, "meter": meter, "note": notes.append}
     if train.l2 == "auto":
-        l2, loss = choose_penalty(config, net, dataset, split.train, preprocess, **shared)
+        asked = "l2" in train.model_fields_set
+        l2 = settle_penalty(config, net, dataset, split.train, preprocess, asked=asked, **shared)
         config = config.model_copy(update={"train": train.model_copy(update={"l2": l2})})
-        notes.append(f"l2 {l2:g} chosen by {FOLDS}-fold over the training rows (loss {loss:.3f})")
     if config.model.pretrained and config.depth != "head":
         fit_head(config, net, dataset, split.train, preprocess, **shared)
     if config.depth == "all":

@@ -7,6 +7,7 @@ from clearsight.errors import UsageError
 
 PREFIX = "timm:"
 PATTERN = r"^timm:[a-z0-9_]+(\.[a-z0-9_]+)?$"
+_MOST_LETTERS = 150
 _SCALES = {
     ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)): "imagenet",
     ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)): "symmetric",
@@ -27,14 +28,14 @@ def import_timm(family: str) -> Any:
     """
     try:
         import timm
-    except ImportError:
+    except (ImportError, RuntimeError) as error:  # torchvision raises the second beside another PyTorch than its own
+        if isinstance(error, ImportError) and error.name == "timm":
+            raise UsageError(
+                f"model {family} must have timm, got none installed. Install it with `pip install 'clearsight[timm]'`."
+            ) from None
         raise UsageError(
-            f"model {family} must have timm, got none installed. Install it with `pip install 'clearsight[timm]'`."
-        ) from None
-    except RuntimeError as error:  # as torchvision raises beside another PyTorch than its own
-        reason = str(error).splitlines()[0][:120]
-        raise UsageError(
-            f"model {family} must have timm, got one that cannot be imported ({reason}). Install torchvision for your PyTorch."
+            f"model {family} must have timm, got one that cannot be imported ({shorten(error)}). Install what it needs; "
+            "torchvision must be that for your PyTorch."
         ) from None
     name = family.removeprefix(PREFIX)
     if not timm.is_model(name) or ("." in name and name not in timm.list_pretrained()):
@@ -53,7 +54,13 @@ def describe_pictures(family: str) -> dict[str, Any]:
     return found if scale is None else found | {"scale": scale}
 
 
-def name_classifier(family: str) -> tuple[str, ...]:
-    """Names of the layers of a published network that tell classes apart."""
-    names = import_timm(family).get_pretrained_cfg(family.removeprefix(PREFIX)).classifier
-    return (names,) if isinstance(names, str) else tuple(names or ())
+def describe_origin(family: str) -> str:
+    """Name and tag of the weights that the library would fetch, as `resnet18.a1_in1k`."""
+    facts = import_timm(family).get_pretrained_cfg(family.removeprefix(PREFIX))
+    return f"{facts.architecture}.{facts.tag}" if facts.tag else str(facts.architecture)
+
+
+def shorten(error: BaseException) -> str:
+    """What an error of another library says, in a line of words that are whole."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _MOST_LETTERS else text[:_MOST_LETTERS].rsplit(" ", 1)[0] + " ..."

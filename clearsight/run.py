@@ -13,7 +13,7 @@ from typing import Any
 from clearsight import __version__, store
 from clearsight.assemble import choose_device
 from clearsight.config import RunConfig
-from clearsight.data.relabel import hash_corrections, read_corrections
+from clearsight.data.relabel import hash_corrections
 from clearsight.errors import DataError, DivergedError, Interrupted, RunError, UsageError
 from clearsight.finetune import check_weights, describe_deeper, find_weights_hash
 from clearsight.intake import load_dataset, load_given, refuse_flaws, refuse_place, refuse_unsafe
@@ -112,8 +112,8 @@ def train(
         model, place = resolved.model.family, Path(out) if out else None
         path = store.create_run(Path(root), data=dataset.name, model=model, out=place)
     with store.lock_run(path):
-        prepared = _keep_corrections(path, prepared)
-        store.write_text(path / store.CONFIG, render_toml(prepared.config))
+        store.keep_corrections(path, resolved, dataset.relabelled)
+        store.write_text(path / store.CONFIG, render_toml(resolved))
         store.write_json(path / "environment.json", describe_environment() | prepared.engine.describe())
         if verdicts:
             store.write_json(path / store.SAFETY, {"verdicts": [verdict.as_dict() for verdict in verdicts]})
@@ -133,17 +133,6 @@ def load_and_search(
     prepared = prepare(config.model_copy(update={"train": wanted}), dataset)
     found = search_rate(prepared, low=low, high=high, steps=steps, note=note)
     return found, (*dataset.notes, *prepared.notes)
-
-
-def _keep_corrections(path: Path, prepared: Prepared) -> Prepared:
-    """With a copy of the corrections of labels that is the run's own, as people go on to fill the file in."""
-    given = prepared.config.data.relabel
-    if given is None:
-        return prepared
-    own = path.resolve() / store.CORRECTIONS
-    store.write_bytes(own, read_corrections(Path(given).expanduser()))
-    data = prepared.config.data.model_copy(update={"relabel": str(own)})
-    return replace(prepared, config=prepared.config.model_copy(update={"data": data}))
 
 
 def _note_other_machine(path: Path, prepared: Prepared, tell: Note) -> None:
@@ -181,11 +170,8 @@ def _prepare_again(
     saved = store.read_run_config(path)
     if "source" in settings and Path(settings["source"]).expanduser().exists():
         settings = settings | {"source": str(Path(settings["source"]).expanduser().resolve())}
-    if settings.get("relabel") is not None and saved.data.relabel is not None:
-        again, own = Path(settings["relabel"]).expanduser(), Path(saved.data.relabel)
-        if hash_corrections(again) == hash_corrections(own):
-            settings = settings | {"relabel": str(own)}
-    wanted = resolve_config(config, settings, base=saved)
+    own = store.use_own_corrections(path, saved, record.get("relabelled"))
+    wanted = _settle_corrections(resolve_config(config, settings, base=saved), saved, own)
     if differences := find_differences(saved, wanted):
         raise UsageError(
             f"--resume must go on with the configuration of {path}, got {'; '.join(differences)}. Start a new run for that."
@@ -194,7 +180,7 @@ def _prepare_again(
         raise UsageError(
             f"--resume must name a run that has not ended, got {path}, {record['status']}. Start a new run."
         )
-    dataset = load_given(saved, data, labels, meter=build_meter(quiet=quiet))
+    dataset = load_given(own, data, labels, meter=build_meter(quiet=quiet))
     for key, now in (("fingerprint", dataset.fingerprint), ("class_names", list(dataset.class_names))):
         if record.get(key) != now:
             raise DataError(
@@ -206,6 +192,16 @@ def _prepare_again(
         update={"model": saved.model.model_copy(update={"start_from": None})}
     )  # the checkpoint knows
     return replace(prepare(known, dataset, team, meter=build_meter(quiet=quiet)), config=saved)
+
+
+def _settle_corrections(wanted: RunConfig, saved: RunConfig, own: RunConfig) -> RunConfig:
+    """With the path of corrections that a run began with, where the wanted ones are the same by another path."""
+    new = wanted.data.relabel
+    if new is None or saved.data.relabel in (None, new) or own.data.relabel is None:
+        return wanted
+    if hash_corrections(Path(new).expanduser()) != hash_corrections(Path(own.data.relabel)):
+        return wanted
+    return wanted.model_copy(update={"data": wanted.data.model_copy(update={"relabel": saved.data.relabel})})
 
 
 def _short(value: Any) -> str:
@@ -230,6 +226,7 @@ def _train_in(
         "clearsight": __version__,
         "config": prepared.config.model_dump(mode="json"),
         "weights": find_weights_hash(prepared.config),
+        "relabelled": prepared.dataset.relabelled,
     }
     before = store.read_json(path / store.RECORD) if resume else {}
     record["created"] = before.get("created", record["created"])

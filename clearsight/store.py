@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.config import RunConfig, build_config
+from clearsight.data.relabel import hash_corrections, read_corrections
 from clearsight.durable import write_durably
-from clearsight.errors import RunError, UsageError
+from clearsight.errors import DataError, RunError, UsageError
 from clearsight.settings import find_differences, read_config_file
 
 RECORD, CONFIG, METRICS = "run.json", "config.toml", "metrics.json"
@@ -192,6 +193,42 @@ def read_run(path: Path) -> RunRecord:
         raise RunError(f"{path / METRICS} must hold numbers, got damage ({error}). Restore the file.") from None
     text = {key: str(record.get(key, "?")) for key in ("status", "created", "data", "model")}
     return RunRecord(path, text["status"], text["created"], text["data"], text["model"], accuracy)
+
+
+def keep_corrections(path: Path, config: RunConfig, relabelled: str) -> None:
+    """Copy the corrections of labels that work began with into its directory, as people go on to fill the file in.
+
+    Args:
+        relabelled: SHA-256 of the file as it was when the data was read.
+
+    Raises:
+        DataError: it has changed since. RunError: the disk is full.
+    """
+    if config.data.relabel is None:
+        return
+    content = read_corrections(Path(config.data.relabel).expanduser())
+    if hashlib.sha256(content).hexdigest() != relabelled:
+        raise DataError(
+            f"--relabel must stay as it is until the work has begun, got a change of {config.data.relabel}. Start again."
+        )
+    write_bytes(path / CORRECTIONS, content)
+
+
+def use_own_corrections(path: Path, config: RunConfig, relabelled: Any) -> RunConfig:
+    """The configuration with the corrections of labels that a directory keeps, wherever it lies now.
+
+    Args:
+        relabelled: their SHA-256 by the directory's record.
+
+    Raises:
+        RunError: they are no longer those that it began with.
+    """
+    own = path / CORRECTIONS
+    if config.data.relabel is None or not own.is_file():
+        return config
+    if hash_corrections(own) != relabelled:
+        raise RunError(f"{own} must be as the work began, got changes. Undo them, or start anew with --relabel.")
+    return config.model_copy(update={"data": config.data.model_copy(update={"relabel": str(own)})})
 
 
 def read_run_config(path: Path) -> RunConfig:

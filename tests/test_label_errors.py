@@ -2,7 +2,6 @@
 
 import csv
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from PIL import Image
 
 import clearsight
 from clearsight.data.relabel import relabel
-from clearsight.errors import DataError, UsageError
+from clearsight.errors import DataError, RunError, UsageError
 from clearsight.evaluation.labels import find_suspects
 
 
@@ -138,6 +137,7 @@ HEADER = "row,name,label,new_label\n"
         (HEADER + "0,{name},0,eleven\n", DataError, "new_label must be a class of digits, got 'eleven' in line 2"),
         (HEADER + "0,{name},0,1\n0,{name},0,2\n", DataError, "rows of --relabel must come once, got 0 again in line 3"),
         (HEADER + "0\n", DataError, "lines of --relabel must have 4 cells, got fewer in line 2"),
+        (HEADER + "0,{name},0,,7\n", DataError, "lines of --relabel must have 4 cells, got more in line 2"),
         ("row,name,label,new_label,label\n", UsageError, "--relabel must have each column once, got label again"),
         (HEADER + "9" * 5000 + ",{name},0,1\n", DataError, "row must be a number from 0 to 1796, got '999"),
         ("\ufeffsep=;\nrow;name;label;new_label;mine\n0;{name};0;7;x\n", 7, ""),
@@ -173,8 +173,8 @@ def test_corrections_make_other_data_and_resume_refuses_changed_ones(tmp_path):
     assert fixed.fingerprint != data.fingerprint
     assert fixed.pictures_fingerprint == data.pictures_fingerprint
     run = clearsight.tune("digits", search=["train.lr=0.01"], relabel=str(path), epochs=1, root=tmp_path).run
-    own = run.path / "corrections.csv"
-    assert run.config.data.relabel == str(own.resolve())
+    own = run.path.parent / "corrections.csv"  # of the search
+    assert run.config.data.relabel == str(own)
     assert own.read_bytes() == path.read_bytes()
 
 
@@ -187,10 +187,53 @@ def test_a_run_keeps_the_corrections_that_it_began_with(tmp_path, call, capsys):
     capsys.readouterr()
     assert call("evaluate", tmp_path / "run") == 0
     assert "is not the data" not in capsys.readouterr().err
-    assert clearsight.find_mistakes(tmp_path / "run", split="valid").answered.dataset.labels[0] == 7
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert clearsight.find_mistakes(tmp_path / "moved", split="valid").answered.dataset.labels[0] == 7
+    own = tmp_path / "moved" / "corrections.csv"
+    own.write_text(own.read_text().replace("7", "3"))
+    with pytest.raises(RunError, match=r"corrections.csv must be as the work began, got changes"):
+        clearsight.evaluate(tmp_path / "moved")
 
 
-def test_resume_takes_the_same_corrections_by_any_path(tmp_path):
+def test_corrections_that_change_while_a_run_begins_are_refused(tmp_path, monkeypatch):
+    data, path = clearsight.load_data("digits"), tmp_path / "fixes.csv"
+    path.write_text(HEADER + f"0,{data.row_name(0)},0,7\n")
+    prepare = clearsight.run.prepare
+
+    def slowly(*parts, **more):
+        path.write_text(HEADER + f"1,{data.row_name(1)},1,8\n")
+        return prepare(*parts, **more)
+
+    monkeypatch.setattr("clearsight.run.prepare", slowly)
+    with pytest.raises(
+        DataError, match=r"--relabel must stay as it is until the work has begun, got a change of .*fixes.csv"
+    ):
+        clearsight.train("digits", relabel=str(path), epochs=1, root=tmp_path)
+
+
+def test_searches_and_folds_go_on_with_their_own_corrections(tmp_path, call, monkeypatch):
+    data, path = clearsight.load_data("digits"), tmp_path / "fixes.csv"
+    path.write_text(HEADER + f"0,{data.row_name(0)},0,7\n")
+    finish = clearsight.run.finish_run
+    for command, more in (("tune", ["--search", "train.lr=0.01"]), ("cv", ["--folds", "2"])):
+        out = tmp_path / command
+        path.write_text(HEADER + f"0,{data.row_name(0)},0,7\n")
+
+        def stop(*parts):
+            path.write_text(HEADER + f"1,{data.row_name(1)},1,8\n")  # the next round
+            raise KeyboardInterrupt
+
+        where = "clearsight.run.finish_run" if command == "tune" else "clearsight.tuning.folds.warm_features"
+        with monkeypatch.context() as patch:
+            patch.setattr(where, stop if command == "tune" else lambda *a, **k: stop())
+            assert call(command, "digits", *more, "--relabel", path, "--epochs", 1, "--out", out, "--quiet") == 130
+        assert (out / "corrections.csv").read_text() != path.read_text()
+        assert call(command, "--resume", out, "--quiet") == 0
+    assert clearsight.run.finish_run is finish
+    assert not (tmp_path / "tune" / "best-2").exists()
+
+
+def test_resume_takes_the_same_corrections_by_any_path(tmp_path, call):
     data, path = clearsight.load_data("digits"), tmp_path / "fixes.csv"
     path.write_text(HEADER + f"0,{data.row_name(0)},0,7\n")
     stop = {"epochs": 2, "relabel": str(path), "out": tmp_path / "run"}
@@ -202,18 +245,20 @@ def test_resume_takes_the_same_corrections_by_any_path(tmp_path):
         patch.setattr("clearsight.run.finish_run", lambda *parts: interrupt(0))
         with pytest.raises(KeyboardInterrupt):
             clearsight.train("digits", **stop)
-    del stop["out"]
-    run = clearsight.train(resume=tmp_path / "run", **stop)
-    assert run.status == "finished"
+    (tmp_path / "other.csv").write_text(HEADER + f"0,{data.row_name(0)},0,8\n")
+    assert call("train", "--resume", tmp_path / "run", "--relabel", tmp_path / "other.csv") == 2
+    path.rename(tmp_path / "again.csv")
+    assert call("train", "--resume", tmp_path / "run", "--relabel", tmp_path / "again.csv") == 0
 
 
 def test_relative_paths_of_corrections_stay_the_same_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = clearsight.load_data("digits")
     (tmp_path / "fixes.csv").write_text(HEADER + f"0,{data.row_name(0)},0,7\n")
-    run = clearsight.tune("digits", search=["train.lr=0.01"], relabel="fixes.csv", epochs=1, root=tmp_path / "r").run
-    assert Path(run.config.data.relabel).read_bytes() == (tmp_path / "fixes.csv").read_bytes()
-    assert Path(run.config.data.relabel).is_absolute()
+    run = clearsight.train("digits", relabel="fixes.csv", epochs=1, root=tmp_path / "r")
+    monkeypatch.chdir(tmp_path / "r")
+    assert run.config.data.relabel == str(tmp_path / "fixes.csv")
+    assert clearsight.evaluate(run.path, split="valid").n == run.valid.n
 
 
 def test_probabilities_are_those_of_each_picture(planted, tmp_path):

@@ -173,7 +173,7 @@ DESCRIPTIONS = {
     "unknown family": (
         "architecture.family",
         "resnet",
-        "must be right at architecture (Input tag 'resnet' found using 'family' does not match any of the expected tags: 'mlp', ",
+        "must be right at architecture.conv.family (Input should be 'mlp', 'cnn', 'vgg', ",
     ),
     "unknown activation": ("architecture.activations", ["../../x"], "activation must be one of relu, "),
     "other output": ("architecture.output", "identity", "must fit together, got output identity for 3 outputs"),

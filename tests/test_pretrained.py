@@ -373,18 +373,100 @@ def test_features_that_cannot_be_kept_are_told(shapes, weights, tmp_path, own_ca
     assert "features of photos are not kept for the next time" in capsys.readouterr().err
 
 
-def test_a_penalty_is_chosen_with_groups_kept_together():
-    from clearsight.finetune import _deal
+@pytest.mark.parametrize(("count", "groups", "classes"), [(200, 23, 3), (20000, 12, 2), (8000, 12, 2)])
+def test_a_penalty_is_chosen_with_groups_kept_together(count, groups, classes, monkeypatch, shapes, weights, tmp_path):
+    """Also where there are more rows than it is chosen on: no group in two folds, and every class in each."""
+    from clearsight import finetune
 
-    rng = np.random.default_rng(0)
-    groups, labels = rng.integers(0, 23, 200), rng.integers(0, 3, 200)
-    for stratified in (True, False):
-        dealt = _deal(labels, groups, 5, seed=0, stratified=stratified)
-        assert all(len(set(dealt[groups == k])) == 1 for k in range(23))
-        assert set(dealt) == set(range(5))
-    single = _deal(labels, np.arange(200), 5, seed=0, stratified=True)
-    counts = np.array([[np.sum((single == k) & (labels == c)) for c in range(3)] for k in range(5)])
-    assert (counts.max(axis=0) - counts.min(axis=0)).max() <= 1
+    data = clearsight.load_data(np.zeros((count, 2, 2), np.uint8), np.arange(count) * groups // count % classes)
+    group = np.arange(count) * groups // count
+    seen = []
+
+    def try_penalty(config, net, dataset, features, rows, judged, *rest):
+        seen.append((rows, judged))
+        return 1.0
+
+    monkeypatch.setattr(finetune, "_try_penalty", try_penalty)
+    monkeypatch.setattr(finetune, "find_features", lambda *a, **k: (None, {}))
+    monkeypatch.setattr(finetune, "find_groups", lambda *a, **k: group)
+    net, rows = ConvNet("resnet18", (32, 32, 3), classes), np.arange(count)
+    config = build_config({})
+    shared = {"params": None, "asked": True}
+    assert finetune.settle_penalty(config, net, data, rows, None, **shared) == finetune.PENALTIES[-1]
+    judged = [one for _, one in seen[: finetune.FOLDS]]
+    assert sum(len(one) for one in judged) == min(count, 5000)
+    for rows, one in seen[: finetune.FOLDS]:
+        assert not set(group[rows]) & set(group[one])
+        assert set(data.labels[rows]) == set(data.labels[one]) == set(range(classes))
+
+
+def test_too_few_pictures_to_choose_a_penalty_by_get_a_usual_one(shapes, weights, tmp_path, own_cache, call, capsys):
+    flags = [
+        "--model",
+        "resnet18",
+        "--pretrained",
+        "--weights",
+        weights,
+        "--image-size",
+        32,
+        "--set",
+        "data.train_per_class=3",
+    ]
+    assert (
+        call(
+            "train",
+            shapes,
+            *flags,
+            "--set",
+            "data.valid_per_class=2",
+            "--set",
+            "data.test_per_class=2",
+            "--out",
+            tmp_path / "r",
+        )
+        == 0
+    )
+    assert "l2 0.1 is taken, as a class has only 3 training rows (or groups) to choose it by" in capsys.readouterr().err
+
+
+def test_features_larger_than_the_cache_push_nothing_out(
+    shapes, weights, tmp_path, own_cache, monkeypatch, call, capsys
+):
+    from clearsight import features
+
+    flags = ["--model", "resnet18", "--pretrained", "--weights", weights, "--image-size", 32]
+    monkeypatch.setattr(features, "_BLOCK", 16)
+    size = 512 * 4 * len(clearsight.load_data(shapes, image_size=32))
+    kept = sorted(cache_folder().iterdir())
+    monkeypatch.setenv("CLEARSIGHT_CACHE_BYTES", str(int(0.8 * size)))
+    assert call("train", shapes, *flags, "--out", tmp_path / "run") == 0
+    assert "features of photos are not kept for the next time" in capsys.readouterr().err
+    assert set(kept) <= set(cache_folder().iterdir())
+
+
+def test_features_of_blocks_of_another_size_are_not_mistaken(shapes, weights, tmp_path, own_cache, monkeypatch):
+    from clearsight import features
+
+    first = clearsight.train(shapes, root=tmp_path, **settings(weights))
+    for block in (16, 24, 7):
+        features._last.clear()
+        monkeypatch.setattr(features, "_BLOCK", block)
+        again = clearsight.train(shapes, root=tmp_path, **settings(weights))
+        assert np.allclose(again.bundle.params, first.bundle.params, rtol=1e-4, atol=1e-6)
+
+
+def test_a_damaged_copy_of_weights_is_made_anew(shapes, tmp_path, own_cache):
+    path = tmp_path / "w.pth"
+    torch.save({name: torch.from_numpy(values) for name, values in published_state("resnet18").items()}, path)
+    net = ConvNet("resnet18", (32, 32, 3), 2, stem="large")
+    whole = load_weights(net, path)
+    (kept,) = (cache_folder().parent / "weights").glob("*.safetensors")
+    content = bytearray(kept.read_bytes())
+    content[-400_000:] = bytes(400_000)
+    kept.write_bytes(content)
+    pretrained._load.cache_clear()
+    again = load_weights(net, path)
+    assert all((again[name] == whole[name]).all() for name in whole)
 
 
 def test_features_of_other_pictures_or_weights_are_not_mistaken(shapes, weights, tmp_path, own_cache):
@@ -491,7 +573,7 @@ def test_rates_fall_from_stage_to_stage(shapes, weights, tmp_path, own_cache):
     [
         (
             {"family": "cnn"},
-            "pretrained must go with model resnet18, resnet34, resnet50, efficientnet_lite0, got True without",
+            "pretrained must go with model resnet18, resnet34, resnet50, efficientnet_lite0, timm:NAME, got True without",
         ),
         ({"pretrained": False}, "weights must go with pretrained"),
         (
@@ -504,7 +586,10 @@ def test_rates_fall_from_stage_to_stage(shapes, weights, tmp_path, own_cache):
         ({"widths": (8, 8, 8, 8)}, "widths must go with weights of one's own"),
         ({"tune": "last", "l2": "auto"}, "l2 auto must go with pretrained and tune head"),
         ({"weights": "/nowhere.pth"}, r"weights must be a file of weights, got /nowhere\.pth"),
-        ({"train_per_class": 3}, r"l2 auto must have 5 or more training rows \(or groups\) of each class, got 3"),
+        (
+            {"train_per_class": 3, "l2": "auto"},
+            r"l2 auto must have 5 or more training rows \(or groups\) of each class, got 3",
+        ),
     ],
 )
 def test_what_does_not_go_with_pretrained_weights_is_refused(shapes, weights, tmp_path, options, text):

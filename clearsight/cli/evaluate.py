@@ -69,6 +69,11 @@ def predict(
     print_notes(bundle.notes, quiet=quiet)
     answers, problems = predict_files(bundle, pictures, abstain_below=abstain_below, sets=sets)
     level = bundle.known.level if bundle.known else 0.0
+    if bundle.known and not bundle.known.can_tell:
+        count = len(bundle.known.distances)
+        print_notes(
+            [f"no picture is called far, as only {count} were held out in training to tell by"], quiet=quiet or json_
+        )
     text = (
         f"is far from the pictures that the model was trained on, farther than {level:.1%} of such pictures should be"
     )

@@ -95,7 +95,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     # Libraries bring some million objects that stay: to look through them over and over, and once more at the end, takes a
     # third of a short run.
-    gc.set_threshold(100_000, 20, 100)
+    gc.set_threshold(50_000, 20, 20)
     atexit.register(gc.freeze)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -3,6 +3,7 @@
 import csv
 import difflib
 import hashlib
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from clearsight.data.dataset import Dataset
 from clearsight.errors import DataError, UsageError
 
+_MOST_BYTES = 2**28
 COLUMNS = ("row", "name", "label", "new_label")
 
 
@@ -28,7 +30,8 @@ def relabel(dataset: Dataset, path: Path) -> Dataset:
     if dataset.is_regression:
         raise UsageError("--relabel must have classes, got numbers to predict. Leave it out.")
     labels, seen, changed = np.array(dataset.labels), set[int](), 0
-    for line, fields in _read(path):
+    content = read_corrections(path)
+    for line, fields in parse_corrections(content, path):
         where = f"in line {line} of {path}"
         new = fields["new_label"]
         if not new.strip():
@@ -50,7 +53,7 @@ def relabel(dataset: Dataset, path: Path) -> Dataset:
         changed += dataset.class_names[labels[row]] != new
         labels[row] = dataset.class_names.index(new)
     note = f"{changed:,} labels are changed as {path} says"
-    return replace(dataset, labels=labels, relabelled=hash_corrections(path), notes=(*dataset.notes, note))
+    return replace(dataset, labels=labels, relabelled=hashlib.sha256(content).hexdigest(), notes=(*dataset.notes, note))
 
 
 def hash_corrections(path: Path) -> str:
@@ -66,28 +69,45 @@ def read_corrections(path: Path) -> bytes:
     """What such a file holds.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: it cannot be read, or is too large to be one.
     """
+    if path.exists() and not path.is_file():
+        raise UsageError(f"--relabel must be a file, got {path}, which is none. Check the path.")
     try:
-        return path.read_bytes()
+        size = path.stat().st_size
+        content = path.read_bytes() if size <= _MOST_BYTES else b""
     except OSError as error:
         raise UsageError(f"--relabel must be a readable file, got {path}: {error.strerror}. Check the path.") from None
+    if size > _MOST_BYTES:
+        raise UsageError(f"--relabel must be at most {_MOST_BYTES:,} bytes, got {size:,} in {path}. Check the path.")
+    return content
 
 
-def _read(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Numbers of lines and their cells; a spreadsheet's other separators, its `sep=` line and its BOM are understood."""
+def parse_corrections(content: bytes, path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Numbers of lines and their cells; a spreadsheet's other separators, its `sep=` line and its BOM are understood.
+
+    Args:
+        content: of the file. path: of it, for messages.
+
+    Raises:
+        UsageError, DataError: it is no such table.
+    """
     try:
-        text = read_corrections(path).decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(
             f"--relabel must be a CSV of UTF-8 text, got damage in {path} ({error}). Save it as such."
         ) from None
-    lines = text.splitlines(keepends=True)
-    skipped = bool(lines) and lines[0].strip().startswith("sep=")
-    head = lines[skipped] if len(lines) > skipped else ""
+    file = io.StringIO(text, newline="")
+    head, skipped = file.readline(), 0
+    if head.strip().startswith("sep="):
+        head, skipped = file.readline(), 1
     separator = max(",;\t", key=head.count)
+    file.seek(0)
+    for _ in range(skipped):
+        file.readline()
     try:
-        table = csv.DictReader(lines[skipped:], delimiter=separator)
+        table = csv.DictReader(file, delimiter=separator)
         names = list(table.fieldnames or ())
         if missing := [name for name in COLUMNS if name not in names]:
             raise UsageError(
@@ -97,9 +117,11 @@ def _read(path: Path) -> list[tuple[int, dict[str, str]]]:
             raise UsageError(f"--relabel must have each column once, got {twice[0]} again in {path}. Remove one.")
         found = []
         for fields in table:
-            if any(fields[name] is None for name in COLUMNS):
+            more = any(cell.strip() for cell in fields.pop(None, ()))
+            if more or any(fields[name] is None for name in COLUMNS):
                 where = f"in line {table.line_num + skipped} of {path}"
-                raise DataError(f"lines of --relabel must have {len(names)} cells, got fewer {where}. Mend the file.")
+                count = "more" if more else "fewer"
+                raise DataError(f"lines of --relabel must have {len(names)} cells, got {count} {where}. Mend the file.")
             found.append((table.line_num + skipped, {name: unguard_cell(fields[name]) for name in COLUMNS}))
         return found
     except csv.Error as error:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 NEIGHBOURS = 5
 LEVEL = 0.99  # share of pictures like the held-out ones that are not called far
+LEAST_HELD_OUT = 9  # of fewer, the farthest says little about others
 MOST_KNOWN = 500  # training pictures that are remembered
 _BLOCK = 1024
 
@@ -25,6 +26,11 @@ class Known:
 
     features: NDArray[np.float32]
     distances: NDArray[np.float32]
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether enough pictures were held out to call others far."""
+        return len(self.distances) >= LEAST_HELD_OUT
 
     @property
     def level(self) -> float:

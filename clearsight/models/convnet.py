@@ -113,7 +113,7 @@ class ConvNet:
             ("output", self.output, OUTPUTS),
         ):
             if value not in known:
-                raise UsageError(f"{name} must be one of {', '.join(known)}, got {value!r}. Choose one of them.")
+                raise UsageError(f"{name} must be one of {', '.join(known)}, got {value[:40]!r}. Choose one of them.")
         self._check_sizes(family)
 
     def _check_sizes(self, family: Family) -> None:
@@ -212,7 +212,7 @@ class ConvNet:
             "pad_to": self.pad_to,
         }  # fmt: skip
 
-    def stage_depth(self, name: str) -> int:
+    def stage_depth(self, name: str) -> float:
         """How many stages from the head, which is 0, a tensor of a network that can be pretrained lies."""
         if is_timm(self.family):
             return _find_depths(self)[name]
@@ -277,7 +277,7 @@ class Tail:
         """Views into the flat vector by name; see `cut`."""
         return cut(params, self.layout())
 
-    def stage_depth(self, name: str) -> int:
+    def stage_depth(self, name: str) -> float:
         """See `ConvNet`."""
         return self.net.stage_depth(name)
 
@@ -291,7 +291,7 @@ def _find_map(net: ConvNet) -> tuple[int, int, int]:
 
 
 @lru_cache(maxsize=2)
-def _find_depths(net: ConvNet) -> dict[str, int]:
+def _find_depths(net: ConvNet) -> dict[str, float]:
     from clearsight.models.timm_net import find_depths
 
     return find_depths(net)

@@ -1,6 +1,7 @@
 """First values of a network's parameters, by name, for every kind of layer. It must not know how they are trained.
 
-Everything is drawn by NumPy in float64 and rounded once, so a seed gives the same weights on every device and engine.
+Everything is drawn by NumPy in float64 and rounded once, so a seed gives the same weights on every device and engine; but for
+networks of timm's, which draw by PyTorch's generator.
 """
 
 from collections.abc import Callable

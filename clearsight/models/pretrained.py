@@ -4,10 +4,12 @@ A PyTorch file is read by `torch.load(weights_only=True)` alone, which runs no c
 not know what the weights are used for.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import json
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -25,11 +27,11 @@ from clearsight.durable import write_durably
 from clearsight.errors import DataError, UsageError
 from clearsight.meter import MeterBuilder, SilentMeter
 from clearsight.models.convnet import ConvNet
-from clearsight.published import PREFIX, import_timm, is_timm, name_classifier
+from clearsight.published import PREFIX, describe_origin, import_timm, is_timm, shorten
 
 HEAD = ("fc.weight", "fc.bias")
 _CLASSES = 1000  # of ImageNet
-_MOST_BYTES = 2**30
+_MOST_BYTES = 2**32
 Tensors = dict[str, NDArray[np.float32]]
 
 # Weights trained on ImageNet (ILSVRC 2012), as published by the PyTorch project.
@@ -72,7 +74,7 @@ def find_weights(
     """The file with the weights of a family: the given one, that of an installed package, or one fetched once.
 
     Args:
-        family: one of `PRETRAINED_FAMILIES`. weights: a file of the user's. meter, note: of fetching.
+        family: one of `PRETRAINED_FAMILIES`, or of timm's. weights: a file of the user's. meter, note: of fetching.
 
     Raises:
         UsageError: no such family or file, or the package is not installed. DataError: a file other than the published one.
@@ -80,7 +82,7 @@ def find_weights(
     """
     if family not in PRETRAINED_FAMILIES and not is_timm(family):
         known = ", ".join(PRETRAINED_FAMILIES)
-        raise UsageError(f"pretrained must go with model {known}, got {family}. Choose one of them.")
+        raise UsageError(f"pretrained must go with model {known} or timm:NAME, got {family}. Choose one of them.")
     if weights is not None:
         path = Path(weights).expanduser()
         if not path.is_file():
@@ -90,7 +92,7 @@ def find_weights(
         return _find_packaged(family, PACKAGED[family])
     folder = cache_folder().parent / "weights"
     if is_timm(family):
-        return _fetch_timm(family, folder / f"timm-{family.removeprefix(PREFIX)}.safetensors", note)
+        return _fetch_timm(family, folder, meter)
     return fetch_files(family, REMOTE[family], folder=folder, meter=meter, note=note) / REMOTE[family].files[0].name
 
 
@@ -115,25 +117,33 @@ def _find_packaged(family: str, packaged: Packaged) -> Path:
     return path
 
 
-def _fetch_timm(family: str, path: Path, note: Callable[[str], None]) -> Path:
+def _fetch_timm(family: str, folder: Path, meter: MeterBuilder) -> Path:
     """Weights that timm fetches from where they are published, kept from then on."""
-    if path.is_file():
+    timm, path = import_timm(family), folder / f"timm-{describe_origin(family)}.safetensors"
+    if _is_kept(path):
         return path
-    timm = import_timm(family)
-    from safetensors.torch import save
-
-    note(f"timm fetches the weights of {family}, once")
     try:
-        state = timm.create_model(family.removeprefix(PREFIX), pretrained=True).state_dict()
+        with meter(f"fetching weights of {family}", 1, unit="files") as advance:
+            state = timm.create_model(family.removeprefix(PREFIX), pretrained=True).state_dict()
+            advance()
     except Exception as error:  # what a network and a library raise is without end
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
         raise DataError(
-            f"weights of {family} must be there to be fetched, got an error of timm's ({reason}). Go online, or name a file with "
-            "--weights."
+            f"weights of {family} must be there to be fetched, got an error of timm's ({shorten(error)}). Go online with "
+            "huggingface_hub installed, or name a file with --weights."
         ) from None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_durably(path, save({name: values.contiguous() for name, values in state.items()}))
+    try:
+        _keep(path, _to_arrays(state))
+    except OSError as error:
+        raise DataError(f"{path} must be writable to keep weights, got: {error.strerror}. Free space.") from None
     return path
+
+
+def _is_kept(path: Path) -> bool:
+    """Whether a converted file is there and as it was written."""
+    try:
+        return path.is_file() and path.with_suffix(".sha256").read_text() == _hash_file(path)
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _hash_file(path: Path) -> str:
@@ -155,6 +165,8 @@ def load_weights(net: ConvNet, path: Path) -> Tensors:
 def _load(net: ConvNet, path: Path, changed: int, size: int) -> Tensors:
     from clearsight.models.modules import build_module
 
+    if is_timm(net.family):
+        from clearsight.models.timm_net import fit_weights, list_names
     read = _read(path)
     rename = _rename_timm if is_timm(net.family) else _rename
     tensors = {rename(name): values for name, values in read.items()}
@@ -164,16 +176,19 @@ def _load(net: ConvNet, path: Path, changed: int, size: int) -> Tensors:
         )
     written = build_module(net).state_dict()  # without tables that a network works out for itself
     wanted = {name: shape for name, (shape, _) in net.layout().items() if name in written and name not in HEAD}
-    heads = [f"{rename(name)}." for name in name_classifier(net.family)] if is_timm(net.family) else ["fc."]
-    missing = sorted(set(wanted) - set(tensors))
-    odd = sorted(name for name in set(tensors) - set(wanted) if not name.startswith(tuple(heads)))
+    more = {rename(name) for name in list_names(net.family)} if is_timm(net.family) else set(HEAD)
+    missing, odd = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted) - more)
     if missing or odd:
         got = f"without {missing[0]}" if missing else f"with {odd[0]}"
+        got = got.replace(_rename_timm(""), "") if is_timm(net.family) else got
         raise UsageError(f"{path} must hold the weights of {net.family}, got some {got}. Choose another file.")
     if is_timm(net.family):
-        from clearsight.models.timm_net import fit_weights
-
-        tensors = {_rename_timm(name): values for name, values in fit_weights(net, read).items()}
+        try:
+            tensors = {_rename_timm(name): values for name, values in fit_weights(net, read).items()}
+        except ValueError as error:
+            raise UsageError(
+                f"{path} must hold the weights of {net.family}, got some that do not fit ({error}). Choose another file."
+            ) from None
     for name, shape in wanted.items():
         if tensors[name].shape != shape:
             raise UsageError(
@@ -200,20 +215,18 @@ def _rename_timm(name: str) -> str:
 def _read(path: Path) -> Tensors:
     if path.stat().st_size > _MOST_BYTES:
         raise UsageError(
-            f"weights must be at most 1 GiB, got {path.stat().st_size:,} bytes in {path}. Choose another file."
+            f"weights must be at most 4 GiB, got {path.stat().st_size:,} bytes in {path}. Choose another file."
         )
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     if path.suffix not in (".pth", ".pt", ".bin"):
         raise UsageError(f"weights must be a .safetensors or .pth file, got {path}. Choose another file.")
     kept = cache_folder().parent / "weights" / f"{_hash_file(path)}.safetensors"
-    if kept.is_file():
-        try:
-            return _read_safetensors(kept)
-        except UsageError:  # damaged: converted anew
-            pass
+    if _is_kept(kept):
+        return _read_safetensors(kept)
     tensors = _convert(path)
-    _keep(kept, tensors)
+    with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+        _keep(kept, tensors)
     return tensors
 
 
@@ -245,11 +258,12 @@ def _convert(path: Path) -> Tensors:
 
     torch: Any = import_torch()
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about files that are refused below
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged or foreign file raises is without end
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise UsageError(
-            f"{path} must be a PyTorch file of nothing but weights, got one that cannot be read as such ({reason}). Get "
+            f"{path} must be a PyTorch file of nothing but weights, got one that cannot be read as such ({shorten(error)}). Get "
             "weights as .safetensors."
         ) from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
@@ -266,10 +280,10 @@ def _convert(path: Path) -> Tensors:
 
 
 def _keep(path: Path, tensors: Tensors) -> None:
+    """Write a file of weights and, beside it, its SHA-256."""
     from safetensors.numpy import save
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(path, save(tensors, metadata={"source": json.dumps(path.name)}))
-    except OSError:  # a cache that cannot be written only costs time
-        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = save(tensors, metadata={"source": json.dumps(path.name)})
+    write_durably(path, content)
+    write_durably(path.with_suffix(".sha256"), hashlib.sha256(content).hexdigest().encode())

@@ -149,7 +149,9 @@ def cross_validate(
             "fingerprint": dataset.fingerprint,
             "plan": asdict(plan),
             "weights": find_weights_hash(resolved),
+            "relabelled": dataset.relabelled,
         }
+        store.keep_corrections(path, resolved, dataset.relabelled)
         store.write_json(path / RECORD, about | {"config": resolved.model_dump(mode="json", exclude_unset=True)})
         store.write_text(path / store.CONFIG, render_toml(resolved))
         return _run_folds(path, dataset, resolved, plan, way)
@@ -173,7 +175,8 @@ def _resume(path: Path, data: Any, labels: Any, way: _Way) -> CrossValidated:
         except (KeyError, TypeError, ValueError, UsageError) as error:
             raise RunError(f"{path / RECORD} must be as it was written, got damage ({error}). Start anew.") from None
         meter = build_meter(quiet=way.quiet)
-        dataset = load_again(config, data, labels, fingerprint=record.get("fingerprint"), meter=meter)
+        own = store.use_own_corrections(path, config, record.get("relabelled"))
+        dataset = load_again(own, data, labels, fingerprint=record.get("fingerprint"), meter=meter)
         check_weights(record.get("weights"), config)
         return _run_folds(path, dataset, config, plan, way)
 

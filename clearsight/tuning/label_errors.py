@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from clearsight import store
 from clearsight.config import build_config
 from clearsight.data.dataset import TEST, Dataset
-from clearsight.data.relabel import guard_cell
+from clearsight.data.relabel import guard_cell, parse_corrections, read_corrections
 from clearsight.dense.reference import softmax
-from clearsight.errors import DivergedError, UsageError
+from clearsight.errors import ClearsightError, DivergedError, UsageError
 from clearsight.evaluation.labels import Suspects, find_suspects
 from clearsight.intake import load_given
 from clearsight.meter import build_meter
@@ -83,7 +83,8 @@ def find_label_errors(data: Any = None, labels: Any = None, *, quiet: bool = Tru
         config = resolve_config(options.get("config"), {**source, **settings})
     else:
         path = store.find_directory(str(resume), Path(options.get("root", "runs")), RECORD)
-        config = build_config(store.read_json(path / RECORD).get("config", {}))
+        record = store.read_json(path / RECORD)
+        config = store.use_own_corrections(path, build_config(record.get("config", {})), record.get("relabelled"))
         _refuse_corrected(path / TABLE)
     data = load_given(config, data, labels, meter=build_meter(quiet=quiet))
     if data.is_regression:
@@ -125,11 +126,14 @@ def _refuse_corrected(path: Path) -> None:
     """Refuse to write a table anew in which a person has filled something in."""
     if not path.is_file():
         return
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        filled = sum(bool((fields.get("new_label") or "").strip()) for fields in csv.DictReader(file))
-    if filled:
+    try:
+        found = parse_corrections(read_corrections(path), path)
+        filled = f"{sum(bool(fields['new_label'].strip()) for _, fields in found):,}"
+    except ClearsightError:
+        filled = "a table that was changed"
+    if filled != "0":
         raise UsageError(
-            f"{path} must hold no corrections to be written anew, got {filled:,}. Train with --relabel {path}, or move it."
+            f"{path} must hold no corrections to be written anew, got {filled}. Train with --relabel {path}, or move it."
         )
 
 
@@ -137,7 +141,7 @@ def _render_csv(found: LabelErrors) -> str:
     """A line a suspect, its last cell empty for a person to fill."""
     out = io.StringIO()
     names = ("row", "name", "label", "suggested", "probability_of_label", "probability_of_suggested", "new_label")
-    writer = csv.DictWriter(out, names, lineterminator="\n")
+    writer = csv.DictWriter(out, names, lineterminator="\r\n")  # so that cells with either are quoted
     writer.writeheader()
     for line in found.summary()["suspects"]:
         rounded = {key: round(value, 6) for key, value in line.items() if isinstance(value, float)}

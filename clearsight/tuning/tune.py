@@ -175,9 +175,10 @@ def tune(
     with store.lock_run(path):
         record = {
             "status": "running", "created": time.strftime("%Y-%m-%dT%H:%M:%S"), "fingerprint": dataset.fingerprint,
-            "track": tuple(track), "plan": asdict(plan), "search": space.describe(),
+            "relabelled": dataset.relabelled, "track": tuple(track), "plan": asdict(plan), "search": space.describe(),
             "config": resolved.model_dump(mode="json", exclude_unset=True),
         }  # fmt: skip
+        store.keep_corrections(path, resolved, dataset.relabelled)
         store.write_json(path / RECORD, record)
         store.write_text(path / store.CONFIG, render_toml(resolved))
         return _search_in(path, dataset, resolved, space, plan, way, tuple(track))
@@ -235,7 +236,8 @@ def _resume(path: Path, data: Any, labels: Any, way: _Way, minutes: float | None
                 f"--resume must name a search that has not ended, got {path}. Its best model is in {path / BEST}."
             )
         meter = build_meter(quiet=way.quiet)
-        dataset = load_again(config, data, labels, fingerprint=record.get("fingerprint"), meter=meter)
+        own = store.use_own_corrections(path, config, record.get("relabelled"))
+        dataset = load_again(own, data, labels, fingerprint=record.get("fingerprint"), meter=meter)
         return _search_in(path, dataset, config, space, plan, way, track)
 
 
@@ -307,6 +309,7 @@ def _train_best(path: Path, dataset: Dataset, config: RunConfig, way: _Way, trac
     folder = next(place for place in places if not _holds_another(place, config))
     if not (folder / store.RECORD).is_file():
         shutil.rmtree(folder, ignore_errors=True)  # begun, and killed before it had a record
+        config = store.use_own_corrections(path, config, dataset.relabelled)
         return train(dataset, config=config, out=folder, root=way.root, quiet=way.quiet, note=way.note, track=track)
     if store.read_json(folder / store.RECORD).get("status") in ("finished", "stopped early", "diverged"):
         way.note(f"the best was trained before, in {folder}")
@@ -316,7 +319,11 @@ def _train_best(path: Path, dataset: Dataset, config: RunConfig, way: _Way, trac
 
 def _holds_another(folder: Path, config: RunConfig) -> bool:
     """Whether a run of other settings lies there: the best of a search that then went on."""
-    return (folder / store.RECORD).is_file() and bool(find_differences(store.read_run_config(folder), config))
+    if not (folder / store.RECORD).is_file():
+        return False
+    saved = store.read_run_config(folder)
+    data = saved.data.model_copy(update={"relabel": config.data.relabel})  # a copy of the same, of the same data
+    return bool(find_differences(saved.model_copy(update={"data": data}), config))
 
 
 def settle_final(config: RunConfig, params: Params, epochs: tuple[int, ...]) -> RunConfig:
