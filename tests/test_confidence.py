@@ -272,3 +272,14 @@ def test_evaluate_and_the_report_tell_of_confidence(digits, call, capsys):
     assert call("evaluate", digits.path, "--split", "valid") == 0
     assert "(fitted on these very rows, so likely worse on others)" in capsys.readouterr().out
     assert "Confidence (test)" in (digits.path / "report.html").read_text()
+
+
+def test_with_few_held_out_pictures_none_is_called_far(tmp_path, call, capsys, pictures):
+    images, labels = pictures
+    options = {"train_per_class": 10, "valid_per_class": 2, "test_per_class": 2}
+    run = clearsight.train(images, labels, epochs=1, hidden=(8,), root=tmp_path, **options)
+    assert not run.bundle.known.can_tell
+    assert clearsight.load(run.path).look(run.bundle.preprocess.check_shape(images[..., None]))[1] is None
+    np.save(tmp_path / "some.npy", images[:2])
+    assert call("predict", run.path, tmp_path / "some.npy") == 0
+    assert "no picture is called far, as only 6 were held out in training to tell by" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -292,3 +293,42 @@ def test_folds_that_diverged_judge_nobody(planted, tmp_path):
 
     with pytest.raises(DivergedError, match="folds must have finite losses, got none in any"):
         clearsight.find_label_errors(planted, hidden=(16,), epochs=2, lr=1e30, optimizer="sgd", root=tmp_path)
+
+
+@pytest.mark.parametrize("form", ["semicolons", "sep", "utf-16", "binary"])
+def test_a_table_that_was_filled_in_is_not_written_over_in_any_form(tmp_path, call, capsys, form):
+    flags = ["--folds", "2", "--epochs", "2", "--hidden", "16", "--quiet"]
+    assert call("label-errors", "digits", *flags, "--out", tmp_path / "le") == 0
+    table = tmp_path / "le" / "suspects.csv"
+    lines = list(csv.reader(table.read_text().splitlines()))
+    lines[1][-1] = "7"
+    rows = [(";" if form == "semicolons" else ",").join(line) for line in lines]
+    text = "\n".join((["sep=,"] if form == "sep" else []) + rows)
+    table.write_bytes(b"\x00\xff" * 50 if form == "binary" else text.encode("utf-16" if form == "utf-16" else "utf-8"))
+    before = table.read_bytes()
+    capsys.readouterr()
+    assert call("label-errors", "--resume", tmp_path / "le", "--quiet") == 2
+    assert "suspects.csv must hold no corrections to be written anew, got " in capsys.readouterr().err
+    assert table.read_bytes() == before
+
+
+@pytest.mark.parametrize("odd", ["\x0b", "\r", "\x85", "\u2028", "\n", "\x1c"])
+def test_odd_letters_in_names_come_back(tmp_path, odd):
+    from clearsight.data.relabel import parse_corrections
+    from clearsight.tuning.label_errors import _render_csv
+
+    class Found:
+        def summary(self):
+            line = {"row": 3, "name": f"x{odd}y.jpeg", "label": "a", "suggested": "b"}
+            return {"suspects": [line | {"probability_of_label": 0.1, "probability_of_suggested": 0.9}]}
+
+    ((_, cells),) = parse_corrections(_render_csv(Found()).encode(), tmp_path)
+    assert cells["name"] == f"x{odd}y.jpeg"
+
+
+def test_what_is_no_file_of_corrections_is_refused(tmp_path):
+    data = clearsight.load_data("digits")
+    for path in (tmp_path, Path("/dev/zero")):
+        if path.exists():
+            with pytest.raises(UsageError, match=r"--relabel must be a file, got .*, which is none"):
+                relabel(data, path)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.config import PRETRAINED_FAMILIES
-from clearsight.data.cache import cache_folder
+from clearsight.data.cache import cache_folder, cache_limit
 from clearsight.data.download import RemoteFile
 from clearsight.data.fetch import RemoteData, fetch_files
 from clearsight.durable import write_durably
@@ -225,8 +225,9 @@ def _read(path: Path) -> Tensors:
     if _is_kept(kept):
         return _read_safetensors(kept)
     tensors = _convert(path)
-    with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
-        _keep(kept, tensors)
+    if cache_limit():
+        with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+            _keep(kept, tensors)
     return tensors
 
 
