@@ -9,7 +9,7 @@ demo: $(STAMP)-core  ## train on the embedded digits, evaluate, draw the report
 	$(BIN)/clearsight train digits --hidden 64,32 --epochs 30 --schedule cosine --weight-history
 
 test: $(STAMP)-dev  ## all tests but the slow ones
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: $(STAMP)-dev  ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -11,6 +11,7 @@ from PIL import Image
 
 import clearsight
 from clearsight.bundle import load
+from clearsight.data.dataset import build_dataset
 from clearsight.dense.reference import softmax
 from clearsight.errors import ModelFileError, UsageError
 from clearsight.evaluation.calibration import (
@@ -283,3 +284,20 @@ def test_with_few_held_out_pictures_none_is_called_far(tmp_path, call, capsys, p
     np.save(tmp_path / "some.npy", images[:2])
     assert call("predict", run.path, tmp_path / "some.npy") == 0
     assert "no picture is called far, as only 6 were held out in training to tell by" in capsys.readouterr().err
+
+
+def test_calibration_says_where_its_rows_set_the_temperature(tmp_path):
+    def measured(run):
+        found = json.loads((run.path / "metrics.json").read_text())
+        return next(found[split]["calibration"]["fitted_here"] for split in ("test", "valid") if found[split])
+
+    settings = {"epochs": 3, "hidden": (16,), "root": tmp_path}
+    alone = clearsight.train("digits", test_fraction=0.0, **settings)
+    assert measured(alone) is True
+    assert measured(clearsight.train("digits", test_fraction=0.0, calibrate=False, **settings)) is False
+    assert measured(clearsight.train("digits", **settings)) is False
+    data = clearsight.load_data("digits")
+    part = {"train": (data.images[:500], data.labels[:500]), "valid": (data.images[500:900], data.labels[500:900])}
+    other = build_dataset(part, name="other", class_names=data.class_names)
+    assert clearsight.evaluate(alone.path, other, split="valid").calibration.fitted_here is False
+    assert clearsight.evaluate(alone.path, split="valid").calibration.fitted_here is True
