@@ -59,7 +59,7 @@ Family = Annotated[AnyFamily, BeforeValidator(_check_family)]
 # What settings are where weights are pretrained and nothing else is said, by how deep the training goes.
 PRETRAINED_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "head": {"train": {"lr": 0.01, "schedule": "one-cycle", "epochs": 60, "l2": "auto"}},
-    "last": {"train": _FINE_TUNED},
+    "last": {"preprocess": {"image_size": 640}, "train": _FINE_TUNED | {"lr": 0.0001, "epochs": 6}},
     "all": {"train": _FINE_TUNED, "augment": {"preset": "light"}},
 }
 _PRETRAINED_PICTURES = {"image_size": 224, "channels": "rgb"}
@@ -357,7 +357,8 @@ def _fill_pretrained(config: RunConfig) -> RunConfig:
     """The defaults for pretrained weights, where they are and nothing else is said; they still count as not said."""
     if not config.model.pretrained:
         return config
-    wanted = {"preprocess": _describe_pictures(config), **PRETRAINED_DEFAULTS[config.depth]}
+    chosen = PRETRAINED_DEFAULTS[config.depth]
+    wanted = chosen | {"preprocess": _describe_pictures(config) | chosen.get("preprocess", {})}
     judged_apart = config.data.valid_fraction > 0 and config.data.folds is None  # a fold must not choose what it judges
     if config.depth == "all" and judged_apart:  # the best epoch is kept
         said = "epochs" in config.train.model_fields_set

@@ -241,17 +241,35 @@ def warm_features(config: RunConfig, dataset: Dataset, *, meter: MeterBuilder, n
 
 
 def describe_deeper(
-    net: MLP | ConvNet, dataset: Dataset, preprocess: Preprocess, *, params: NDArray[np.float32], rows: int
+    config: RunConfig,
+    net: MLP | ConvNet,
+    dataset: Dataset,
+    preprocess: Preprocess,
+    *,
+    params: NDArray[np.float32],
+    rows: int,
 ) -> str:
-    """What training more than the head would cost on this machine: backwards takes twice as long as forwards did."""
+    """What larger pictures, or training more than the head, would cost on this machine.
+
+    Backwards takes twice as long as forwards did, and a larger picture as much longer as it has more pixels.
+    """
     assert isinstance(net, ConvNet)
     _, seconds = find_features(net, params, preprocess, dataset, part="head")
     epochs = {depth: PRETRAINED_DEFAULTS[depth]["train"]["epochs"] for depth in ("last", "all")}
-    last = len(dataset) * seconds["early"] + 3 * rows * epochs["last"] * seconds["late"]
+    pixels, growth = net.input_shape[0] * net.input_shape[1], 1.0
+    if "image_size" not in config.preprocess.model_fields_set:
+        growth = PRETRAINED_DEFAULTS["last"]["preprocess"]["image_size"] ** 2 / pixels
+    last = growth * (len(dataset) * seconds["early"] + 3 * rows * epochs["last"] * seconds["late"])
     whole = 3 * rows * epochs["all"] * (seconds["early"] + seconds["late"])
     if is_timm(net.family):
         return f"--tune all would take some {render_seconds(whole)}"
-    return f"--tune last would take some {render_seconds(last)}, --tune all {render_seconds(whole)}"
+    larger = 4 * len(dataset) * (seconds["early"] + seconds["late"])
+    height, width = (2 * side for side in net.input_shape[:2])
+    sides = f"{height}" if height == width else f"{height}x{width}"
+    return (
+        f"--image-size {sides} would take some {render_seconds(larger)}, --tune last {render_seconds(last)}, --tune all "
+        f"{render_seconds(whole)}"
+    )
 
 
 def _scale_features(features: NDArray[np.float32], rows: Rows, preprocess: Preprocess, *, one: bool) -> Preprocess:

@@ -279,7 +279,7 @@ def _tell_deeper(prepared: Prepared, run: Run, note: Note) -> None:
     if not model.pretrained or model.tune != "auto":
         return
     p, rows = prepared, len(prepared.split.train)
-    cost = describe_deeper(p.net, p.dataset, p.preprocess, params=run.bundle.params, rows=rows)
+    cost = describe_deeper(p.config, p.net, p.dataset, p.preprocess, params=run.bundle.params, rows=rows)
     judged = run.valid
     most = ""
     if judged is not None and judged.accuracy is not None and judged.high is not None:

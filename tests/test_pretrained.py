@@ -533,7 +533,7 @@ def test_the_head_alone_tells_what_more_would_cost(shapes, weights, tmp_path, ow
     text = capsys.readouterr().err
     assert "l2 " in text
     assert "chosen by 5-fold over the training rows" in text
-    assert "the head alone was trained; --tune last would take some" in text
+    assert "the head alone was trained; --image-size 64 would take some" in text
     assert "validation pictures" in text
     assert call("train", *common, "--tune", "head") == 0
     assert "the head alone was trained" not in capsys.readouterr().err
@@ -607,6 +607,19 @@ def test_defaults_of_pretrained_nets_give_way_to_what_is_said():
         config.model_dump(exclude_unset=True) | {"model": {"family": LITE, "pretrained": True, "tune": "all"}}
     )
     assert (again.train.l2, again.train.patience, again.augment.preset) == (0.0, 12, "light")
+    deeper = build_config({"model": {"family": LITE, "pretrained": True, "tune": "last"}})
+    assert (deeper.preprocess.image_size, deeper.train.lr, deeper.train.epochs) == (640, 0.0001, 6)
+
+
+def test_trials_of_several_depths_see_the_same_pictures(shapes, weights, tmp_path, own_cache):
+    choices = {"model.tune": ["last", "head"], "train.l2": [0.01]}
+    options = {"family": "resnet18", "pretrained": True, "weights": str(weights), "epochs": 1, "root": tmp_path}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("clearsight.config._PRETRAINED_PICTURES", {"image_size": 32, "channels": "rgb"})
+        found = clearsight.tune(shapes, search=choices, **options)
+        assert found.run.bundle.preprocess.height == 32
+        assert found.run.config.preprocess.image_size == 32
+        assert clearsight.evaluate(found.run.path, split="train").n == found.run.train.n
 
 
 @packaged

@@ -148,6 +148,10 @@ def tune(
     space = parse_space(merge(table, search) if isinstance(search, dict) else table, flags)
     check_executor(executor, workers)
     resolved = resolve_config(config, settings)
+    if (
+        resolved.preprocess.image_size is not None
+    ):  # one for all trials, whatever their networks and depths usually take
+        resolved = resolve_config(resolved, {"image_size": resolved.preprocess.image_size})
     for flag, value, least in (
         ("--trials", trials, 1),
         ("--folds", folds, 2),
