@@ -341,6 +341,8 @@ def build_config(values: dict[str, Any], *, where: str = "the configuration", fi
         return _fill_pretrained(config) if fill else config
     except ValidationError as error:
         first = error.errors()[0]
+        if isinstance(said := first.get("ctx", {}).get("error"), UsageError):
+            raise said from None
         location = [str(part) for part in first["loc"]]
         key = ".".join(location[:2])
         if first["type"] == "extra_forbidden":

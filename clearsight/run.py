@@ -284,7 +284,9 @@ def _tell_deeper(prepared: Prepared, run: Run, note: Note) -> None:
     most = ""
     if judged is not None and judged.accuracy is not None and judged.high is not None:
         wrong = judged.n - round(judged.accuracy * judged.n)
-        most = f"; of {judged.n} validation pictures {wrong} are wrong, so it can win {wrong} there at most"
+        most = (
+            f"; of {judged.n} validation pictures {wrong} are wrong, which is the most that more training can win there"
+        )
     note(f"the head alone was trained; {cost}{most}")
 
 

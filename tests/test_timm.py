@@ -240,9 +240,9 @@ def test_layers_further_from_the_head_learn_more_slowly():
     [
         ({"family": "timm:test_resnett"}, r"model must be one that timm knows, got timm:test_resnett. Did you mean timm:test_resnet\?"),
         ({"family": "timm:test_resnet.nobody"}, r"got timm:test_resnet.nobody. Did you mean timm:test_resnet\?"),
-        ({"family": "timm:hf-hub:someone/model"}, r"model must be one of mlp, .*, got 'timm:hf-hub:someone/model'"),
-        ({"family": "resnet19"}, r"model must be one of mlp, .*, got 'resnet19'. Did you mean resnet18\?"),
-        ({"family": "timm:"}, r"model must be one of mlp, .* or timm:NAME, got 'timm:'"),
+        ({"family": "timm:hf-hub:someone/model"}, r"^model must be one of mlp, .*, got 'timm:hf-hub:someone/model'"),
+        ({"family": "resnet19"}, r"^model must be one of mlp, .*, got 'resnet19'. Did you mean resnet18\?$"),
+        ({"family": "timm:"}, r"^model must be one of mlp, .* or timm:NAME, got 'timm:'"),
     ],
 )  # fmt: skip
 def test_names_that_are_none(settings, text, folder, tmp_path):
