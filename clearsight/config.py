@@ -59,7 +59,7 @@ Family = Annotated[AnyFamily, BeforeValidator(_check_family)]
 # What settings are where weights are pretrained and nothing else is said, by how deep the training goes.
 PRETRAINED_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "head": {"train": {"lr": 0.01, "schedule": "one-cycle", "epochs": 60, "l2": "auto"}},
-    "last": {"preprocess": {"image_size": 640}, "train": _FINE_TUNED | {"lr": 0.0001, "epochs": 6}},
+    "last": {"preprocess": {"image_size": 640}, "train": _FINE_TUNED | {"lr": 0.00003, "epochs": 6}},
     "all": {"train": _FINE_TUNED, "augment": {"preset": "light"}},
 }
 _PRETRAINED_PICTURES = {"image_size": 224, "channels": "rgb"}

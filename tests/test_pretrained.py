@@ -608,7 +608,7 @@ def test_defaults_of_pretrained_nets_give_way_to_what_is_said():
     )
     assert (again.train.l2, again.train.patience, again.augment.preset) == (0.0, 12, "light")
     deeper = build_config({"model": {"family": LITE, "pretrained": True, "tune": "last"}})
-    assert (deeper.preprocess.image_size, deeper.train.lr, deeper.train.epochs) == (640, 0.0001, 6)
+    assert (deeper.preprocess.image_size, deeper.train.lr, deeper.train.epochs) == (640, 0.00003, 6)
 
 
 def test_trials_of_several_depths_see_the_same_pictures(shapes, weights, tmp_path, own_cache):
