@@ -236,7 +236,7 @@ def test_divergence_goes_back_to_the_last_good_weights():
         ({}, {"engine": "reference", "device": "cuda"}, r"^device must go with engine torch, got cuda without\."),
         ({"family": "cnn", "hidden": (5,)}, {}, r"^hidden must go with model mlp or vgg, got \(5,\) without\."),
         ({"family": "cnn", "activation": ("relu", "relu")}, {}, r"^activation must be one name for cnn, got \['relu', 'relu'\]\."),
-        ({"widths": (5,)}, {}, r"^widths must go with a convolutional model, got \(5,\) without\."),
+        ({"widths": (5,)}, {}, r"^widths must go with a convolutional model of our own, got \(5,\) without\."),
         ({"family": "vgg"}, {}, r"^pictures must be 16x16 or more for vgg of 4 stages, got 8x8\. Use --image-size or pad_to, or fewer widths\.$"),
         ({"family": "cnn", "widths": (3, 3)}, {}, r"^widths and depths must be one a stage, got 2 and 3\. Give as many\.$"),
         ({"family": "resnet8", "widths": (3, 3), "depths": (1, 1)}, {}, r"^widths and depths of resnet8 must be 3 and 3 numbers, got 2 and 2\."),
