@@ -60,7 +60,9 @@ def find_features(
     """
     size = 4 * len(dataset) * (prod(Tail(net).input_shape) if part == "last" else 1)
     if size > _MOST_BYTES:
-        raise UsageError(f"features for tune last must take 16 GiB or less, got {size:,} bytes. Use a smaller --image-size.")
+        raise UsageError(
+            f"features for tune last must take 16 GiB or less, got {size:,} bytes. Use a smaller --image-size."
+        )
     key = _build_key(net, params, preprocess, dataset, part)
     with _lock:  # of several threads, one computes
         found = _last.get(key)
