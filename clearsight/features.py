@@ -103,17 +103,8 @@ def _build_key(net: ConvNet, params: NDArray[np.float32], preprocess: Preprocess
         digest.update(values.data)
     version = import_timm(net.family).__version__ if is_timm(net.family) else ""
     body = {key: value for key, value in net.describe().items() if key not in ("outputs", "output")}
-    return build_key(
-        [
-            "features",
-            _VERSION,
-            version,
-            part,
-            dataset.pictures_fingerprint,
-            digest.hexdigest(),
-            repr(sorted(body.items())),
-        ]
-    )
+    about = [version, part, dataset.pictures_fingerprint, digest.hexdigest(), repr(sorted(body.items()))]
+    return build_key(["features", _VERSION, *about])
 
 
 def _collect(
@@ -145,7 +136,7 @@ def _collect(
             total = {name: seconds + block[1][name] * len(images) for name, seconds in total.items()}
             if whole is None:
                 whole = block[0] if done == len(dataset) else np.empty((len(dataset), *block[0].shape[1:]), np.float32)
-            if done < len(dataset) or len(images) < len(dataset):
+            if whole is not block[0]:
                 whole[rows] = block[0]
     if problem:
         note(problem)

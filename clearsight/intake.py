@@ -47,7 +47,8 @@ def load_dataset(
     if config.data.relabel is None:
         return dataset
     path = Path(config.data.relabel).expanduser()
-    return dataset if dataset.relabelled == hash_corrections(path) else relabel(dataset, path)
+    already = dataset.relabelled and dataset.relabelled == hash_corrections(path)
+    return dataset if already else relabel(dataset, path)
 
 
 def _read_source(config: RunConfig, data: Any, labels: Any, *, skip_bad: bool, meter: MeterBuilder) -> Dataset:

@@ -45,9 +45,14 @@ def import_timm(family: str) -> Any:
     return timm
 
 
+def _find_facts(family: str) -> Any:
+    """What timm says of a network's published weights."""
+    return import_timm(family).get_pretrained_cfg(family.removeprefix(PREFIX))
+
+
 def describe_pictures(family: str) -> dict[str, Any]:
     """Settings of how pictures must be for the published weights: `image_size`, and `scale` where it is one of ours."""
-    facts = import_timm(family).get_pretrained_cfg(family.removeprefix(PREFIX))
+    facts = _find_facts(family)
     size = facts.input_size[1:]
     found: dict[str, Any] = {"image_size": size[0] if size[0] == size[1] else tuple(size)}
     scale = _SCALES.get((tuple(facts.mean), tuple(facts.std)))
@@ -56,7 +61,7 @@ def describe_pictures(family: str) -> dict[str, Any]:
 
 def describe_origin(family: str) -> str:
     """Name and tag of the weights that the library would fetch, as `resnet18.a1_in1k`."""
-    facts = import_timm(family).get_pretrained_cfg(family.removeprefix(PREFIX))
+    facts = _find_facts(family)
     return f"{facts.architecture}.{facts.tag}" if facts.tag else str(facts.architecture)
 
 

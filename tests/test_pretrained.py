@@ -276,6 +276,10 @@ def settings(weights, **more):
     return {"family": "resnet18", "pretrained": True, "weights": str(weights), "image_size": 32, **more}
 
 
+def flags_of(weights):
+    return ["--model", "resnet18", "--pretrained", "--weights", weights, "--image-size", 32]
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     from safetensors.numpy import save_file
@@ -368,7 +372,9 @@ def test_features_that_were_computed_stay_when_the_rest_is_broken_off(
 
 def test_features_that_cannot_be_kept_are_told(shapes, weights, tmp_path, own_cache, monkeypatch, call, capsys):
     monkeypatch.setenv("CLEARSIGHT_CACHE_BYTES", "1000")
-    flags = ["--model", "resnet18", "--pretrained", "--weights", weights, "--image-size", 32]
+    flags = [
+        *flags_of(weights),
+    ]
     assert call("train", shapes, *flags, "--out", tmp_path / "run") == 0
     assert "features of photos are not kept for the next time" in capsys.readouterr().err
 
@@ -402,13 +408,7 @@ def test_a_penalty_is_chosen_with_groups_kept_together(count, groups, classes, m
 
 def test_too_few_pictures_to_choose_a_penalty_by_get_a_usual_one(shapes, weights, tmp_path, own_cache, call, capsys):
     flags = [
-        "--model",
-        "resnet18",
-        "--pretrained",
-        "--weights",
-        weights,
-        "--image-size",
-        32,
+        *flags_of(weights),
         "--set",
         "data.train_per_class=3",
     ]
@@ -434,7 +434,9 @@ def test_features_larger_than_the_cache_push_nothing_out(
 ):
     from clearsight import features
 
-    flags = ["--model", "resnet18", "--pretrained", "--weights", weights, "--image-size", 32]
+    flags = [
+        *flags_of(weights),
+    ]
     monkeypatch.setattr(features, "_BLOCK", 16)
     size = 512 * 4 * len(clearsight.load_data(shapes, image_size=32))
     kept = sorted(cache_folder().iterdir())
@@ -504,7 +506,7 @@ def test_a_head_is_the_regression_that_its_penalty_says(shapes, weights, tmp_pat
 
 
 def test_folds_and_searches_work_on_features(shapes, weights, tmp_path, own_cache, call, capsys):
-    common = [shapes, "--model", "resnet18", "--pretrained", "--weights", weights, "--image-size", "32", "--json"]
+    common = [shapes, *flags_of(weights), "--json"]
     assert call("cv", *common, "--folds", "3", "--root", tmp_path, "--set", "data.test_fraction=0") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["n"] == 48
@@ -519,13 +521,7 @@ def test_folds_and_searches_work_on_features(shapes, weights, tmp_path, own_cach
 def test_the_head_alone_tells_what_more_would_cost(shapes, weights, tmp_path, own_cache, call, capsys):
     common = [
         shapes,
-        "--model",
-        "resnet18",
-        "--pretrained",
-        "--weights",
-        weights,
-        "--image-size",
-        "32",
+        *flags_of(weights),
         "--root",
         tmp_path,
     ]

@@ -274,9 +274,8 @@ def _convert(path: Path) -> Tensors:
     try:
         return _to_arrays(state)
     except (TypeError, RuntimeError, NotImplementedError) as error:  # sparse tensors, and ones without numbers
-        reason = str(error).splitlines()[0][:120]
         raise UsageError(
-            f"{path} must hold plain tensors, got others ({reason}). Get weights as .safetensors."
+            f"{path} must hold plain tensors, got others ({shorten(error)}). Get weights as .safetensors."
         ) from None
 
 
