@@ -120,7 +120,7 @@ class Bundle:
         inside = conformal_sets(probabilities, self.scores, level=level)
         if inside is None:
             raise UsageError(
-                f"sets of level {level:g} must have {ceil(level / (1 - level))} or more validation rows, got "
+                f"sets of level {level:g} must have {ceil(round(level / (1 - level), 9))} or more validation rows, got "
                 f"{len(self.scores)} in training. Lower the level, or train with more validation rows."
             )
         return [[self.class_names[k] for k in np.flatnonzero(row)] for row in inside]

@@ -67,6 +67,59 @@ def test_holm_agrees_with_statsmodels():
     assert adjust_holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1].tolist())
 
 
+def test_shared_training_rows_widen_the_test_and_its_interval_alike():
+    """Nadeau and Bengio 2003, equation 10, from scipy's plain test: t shrinks by sqrt((1/n + ratio) / (1/n))."""
+    rng = np.random.default_rng(6)
+    a, b, ratio = rng.normal(0.9, 0.01, 12), rng.normal(0.893, 0.01, 12), 1 / 9
+    plain, grown = stats.ttest_rel(a, b), np.sqrt((1 / 12 + ratio) / (1 / 12))
+    found = compare_runs(a, b, ratio=ratio)
+    assert found.p_value == pytest.approx(2 * stats.t.sf(abs(plain.statistic) / grown, 11), rel=1e-9)
+    half = np.diff(plain.confidence_interval(0.95))[0] / 2 * grown
+    assert (found.low, found.high) == pytest.approx(((a - b).mean() - half, (a - b).mean() + half))
+    assert found.ratio == ratio
+
+
+def test_a_smaller_loss_is_a_win_and_makes_the_next_one_likely():
+    rng = np.random.default_rng(7)
+    gains = rng.normal(0.02, 0.01, 15)
+    as_accuracy, as_loss = compare_runs(gains, 0 * gains), compare_runs(-gains, 0 * gains, better=-1)
+    assert as_loss.difference == -as_accuracy.difference < 0
+    assert (as_loss.wins, as_loss.ties, as_loss.p_value) == (as_accuracy.wins, 0, as_accuracy.p_value)
+    assert as_loss.wins == (gains > 0).sum()
+    assert as_loss.probability == pytest.approx(as_accuracy.probability)
+    assert as_accuracy.probability > 0.9
+
+
+def test_the_probability_of_one_more_win_is_right_in_the_long_run():
+    """Seen from the pair that comes next, it must be uniform: that pair lies above a tenth of all places a tenth of the time."""
+    rng = np.random.default_rng(8)
+    drawn = rng.normal(0.3, 2, (3000, 11))
+    stated = [compare_runs(row[:10] - row[10], np.zeros(10)).probability for row in drawn]
+    assert stats.kstest(stated, "uniform").pvalue > 0.01
+
+
+def test_more_comparisons_need_more_pairs():
+    rng = np.random.default_rng(9)
+    differences = rng.normal(0.01, 0.02, 20)
+    effect = differences.mean() / differences.std(ddof=1)
+    for comparisons in (1, 3, 10):
+        found = compare_runs(differences, np.zeros(20), comparisons=comparisons).needed
+        assert found == int(np.ceil(TTestPower().solve_power(effect, alpha=0.05 / comparisons, power=0.8)))
+
+
+@pytest.mark.parametrize("ratio", [0.02, 0.1])
+def test_shared_rows_need_more_pairs(ratio):
+    """Their number is the least whose power, of statsmodels with the deviation made larger for the ratio, is four in five."""
+    rng = np.random.default_rng(10)
+    differences = rng.normal(0.03, 0.02, 12)
+    effect, needed = (
+        differences.mean() / differences.std(ddof=1),
+        compare_runs(differences, np.zeros(12), ratio=ratio).needed,
+    )
+    power = [TTestPower().power(effect / np.sqrt(1 + n * ratio), n, 0.05) for n in (needed - 1, needed)]
+    assert power[0] < 0.8 <= power[1]
+
+
 def test_equal_models_rarely_look_different():
     """1,000 times two models of 0.9 on 2,000 rows that fail on different rows: at most 5 % false alarms, with room for luck."""
     rng = np.random.default_rng(1)

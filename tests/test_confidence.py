@@ -1,5 +1,6 @@
 """Confidence: the temperature, the calibration error and its interval, conformal sets, abstaining, and pictures from elsewhere."""
 
+import dataclasses
 import itertools
 import json
 
@@ -61,17 +62,40 @@ def test_few_rows_and_no_mistakes_keep_the_temperature_near_one():
 
 
 def test_the_calibration_error_is_that_of_its_definition():
-    logits, labels = draw(300, temperature=2, seed=3)
-    shares = softmax(logits)
-    confidence, right = shares.max(1), shares.argmax(1) == labels
-    expected = 0.0
-    for k in range(15):
-        inside = (confidence >= k / 15) & ((confidence < (k + 1) / 15) | (k == 14))
-        if inside.any():
-            expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    """Guo et al. 2017, equation 3, row by row: half the bins are too sure, half not sure enough, one edge is hit exactly."""
+    rng = np.random.default_rng(3)
+    confidence = np.append(rng.uniform(0.5, 1, 399), 0.8)  # 0.8 = 12 / 15 belongs to the bin above it
+    logits, labels = stated(confidence, confidence + np.where((confidence * 15).astype(int) % 2, 0.15, -0.15), rng)
+    rows = [[] for _ in range(15)]
+    for p, right in zip(softmax(logits).max(1), labels == 0, strict=True):
+        rows[min(14, int(p * 15))].append((p, right))
+    gaps = [np.mean([right for _, right in inside]) - np.mean([p for p, _ in inside]) for inside in rows if inside]
+    counts = [len(inside) for inside in rows if inside]
+    assert min(gaps) < -0.05
+    assert max(gaps) > 0.05
     found = measure_calibration(logits, labels)
-    assert found.error == pytest.approx(expected)
-    assert sum(one.n for one in found.bins) == found.n == 300
+    assert found.error == pytest.approx(np.dot(counts, np.abs(gaps)) / 400)
+    assert found.error > 3 * abs(np.dot(counts, gaps)) / 400  # gaps of both signs do not cancel
+    assert [one.n for one in found.bins] == counts
+    assert [one.accuracy - one.confidence for one in found.bins] == pytest.approx(gaps)
+
+
+def test_chance_is_the_error_that_a_calibrated_model_shows_on_as_many_rows():
+    """Against labels drawn anew 2,000 times from the model's own probabilities, bins and all; its own draws spread by 1 %."""
+    logits, _ = draw(200, temperature=1, seed=5)
+    probabilities, rng = softmax(logits), np.random.default_rng(6)
+    errors = []
+    for _ in range(2000):
+        labels = (probabilities.cumsum(axis=1) > rng.random((200, 1))).argmax(axis=1)
+        errors.append(_error_of(probabilities, labels))
+    found = measure_calibration(logits, labels)
+    assert found.chance == pytest.approx(np.mean(errors), rel=0.04)
+
+
+def _error_of(probabilities, labels):
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    place = np.minimum((confidence * 15).astype(int), 14)
+    return np.abs(np.bincount(place, right - confidence)).sum() / len(labels)
 
 
 @pytest.mark.parametrize(("temperature", "true"), [(1.0, 0.0), (1.3, 0.0627), (2.0, 0.1775)])
@@ -129,16 +153,35 @@ def test_who_abstains_more_answers_less():
     assert measure_coverage(np.array([0.4]), np.array([True]))[-1].accuracy is None
 
 
-@pytest.mark.parametrize("level", [0.5, 0.9, 0.99])
-def test_conformal_sets_hold_the_true_class_as_often_as_they_promise(level):
-    held = []
-    for seed in range(60):
-        logits, labels = draw(800, temperature=2, seed=seed)
-        scores = conformal_scores(logits[:200], labels[:200], temperature=1)
-        inside = conformal_sets(softmax(logits[200:]), scores, level=level)
-        held.append(inside[np.arange(600), labels[200:]].mean())
-    assert np.mean(held) >= level - 2 * np.std(held) / np.sqrt(len(held))
-    assert inside[np.arange(600), logits[200:].argmax(1)].all()
+@pytest.mark.parametrize(("n", "level"), [(200, 0.5), (200, 0.9), (200, 0.99), (19, 0.9), (9, 0.9), (10, 0.85)])
+def test_conformal_sets_hold_the_true_class_as_often_as_they_promise_and_hardly_more(n, level):
+    """Vovk 2005: with scores that do not tie, coverage over draws of n and one more is k / (n + 1), k = ceil((n + 1) level)."""
+    held, inside = [], None
+    for seed in range(300):
+        logits, labels = draw(n + 60, temperature=2, seed=seed)
+        scores = conformal_scores(logits[:n], labels[:n], temperature=1)
+        inside = conformal_sets(softmax(logits[n:]), scores, level=level)
+        held.append(inside[np.arange(60), labels[n:]].mean())
+    spread = np.std(held) / np.sqrt(len(held))
+    exact = np.ceil((n + 1) * level - 1e-9) / (n + 1)
+    assert exact - 3 * spread <= np.mean(held)
+    if n < 100 or level > 0.5:  # else the likeliest class, always in, adds to it
+        assert np.mean(held) <= exact + 3 * spread + 0.003
+    assert inside[np.arange(60), logits[n:].argmax(1)].all()
+
+
+@pytest.mark.parametrize(
+    ("n", "level", "rank"), [(9, 0.9, 9), (19, 0.9, 18), (20, 0.9, 19), (99, 0.95, 95), (99, 0.55, 55), (100, 0.5, 51)]
+)
+def test_a_class_is_in_a_set_up_to_the_exact_rank_among_the_held_out_scores(n, level, rank):
+    scores = (np.arange(1, n + 1) / (n + 1)).astype(np.float32)
+    others = 1 - scores[[rank - 1, min(rank, n - 1)]].astype(np.float64)
+    probabilities = np.stack(
+        [[p, 2.0] for p in others]
+    )  # the second is the likeliest, so the first is judged by its rank
+    inside = conformal_sets(probabilities, scores, level=level)
+    assert inside[:, 1].all()
+    assert inside[:, 0].tolist() == [True, rank == n]
 
 
 def test_a_level_beyond_what_few_rows_can_promise_has_no_sets():
@@ -198,6 +241,20 @@ def test_a_trained_model_carries_its_confidence_in_its_file(digits):
     assert plain.look(noise)[1] is None
 
 
+def test_predict_divides_by_the_temperature_in_the_file(digits, tmp_path, call, capsys):
+    """The bundle and the command line alike; answers stay those of the outputs."""
+    images = clearsight.load_data("digits").images[:20]
+    bundle = load(digits.path)
+    wanted = softmax(bundle.logits(images).astype(np.float64) / bundle.temperature)
+    assert np.abs(wanted - softmax(bundle.logits(images))).max() > 1e-3
+    np.testing.assert_allclose(bundle.predict_proba(images), wanted, atol=1e-6)
+    np.testing.assert_allclose(bundle.look(images)[0], wanted, atol=1e-6)
+    np.save(tmp_path / "some.npy", images)
+    assert call("predict", digits.path, tmp_path / "some.npy", "--json") == 0
+    found = [list(one["probabilities"].values()) for one in json.loads(capsys.readouterr().out)["predictions"]]
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
 def test_calibrating_changes_no_answer_and_lessens_the_loss(digits):
     again = clearsight.train("digits", epochs=15, hidden=(32,), calibrate=False, root=digits.path.parent)
     assert again.test.accuracy == digits.test.accuracy
@@ -248,6 +305,9 @@ def test_predict_abstains_names_sets_and_warns_of_far_pictures(digits, tmp_path,
     assert "--abstain-below must lie between 0 and 1, got 1.5" in capsys.readouterr().err
     assert call("predict", digits.path, *files, "--sets", "1") == 2
     assert "--sets must lie between 0 and 1, got 1.0" in capsys.readouterr().err
+    some = dataclasses.replace(digits.bundle, scores=digits.bundle.scores[:8])
+    with pytest.raises(UsageError, match=r"sets of level 0\.9 must have 9 or more validation rows, got 8 in training"):
+        some.find_sets(np.full((1, 10), 0.1), level=0.9)
     assert call("predict", digits.path, *files, "--sets", "0.999") == 2
     assert "sets of level 0.999 must have 999 or more validation rows, got 144 in training" in capsys.readouterr().err
 
