@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
-.PHONY: demo test check bench slow constraints clean
+.PHONY: demo test check bench slow mutants constraints clean
 
 demo: $(STAMP)-core  ## train on the embedded digits, evaluate, draw the report
 	$(BIN)/clearsight train digits --hidden 64,32 --epochs 30 --schedule cosine --weight-history
@@ -18,6 +18,9 @@ check: $(STAMP)-dev  ## format, lint, types
 
 slow: $(STAMP)-dev  ## the published experiments
 	$(BIN)/python -m pytest -m slow
+
+mutants: $(STAMP)-dev  ## do the tests notice small mistakes? writes docs/mutants.md
+	$(BIN)/python -m benchmarks.mutants --json docs/benchmarks/mutants.json --page docs/mutants.md
 
 bench: $(STAMP)-dev  ## side by side with peers; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks.dense --json docs/benchmarks/dense.json --table docs/benchmarks.md
