@@ -4,6 +4,7 @@ Nothing is unpacked to disk, nothing is unpickled, sizes are checked before memo
 validated here in full, before its library sees it. It must not know what the tensors mean.
 """
 
+import errno
 import io
 import json
 import math
@@ -21,6 +22,7 @@ from clearsight.errors import ModelFileError
 
 TENSORS, DESCRIPTION = "model.safetensors", "model.json"
 MEMBERS = (TENSORS, DESCRIPTION)
+_PARTS = {TENSORS: "the weights", DESCRIPTION: "the description"}
 _MAX_JSON_BYTES = 16 * 2**20
 _MAX_TENSOR_BYTES = 8 * 2**30
 _MAX_HEADER_BYTES = 10 * 2**20
@@ -56,6 +58,8 @@ def read_members(path: Path) -> dict[str, bytes]:
     except FileNotFoundError:
         raise ModelFileError(f"{path} must exist, got nothing there. Check the path.") from None
     except OSError as error:
+        if error.errno == errno.EINVAL:  # a place before the file's beginning, which a damaged table names
+            raise _describe_damage(path, "it names a place outside the file") from None
         raise ModelFileError(f"{path} must be readable, got {error.strerror or error}. Check its rights.") from None
     except (
         zipfile.BadZipFile,
@@ -66,8 +70,17 @@ def read_members(path: Path) -> dict[str, bytes]:
         ValueError,
         struct.error,
     ) as error:
-        reason = f" ({error})" if str(error) else ""
-        raise ModelFileError(f"{path} must be a whole zip file, got damage{reason}. Copy it again.") from None
+        raise _describe_damage(path, str(error)) from None
+
+
+def _describe_damage(path: Path, reason: str) -> ModelFileError:
+    """What to say of a zip with wrong bytes: which part they are in, as far as the reader's reason tells."""
+    part = next((name for name in MEMBERS if f"'{name}'" in reason), None)
+    where = f"its part {part} ({_PARTS[part]})" if part else "the zip's table of contents"
+    why = " ".join(reason.split())[:80]
+    return ModelFileError(
+        f"{path} must be as it was written, got damaged bytes in {where}{f': {why}' if why else ''}. Copy the file again."
+    )
 
 
 def _read_file(path: Path, folder: Path) -> bytes:
@@ -88,7 +101,9 @@ def _check_end_of_zip(path: Path) -> None:
     """Refuse a directory of many entries before it is read: a million of them would take memory and time."""
     entries, directory = read_zip_end(path)
     if entries == 0 and directory == 0 and not zipfile.is_zipfile(path):
-        raise ModelFileError(f"{path} must be a whole zip file, got one that is cut off. Copy it again.")
+        raise ModelFileError(
+            f"{path} must be a whole file, got one that is cut off or damaged at its end. Copy it again."
+        )
     if entries != len(MEMBERS) or directory > _MAX_DIRECTORY_BYTES:
         raise ModelFileError(f"{path} must hold just {' and '.join(MEMBERS)}, got {entries} entries. Get it again.")
 

@@ -4,7 +4,6 @@
 kept: that is `run`'s affair.
 """
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -45,7 +44,6 @@ from clearsight.training.schedules import learning_rates
 from clearsight.training.team import Team
 
 Note = Callable[[str], None]
-_COMPILE_NOTE_SECONDS = 1.0
 _SIGNAL_ROWS, _SIGNAL_VALUES = 256, 2**23  # whose way through the layers is measured: rows, values of the largest layer
 _WEIGHT_HISTORY_BYTES = 2**30
 _MOST_SCORES = 10_000  # of held-out rows that a model remembers
@@ -265,22 +263,37 @@ def _computing(prepared: Prepared, note: Note) -> Iterator[None]:
 
 
 def _warm_up(dtype: np.dtype[Any], note: Note) -> None:
-    """Compile the kernel or load it from its cache; say so if that takes long."""
-    timer = threading.Timer(
-        _COMPILE_NOTE_SECONDS, note, ["compiling the dense engine for this machine, once (some 10 seconds)"]
-    )
-    timer.start()
+    """Load the kernel from its cache, or compile it and say so, because that takes seconds."""
     try:
+        from numba.core import event
+
         from clearsight.dense import kernel
 
-        kernel.warm_up(dtype)
+        with event.install_listener("numba:compile", _compile_listener(note)):
+            kernel.warm_up(dtype)
     except (ValueError, EOFError, OSError, AttributeError, NotImplementedError) as error:
         raise RunError(
             f"the dense engine must compile and be kept in its cache, got: {error}. Delete NUMBA_CACHE_DIR or the __pycache__ of "
             "clearsight/dense, free space, or use --engine reference."
         ) from None
-    finally:
-        timer.cancel()
+
+
+def _compile_listener(note: Note) -> Any:
+    """What tells of the first function that Numba compiles; one that it finds in its cache raises no such event."""
+    from numba.core import event
+
+    class Listener(event.Listener):  # type: ignore[misc]
+        told = False
+
+        def on_start(self, event: Any) -> None:
+            if not self.told:
+                self.told = True
+                note("compiling the dense engine for this machine, once (10 seconds or more)")
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    return Listener()
 
 
 def build_bundle(prepared: Prepared, *, epoch: int, status: str) -> Bundle:

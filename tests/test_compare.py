@@ -75,13 +75,15 @@ def test_a_recipe_is_no_better_than_itself_under_another_name(tmp_path):
     assert not found.pairs[0][2].shown
 
 
-def test_several_recipes_are_corrected_by_holm(tmp_path):
+def test_several_recipes_are_corrected_for_how_many_are_compared(tmp_path):
     two = compare("base", "train.lr=0.0001", data="digits", **FAST, root=tmp_path)
     three = compare("base", "train.lr=0.0001", {"train": {"lr": 0.002}}, data="digits", **FAST, root=tmp_path)
     assert three.names[2] == "train.lr=0.002"
     assert len(three.pairs) == 3
     assert three.pairs[0][2].differences == two.pairs[0][2].differences
-    assert three.pairs[0][2].p_value >= two.pairs[0][2].p_value
+    one, corrected = two.pairs[0][2], three.pairs[0][2]
+    assert corrected.p_value == pytest.approx(min(1, 3 * one.p_value))
+    assert corrected.high - corrected.low > one.high - one.low
 
 
 def test_errors_of_numbers_count_as_better_where_they_are_smaller(tmp_path):
@@ -164,7 +166,7 @@ def test_compare_on_the_command_line(runs, tmp_path, call, capsys):
     text = capsys.readouterr().out
     assert "10 runs each, judged on validation rows, drawn anew for each pair; means of accuracy:" in text
     assert "A is better than B" in text
-    assert "p is corrected for 3 comparisons (Holm)" in text
+    assert "p and intervals are corrected for 3 comparisons (Bonferroni)" in text
     assert call("compare", "base", "train.lr=0.0001", *flags, "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["kind"] == "recipes"

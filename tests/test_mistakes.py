@@ -119,7 +119,12 @@ def test_mistakes_on_the_command_line(digits, call, capsys, tmp_path):
     assert "answers of digits (test) are wrong" in page
     assert page.count("<img") > 5 * 5
     assert call("mistakes", digits.path, "--split", "valid", "--saliency", "none", "--neighbours", "0") == 0
-    assert "answers (valid) are wrong" in capsys.readouterr().out
+    text, other = capsys.readouterr().out, digits.path / "mistakes-valid.html"
+    assert f"answers (valid) are wrong\nlook    {other}\nearlier {digits.path / 'mistakes.html'}" in text
+    assert (digits.path / "mistakes.html").read_text() == page
+    assert "answers of digits (valid) are wrong" in other.read_text()
+    assert call("mistakes", digits.path, "digits", "--split", "train", "--count", "1", "--saliency", "none") == 0
+    assert f"look    {digits.path / 'mistakes-digits-train.html'}" in capsys.readouterr().out
     assert call("mistakes", digits.path, "--saliency", "grad-cam") == 2
     assert "--saliency grad-cam must go with a convolutional net of our own, got 64-16-10" in capsys.readouterr().err
     assert call("mistakes", digits.path, "--saliency", "magic") == 2

@@ -424,3 +424,37 @@ def test_a_file_of_the_first_format_still_loads_and_keeps_black_under_transparen
     path.write_text(json.dumps(description))
     old = clearsight.load(tmp_path / "model")
     assert (old.preprocess.resize, old.preprocess.background) == ("squash", (0, 0, 0))
+
+
+def load_flipped(path, place, raw, bit=0xFF):
+    content = bytearray(raw)
+    content[place] ^= bit
+    path.write_bytes(content)
+    return load(path)
+
+
+@pytest.mark.parametrize(
+    ("member", "part"), [(TENSORS, "model.safetensors (the weights)"), (DESCRIPTION, "model.json (the description)")]
+)
+def test_a_flipped_byte_is_named_as_damage_of_the_part_that_it_is_in(good, tmp_path, member, part):
+    raw = pack_zip({TENSORS: good.tensors, DESCRIPTION: good.text})
+    place = raw.index({TENSORS: good.tensors, DESCRIPTION: good.text}[member]) + 100
+    with pytest.raises(ModelFileError) as error:
+        load_flipped(tmp_path / "m.clearsight", place, raw)
+    assert f"must be as it was written, got damaged bytes in its part {part}: Bad CRC-32" in str(error.value)
+    assert str(error.value).endswith("Copy the file again.")
+
+
+def test_no_flipped_byte_of_the_table_of_contents_is_taken_for_missing_rights(good, tmp_path):
+    raw = pack_zip({TENSORS: good.tensors, DESCRIPTION: good.text})
+    told = set()
+    for place in range(raw.index(b"PK\x01\x02"), len(raw)):
+        for bit in (0x01, 0xFF):
+            try:
+                load_flipped(tmp_path / "m.clearsight", place, raw, bit)
+            except ModelFileError as error:
+                told.add(str(error))
+    assert not [text for text in told if "rights" in text]
+    assert any(
+        "got damaged bytes in the zip's table of contents: it names a place outside the file" in text for text in told
+    )

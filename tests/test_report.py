@@ -211,6 +211,15 @@ def test_evaluation_is_one_line_and_an_aligned_table():
     assert "\x1b" not in "".join(table)
 
 
+def test_tables_of_classes_show_no_share_that_is_high_for_a_class_never_answered(digits):
+    """Accuracy of one class against all others is 0.9 for a class of ten that is never answered."""
+    _, html = digits
+    table = text.render_evaluation(evaluation(), split="test", color=False).split("\n\n")[1]
+    assert table.split("\n")[0].split() == ["class", "pictures", "precision", "recall", "f1"]
+    header = re.search(r"<h2>Classes \(test\)</h2>.*?</thead>", html, re.DOTALL).group()
+    assert re.findall("<th[^>]*>([^<]*)</th>", header) == ["class", "pictures", "precision", "recall", "F1"]
+
+
 def test_confusion_is_aligned_and_shaded_only_in_colour():
     names = ("cat", "a very long class name", "\u732b")
     plain = text.render_confusion(evaluation().confusion, names, color=False)

@@ -1,6 +1,8 @@
 """Schedules, the fit loop, early stopping, the NaN guard, determinism, and what learning must and must not achieve."""
 
+import runpy
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -8,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import clearsight
+from clearsight import pipeline
 from clearsight.config import build_config
 from clearsight.data.load import load_data
+from clearsight.dense import kernel
 from clearsight.errors import DivergedError, UsageError
 from clearsight.pipeline import fit_prepared, prepare, train_dataset
 from clearsight.training import fit as fit_module
@@ -250,3 +254,21 @@ def test_python_interface_names_an_unknown_setting():
         UsageError, match=r"the settings must hold known keys, got 'epoch'\. Did you mean train\.epochs\?"
     ):
         clearsight.train("digits", epoch=3)
+
+
+def test_compiling_is_told_once_and_only_where_the_cache_has_nothing(monkeypatch, tmp_path):
+    """However long the second one takes, which finds what the first one left in the cache."""
+    module = tmp_path / "two.py"
+    one = "@numba.njit(cache=True)\ndef {name}(x):\n    return x + 1\n"
+    module.write_text("import numba\n" + one.format(name="first") + one.format(name="second"))
+
+    def work(dtype):
+        found = runpy.run_path(str(module))
+        found["first"](1), found["second"](1)
+        time.sleep(1.2)
+
+    monkeypatch.setattr(kernel, "warm_up", work)
+    for wanted in (["compiling the dense engine for this machine, once (10 seconds or more)"], []):
+        told = []
+        pipeline._warm_up(np.dtype(np.uint8), told.append)
+        assert told == wanted

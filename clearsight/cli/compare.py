@@ -44,7 +44,7 @@ def compare(
     """Compare two models on one test set, or recipes over paired runs, and say whether a difference is shown.
 
     Models: exact McNemar test and paired bootstrap. Recipes: ten and more runs each with equal seeds and rows, corrected paired
-    t-test, how likely A is better in one more run, how many more runs would settle it, Holm's correction for several.
+    t-test, how likely A is better in one more run, how many more runs would settle it; several are corrected by Bonferroni.
     """
     from clearsight.meter import build_meter
     from clearsight.settings import merge
@@ -95,7 +95,10 @@ def _describe(found: Any, *, next_seed: int) -> tuple[str, Any]:
             about = {"metric": found.metric, "redrawn": found.redrawn, "better": METRICS[found.metric]}
             lines.append(render_runs(one, **sides, **about, next_seed=next_seed + len(found.values[0])))
         if len(found.pairs) > 1:
-            lines.append(f"p is corrected for {len(found.pairs)} comparisons (Holm); intervals are for each alone.")
+            lines.append(
+                f"p and intervals are corrected for {len(found.pairs)} comparisons (Bonferroni): "
+                "together, all intervals hold with 95 % confidence."
+            )
         bars = [
             (f"{names[a][0]} minus {names[b][0]}", one.difference, one.low, one.high, one.shown)
             for a, b, one in found.pairs

@@ -1,5 +1,6 @@
 """`clearsight mistakes`: the worst mistakes of a model, where they come from, and which training pictures are like them."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from clearsight.cli.options import option
 from clearsight.cli.output import plain, print_json, print_notes, tell
 
 _SHOWN = 10
+_PAGE = "mistakes"
 
 
 def mistakes(
@@ -28,7 +30,11 @@ def mistakes(
     ] = 3,
     skip_bad: options.SkipBad = False,
     out: Annotated[
-        Path | None, option("The page to write; by default mistakes.html in the run directory.", "--out")
+        Path | None,
+        option(
+            "The page to write; by default mistakes.html in the run directory, named after DATA and --split too where given.",
+            "--out",
+        ),
     ] = None,
     quiet: options.Quiet = False,
     json_: options.Json = False,
@@ -43,7 +49,7 @@ def mistakes(
     bundle = load(model)
     print_notes(bundle.notes, quiet=quiet)
     if out is None:
-        out = (Path(model) if Path(model).is_dir() else Path()) / "mistakes.html"
+        out = (Path(model) if Path(model).is_dir() else Path()) / _name_page(data, split)
     check_place(out, "--out")
     silent = quiet or json_
     found = find_mistakes(
@@ -59,3 +65,11 @@ def mistakes(
         near = f"  like {', '.join(near.label for near in one.neighbours)}" if one.neighbours else ""
         typer.echo(plain(f"{one.name}  {one.true} taken for {one.answer}  {one.confidence:.1%} sure{near}"))
     typer.echo(f"{summary['wrong']:,} of {summary['n']:,} answers ({summary['split']}) are wrong\nlook    {out}")
+    for other in sorted(set(out.parent.glob(f"{_PAGE}*.html")) - {out}):
+        typer.echo(f"earlier {other}")
+
+
+def _name_page(data: str | None, split: str | None) -> str:
+    """A name of its own for each data set and split, so that one page never takes the place of another's."""
+    parts = [_PAGE, *([re.sub(r"[^\w.-]+", "-", Path(data).stem)] if data else [])]
+    return "-".join(parts + ([split] if split not in (None, "test") else [])) + ".html"

@@ -13,7 +13,11 @@ from clearsight.intervals import wilson_interval
 
 @dataclass(frozen=True, eq=False)
 class ClassMetrics:
-    """One class: rows of it (`support`), and how they and the answers relate. A ratio without rows is None."""
+    """One class: rows of it (`support`), and how they and the answers relate. A ratio without rows is None.
+
+    `accuracy` is one-against-rest, (TP + TN) / n, and high for a class that is never answered; it is kept for readers of the
+    JSON alone and shown nowhere.
+    """
 
     name: str
     support: int

@@ -257,18 +257,18 @@ def _render_confusion(files: _Files) -> str:
 
 
 def _render_classes(files: _Files) -> str:
-    header = ("class", "support", "accuracy", "precision", "recall", "F1")
+    header = ("class", "pictures", "precision", "recall", "F1")
     rows = [
         (
             c["name"],
             f"{c['support']:,}",
-            *(words.percent(c[key]).removesuffix(" %") for key in ("accuracy", "precision", "recall", "f1")),
+            *(words.percent(c[key]).removesuffix(" %") for key in ("precision", "recall", "f1")),
         )
         for c in files.evaluations[files.judged]["classes"]
     ]
     note = (
-        "Shares in per cent. Accuracy is of the class against all others together. "
-        "A dash stands where there is nothing to divide by."
+        "Shares in per cent. Precision: of the answers with this class, how many are right. Recall: of the pictures of this "
+        "class, how many are found. F1: their harmonic mean. A dash stands where there is nothing to divide by."
     )
     return page.section(
         f"Classes ({files.judged})", page.table(header, rows), page.paragraph(note, kind="note"), half=_is_narrow(files)

@@ -114,15 +114,15 @@ def render_pairs(confusion: NDArray[np.int64], class_names: Sequence[str], *, co
 
 def _render_classes(classes: Sequence[ClassMetrics], *, color: bool) -> str:
     first = min(_NAME_WIDTH, max(len("class"), *(_width(clean(c.name)) for c in classes)))
-    columns = ("accuracy", "precision", "recall", "f1")
-    lines = [f"{_fit('class', first)}  {'support':>7}" + "".join(f" {name:>10}" for name in columns)]
+    columns = ("precision", "recall", "f1")
+    lines = [f"{_fit('class', first)}  {'pictures':>8}" + "".join(f" {name:>10}" for name in columns)]
     for metrics in classes:
         ratios = [getattr(metrics, name) for name in columns]
         cells = [
             _paint(f" {format_share(r):>10}", 0.0 if r is None else (1 - r) ** 0.5, _ORANGES, color=color)
             for r in ratios
         ]
-        lines.append(f"{_fit(metrics.name, first)}  {metrics.support:>7}" + "".join(cells))
+        lines.append(f"{_fit(metrics.name, first)}  {metrics.support:>8}" + "".join(cells))
     return "\n".join(lines)
 
 

@@ -20,7 +20,6 @@ from clearsight.evaluation.comparison import (
     LEAST_PAIRS,
     AnswersCompared,
     RunsCompared,
-    adjust_holm,
     compare_answers,
     compare_runs,
 )
@@ -72,7 +71,7 @@ class RecipesCompared:
 
     Args:
         names: of the recipes. metric: that runs are judged by. values: of each recipe, one a pair.
-        pairs: places of A and B among the names, and what was found, with Holm's correction where there are several.
+        pairs: places of A and B among the names, and what was found, corrected for how many there are.
         split: whose rows. redrawn: whether each pair has its own validation rows. looks: see `ModelsCompared`.
     """
 
@@ -288,11 +287,6 @@ def _compare_recipes(
         compare_runs(arrays[a], arrays[b], ratio=ratio, better=METRICS[wanted], comparisons=len(places))
         for a, b in places
     ]
-    if len(compared) > 1:
-        adjusted = adjust_holm([1.0 if one.p_value is None else one.p_value for one in compared])
-        compared = [
-            replace(one, p_value=None if one.p_value is None else p) for one, p in zip(compared, adjusted, strict=True)
-        ]
     found_pairs = tuple((a, b, one) for (a, b), one in zip(places, compared, strict=True))
     return RecipesCompared(tuple(recipes), wanted, tuple(values), found_pairs, split, redrawn, looks)
 
