@@ -282,7 +282,7 @@ def _compile_listener(note: Note) -> Any:
     """What tells of the first function that Numba compiles; one that it finds in its cache raises no such event."""
     from numba.core import event
 
-    class Listener(event.Listener):  # type: ignore[misc]
+    class Listener(event.Listener):
         told = False
 
         def on_start(self, event: Any) -> None:
