@@ -2,15 +2,17 @@
 
     python -m benchmarks.dense [--rounds 5] [--json FILE] [--table FILE] [--quick]
 
-Beside them the matrix products of the epoch alone, which no implementation on the same BLAS can beat, and the throughput
-of several models trained side by side. It asserts nothing about time.
+Beside them the matrix products of the epoch alone, which no implementation on the same BLAS can beat, the throughput of
+several models trained side by side, and, of optimisers that remember, our own epochs one by one beside plain SGD's. It
+asserts nothing about time.
 """
 
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,12 +35,10 @@ from benchmarks import (
     run_benchmark,
     summarize,
 )
-from clearsight.data.dataset import TRAIN, Dataset, build_dataset
-from clearsight.data.load import load_data
-from clearsight.data.preprocess import fit_preprocess
+from benchmarks.dense_cases import CASES, Case, Pictures, load_pictures
+from clearsight.config import DEFAULT_LR
 from clearsight.dense import kernel
 from clearsight.dense.recipe import Recipe
-from clearsight.errors import DataError
 from clearsight.models.initialize import initialize
 from clearsight.models.mlp import MLP
 
@@ -52,98 +52,42 @@ NUM_MODELS = 8  # trained side by side
 QUICK_ROWS = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One network, the data it learns and how. `density` is the share of pixels that are not 0 in the real pictures."""
-
-    key: str
-    sizes: tuple[int, ...]
-    activation: str
-    batch_size: int
-    lr: float
-    momentum: float
-    data: str
-    density: float
-    scaling: str
-    rows: int
-    epochs: int  # in one measurement
-
-    @property
-    def num_flops(self) -> int:
-        """Floating point operations of an epoch's matrix products: forward, dW, and dX of all layers but the first."""
-        pairs = list(zip(self.sizes[:-1], self.sizes[1:], strict=True))
-        return 2 * self.rows * (2 * sum(m * n for m, n in pairs) + sum(m * n for m, n in pairs[1:]))
-
-
-CASES = (
-    Case("a", (64, 32, 16, 10), "relu", 25, 0.01, 0.0, "digits", 0.51, "unit", 1540, 20),
-    Case("b", (784, 128, 10), "sigmoid", 32, 0.32, 0.5, "mnist", 0.19, "unit", 60_000, 1),
-    Case("c", (784, 50, 10), "relu", 100, 0.07, 0.0, "fashion-mnist", 0.50, "symmetric", 44_800, 2),
-)
-
-
-@dataclass(frozen=True, eq=False)
-class Pictures:
-    """Pixels (N, inputs) as stored with their scaling, the same as float32 `inputs` for the peers, and labels (N,)."""
-
-    source: str
-    pixels: NDArray[Any]
-    labels: NDArray[np.int64]
-    scale: NDArray[np.float32]
-    offset: NDArray[np.float32]
-    inputs: NDArray[np.float32]
-
-
-def make_pictures(case: Case) -> Dataset:
-    """Random pictures of the case's number, size and density."""
-    rng = np.random.default_rng(0)
-    values = rng.integers(1, 256, (case.rows, case.sizes[0]), np.uint8)
-    values[rng.random(values.shape, np.float32) >= case.density] = 0
-    labels = np.arange(case.rows) % case.sizes[-1]
-    return build_dataset({"train": (values, labels)}, name=f"synthetic, {case.density:.0%} of pixels not 0")
-
-
-def load_pictures(case: Case) -> Pictures:
-    """The real training pictures where this machine has enough of them, else synthetic ones; `source` says which."""
-    try:
-        dataset = load_data(case.data)
-        rows = np.flatnonzero(dataset.given == TRAIN)
-        if case.data == "digits":  # the study's split: the file's first 154 of each digit, see recipe D2
-            rows = np.concatenate([np.flatnonzero(dataset.labels == k)[:154] for k in range(10)])
-        if len(rows) < case.rows or dataset.images[0].size != case.sizes[0]:
-            raise DataError(f"{case.data} must be complete, got {len(rows)} rows. Fetch it anew.")
-    except DataError:
-        dataset, rows = make_pictures(case), np.arange(case.rows)
-    rows = rows[: case.rows]
-    preprocess = fit_preprocess(dataset, rows, scaling=case.scaling)
-    images = dataset.images[rows]
-    return Pictures(
-        source=dataset.name,
-        pixels=images.reshape(len(rows), -1),
-        labels=dataset.labels[rows],
-        scale=preprocess.scale,
-        offset=preprocess.offset,
-        inputs=np.ascontiguousarray(preprocess.apply(images)),
-    )
-
-
 # Each `prepare_` sets up an untrained network and returns the work of training it for some epochs.
-def prepare_ours(case: Case, data: Pictures, *, epochs: int, seed: int = 0) -> Work:
-    """`kernel.train_steps`, an epoch a call, on the stored pixels; drawing the order is part of the work."""
+def prepare_ours(
+    case: Case,
+    data: Pictures,
+    *,
+    epochs: int,
+    seed: int = 0,
+    optimizer: str | None = None,
+    each: list[list[float]] | None = None,
+) -> Work:
+    """`kernel.train_steps`, an epoch a call, on the stored pixels; drawing the order is part of the work.
+
+    Args:
+        optimizer: in place of the case's, at that optimiser's usual rate.
+        each: gets a list of the processor seconds of each epoch.
+    """
     net = MLP(case.sizes, (case.activation,) * (len(case.sizes) - 2))
-    recipe = Recipe(optimizer="momentum" if case.momentum else "sgd", momentum=case.momentum)
+    recipe = Recipe(optimizer=optimizer or case.optimizer, momentum=case.momentum)
     params = initialize(net, init="xavier", seed=seed)
     slots = np.zeros((recipe.num_slots, params.size), np.float32)
     steps = -(-case.rows // case.batch_size)
-    rng, lrs, targets = np.random.default_rng(seed), np.full(steps, case.lr), np.zeros((0, case.sizes[-1]), np.float32)
+    rng, lrs = np.random.default_rng(seed), np.full(steps, DEFAULT_LR[optimizer] if optimizer else case.lr)
+    targets = np.zeros((0, case.sizes[-1]), np.float32)
 
     def work() -> float:
+        spent: list[float] = []
         for epoch in range(epochs):
+            began = time.process_time()
             losses, _ = kernel.train_steps(
                 net, recipe, inputs=data.pixels, labels=data.labels, targets=targets, order=rng.permutation(case.rows),
                 batch_size=case.batch_size, scale=data.scale, offset=data.offset, params=params, slots=slots, lrs=lrs,
                 first_batch=0, first_step=epoch * steps, seed=seed,
             )  # fmt: skip
+            spent.append(time.process_time() - began)
+        if each is not None:
+            each.append(spent)
         return float(losses.mean())
 
     return work
@@ -152,7 +96,8 @@ def prepare_ours(case: Case, data: Pictures, *, epochs: int, seed: int = 0) -> W
 def prepare_sklearn(case: Case, data: Pictures, *, epochs: int) -> Work:
     """One `fit` of `max_iter` epochs that cannot stop early, without the L2 penalty that is its default."""
     model = MLPClassifier(
-        case.sizes[1:-1], activation={"sigmoid": "logistic"}.get(case.activation, case.activation), solver="sgd",
+        case.sizes[1:-1], activation={"sigmoid": "logistic"}.get(case.activation, case.activation),
+        solver="adam" if case.optimizer == "adam" else "sgd",
         alpha=0.0, batch_size=case.batch_size, learning_rate_init=case.lr, momentum=case.momentum,
         nesterovs_momentum=False, max_iter=epochs, tol=0.0, n_iter_no_change=epochs + 1, early_stopping=False,
         random_state=0,
@@ -197,7 +142,9 @@ def prepare_torch(case: Case, data: Pictures, *, epochs: int, batches_of: Callab
     for fan_in, units in zip(case.sizes[:-1], case.sizes[1:], strict=True):
         layers += [nn.Linear(fan_in, units), activation()]
     model, criterion = nn.Sequential(*layers[:-1]), nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(model.parameters(), lr=case.lr, momentum=case.momentum)
+    optimizer: torch.optim.Optimizer = torch.optim.SGD(model.parameters(), lr=case.lr, momentum=case.momentum)
+    if case.optimizer == "adam":
+        optimizer = torch.optim.Adam(model.parameters(), lr=case.lr, fused=True)
     batches = batches_of(torch.from_numpy(data.inputs), torch.from_numpy(data.labels), case.batch_size)
 
     def work() -> float:
@@ -296,8 +243,23 @@ def measure_case(case: Case, *, rounds: int, torch: bool) -> dict[str, Any]:
         "contestants": rows,
         "fastest_peer": min((name for name in PEERS if name in rows), key=lambda name: float(rows[name]["median"])),
         "least_cpu_share": min(share for row in rows.values() for share in row["cpu_share"]),
-        "side_by_side": measure_side_by_side(case, data, rounds=max(rounds, 3)),
+        "side_by_side": None if case.remembers else measure_side_by_side(case, data, rounds=max(rounds, 3)),
+        "beside_sgd": measure_epochs(case, data, rounds=max(rounds, 3)) if case.remembers else None,
     }
+
+
+def measure_epochs(case: Case, data: Pictures, *, rounds: int) -> dict[str, Any]:
+    """Processor seconds of each of our epochs, with the case's optimiser and with plain SGD; the first is not in the ratio."""
+    seconds: dict[str, list[list[float]]] = {case.optimizer: [], "sgd": []}
+    measure_in_turns(
+        {
+            "own": partial(prepare_ours, case, data, epochs=case.epochs, each=seconds[case.optimizer]),
+            "sgd": partial(prepare_ours, case, data, epochs=case.epochs, optimizer="sgd", each=seconds["sgd"]),
+        },
+        rounds=rounds,
+    )
+    own, sgd = (np.array(seconds[name])[:, min(1, case.epochs - 1) :].mean(axis=1) for name in seconds)
+    return {"seconds": seconds, "ratio": summarize(own / sgd)}
 
 
 def measure_side_by_side(case: Case, data: Pictures, *, rounds: int) -> dict[str, Any]:
@@ -333,7 +295,9 @@ def measure(*, rounds: int, quick: bool, command: str) -> dict[str, Any]:
     """The whole record. BLAS and OpenMP are held to one thread throughout, also where models train side by side."""
     torch, notes = use_one_thread()
     run = describe_run(command)
-    cases = [replace(case, rows=min(case.rows, QUICK_ROWS), epochs=1) if quick else case for case in CASES]
+    cases = [
+        replace(case, rows=min(case.rows, QUICK_ROWS), epochs=min(case.epochs, 2)) if quick else case for case in CASES
+    ]
     with threadpool_limits(1):
         measured = [measure_case(case, rounds=rounds, torch=torch) for case in cases]
         pools = [{**pool, "filepath": Path(pool["filepath"]).name} for pool in threadpool_info()]
@@ -350,19 +314,29 @@ def measure(*, rounds: int, quick: bool, command: str) -> dict[str, Any]:
 
 
 def render_case(case: dict[str, Any]) -> str:
-    """Markdown of one case: what it is, its contestants, its models side by side."""
-    rule = f"SGD with momentum {case['momentum']}" if case["momentum"] else "plain SGD"
-    rows, peer, many = case["contestants"], case["fastest_peer"], case["side_by_side"]
+    """Markdown of one case: what it is, its contestants, and its models side by side or its epochs beside plain SGD's."""
+    rule = {"sgd": "plain SGD", "momentum": f"SGD with momentum {case['momentum']}"}.get(case["optimizer"], "Adam")
+    rows, peer, many, beside = (case[key] for key in ("contestants", "fastest_peer", "side_by_side", "beside_sgd"))
+    found = []
+    if many:
+        found.append(
+            f"{many['models']} of our models on {many['workers']} threads train {many['together']['median']:,.1f} model-epochs "
+            f"a second, one alone {many['alone']['median']:,.1f}: {many['ratio']:.2f} times (n = {many['together']['n']}), on "
+            f"{many['together']['median_cpu_share']:.2f} cores' worth of processor time."
+        )
+    if beside:
+        ratio = beside["ratio"]
+        found.append(
+            f"Our epochs 2 to {case['epochs']} take {ratio['median']:.2f} times those of plain SGD ({ratio['min']:.2f} to "
+            f"{ratio['max']:.2f}, n = {ratio['n']}, processor time)."
+        )
     return "\n\n".join(
         [
             f"**({case['key']})** {'-'.join(map(str, case['sizes']))}, {case['activation']}, batch {case['batch_size']}, "
             f"{rule}, {case['rows']:,} rows of {case['source']}; a measurement takes {case['epochs']} epoch(s).",
             render_rows(rows, unit="s/epoch", bold=(OURS, peer)),
-            f"The fastest peer is {peer}: {rows[peer]['ratio']:.2f} times our seconds. {many['models']} of our models on "
-            f"{many['workers']} threads train {many['together']['median']:,.1f} model-epochs a second, one alone "
-            f"{many['alone']['median']:,.1f}: {many['ratio']:.2f} times (n = {many['together']['n']}), on "
-            f"{many['together']['median_cpu_share']:.2f} cores' worth of processor time. Above, every contestant had its "
-            f"processor for at least {case['least_cpu_share']:.0%} of its time.",
+            f"The fastest peer is {peer}: {rows[peer]['ratio']:.2f} times our seconds. {' '.join(found)} Above, every contestant "
+            f"had its processor for at least {case['least_cpu_share']:.0%} of its time.",
         ]
     )
 

@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from clearsight.denormals import flush_denormals
 from clearsight.dense.primitives import exp, mix, transpose
 from clearsight.dense.product import LANES, multiply
 from clearsight.dense.recipe import DENSE_OPTIMIZERS, Recipe
@@ -368,6 +369,7 @@ def _compile_rule(recipe: Recipe) -> Rule:
     )
 
 
+@flush_denormals()
 def train_steps(
     net: MLP,
     recipe: Recipe,

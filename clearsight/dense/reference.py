@@ -36,6 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf
 
+from clearsight.denormals import flush_denormals
 from clearsight.dense.recipe import Recipe
 from clearsight.models.mlp import LEAK, MLP
 from clearsight.randomness import mix
@@ -257,6 +258,7 @@ def update(net: MLP, params: Array, grad: Array, slots: Array, recipe: Recipe, *
         params -= lr * mean / (np.sqrt(square) + recipe.eps)
 
 
+@flush_denormals()
 def train_steps(
     net: MLP,
     recipe: Recipe,
@@ -287,6 +289,8 @@ def train_steps(
         first_step: number of steps taken before, since the start of the run.
         seed: of the dropout masks.
         mixed: second classes and shares, (N,) each, of rows that were mixed of two pictures.
+
+    Numbers below a float's normal form count as zero (`denormals`), here as in the kernel.
 
     Returns:
         Mean loss of each batch, before its update, and how many rows were classified rightly. Stops after the first

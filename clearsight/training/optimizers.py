@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from clearsight.dense.recipe import Recipe
 
+SWEEP = 32  # steps between two looks for slots that have all but vanished
+_TINY = 1e-36  # a slot that decays by 0.9 a step needs more than 32 of them from here to the first denormal, 1.18e-38
 MUON_REST = 0.15  # of the learning rate, for vectors and the last layer, which Adam moves
 Slots = dict[str, Tensor]
 
@@ -31,6 +33,17 @@ class Stepper:
             for group in optimizer.param_groups:
                 group["lr"] = lr * share
             optimizer.step()
+
+    def drop_tiny(self) -> None:
+        """Set to zero what is remembered of weights that have long had no gradient, before it becomes denormal and slow.
+
+        A rule and not the processor's switch, because PyTorch's own threads would not follow that: see `denormals`.
+        """
+        for optimizer, _ in self._parts:
+            for state in optimizer.state.values():
+                for value in state.values():
+                    if isinstance(value, Tensor) and value.ndim > 0:
+                        value.masked_fill_(value.abs() < _TINY, 0)
 
     def slots(self) -> Slots:
         """All that is remembered from step to step, copied."""

@@ -31,7 +31,7 @@ from clearsight.models.modules import DenseLayer, bind, build_module
 from clearsight.randomness import mix
 from clearsight.training.engine import Rows, State, check_ends
 from clearsight.training.logits import Inputs, as_tensor, keep_freed_memory, rows_at_once, run_module, telling_memory
-from clearsight.training.optimizers import build_optimizer
+from clearsight.training.optimizers import SWEEP, build_optimizer
 from clearsight.training.team import Team
 
 
@@ -251,6 +251,8 @@ class TorchEngine:
         if recipe.decay > 0:
             trained.addcmul_(trained, self._decayed, value=-lr * recipe.decay)
         self._optimizer.step(lr)
+        if (step + 1) % SWEEP == 0:
+            self._optimizer.drop_tiny()
         if before is not None and self._rates is not None:
             trained.copy_(before.lerp_(trained, self._rates))
         if self._slow is not None and (step + 1) % self._lookahead == 0:
