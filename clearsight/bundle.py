@@ -3,6 +3,7 @@
 A bundle needs no code of its user's to load and can run none. It knows how to predict, not how it was trained.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -64,6 +65,14 @@ class Bundle:
     path: Path | None = None
     scores: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     known: Known | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of what decides an answer: architecture, numbers, classes and scaling. Equal exactly for equal models."""
+        digest = hashlib.sha256(json.dumps([self.net.describe(), self.class_names], sort_keys=True).encode())
+        for values in (self.params, self.preprocess.scale, self.preprocess.offset):
+            digest.update(np.ascontiguousarray(values, np.float32).data)
+        return digest.hexdigest()
 
     def logits(self, images: Any, *, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Network outputs (n, K) of stored pictures: (n, h, w), (n, h, w, c) or (n, features), in the training's range.

@@ -108,12 +108,8 @@ def count_look(answered: Answered, *, by: str) -> None:
     root = answered.bundle.path.parent.parent if answered.bundle.path else None
     if root is not None and (root / store.LOOKS).is_file():
         with contextlib.suppress(RunError):  # a place that may only be read
-            store.add_look(
-                root,
-                fingerprint=answered.dataset.fingerprint,
-                rows=answered.rows,
-                by=f"{by} {answered.bundle.path}",
-            )
+            bundle = answered.bundle
+            store.add_look(root, answered.dataset, answered.rows, model=bundle.fingerprint, by=f"{by} {bundle.path}")
 
 
 def answer_data(

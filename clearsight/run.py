@@ -249,7 +249,7 @@ def _train_in(
         trackers.log(collect_numbers(run), run.epoch)
         _tell_deeper(prepared, run, note)
         if run.test:
-            _count_look(root, path, prepared, note)
+            _count_look(root, path, prepared, run, note)
         prepared.team.close()
         record |= {"status": result.status}
         store.write_json(path / store.RECORD, record)
@@ -290,12 +290,12 @@ def _tell_deeper(prepared: Prepared, run: Run, note: Note) -> None:
     note(f"the head alone was trained; {cost}{most}")
 
 
-def _count_look(root: Path, path: Path, prepared: Prepared, note: Note) -> None:
+def _count_look(root: Path, path: Path, prepared: Prepared, run: Run, note: Note) -> None:
     """Count that the test split was seen, where runs are kept; a run without such a place is not counted."""
     if not path.resolve().is_relative_to(root.resolve()):
         return
     try:
-        store.add_look(root, fingerprint=prepared.dataset.fingerprint, rows=prepared.split.test, by=str(path))
+        store.add_look(root, prepared.dataset, prepared.split.test, model=run.bundle.fingerprint, by=str(path))
     except RunError as error:
         note(f"this look at the test split is not counted: {error}")
 

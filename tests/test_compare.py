@@ -1,15 +1,19 @@
 """compare: models on one test set, recipes over paired runs; what is refused, what is said, how looks are counted."""
 
+import hashlib
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import clearsight
 from clearsight.errors import UsageError
 from clearsight.evaluation.comparison import compare_answers, compare_runs
 from clearsight.report.comparisons import draw_comparison, render_answers, render_runs
+from clearsight.store import add_look, count_models
 from clearsight.tuning.compare import compare
 
 FAST = {"epochs": 2, "hidden": (12,)}
@@ -33,15 +37,65 @@ def test_models_are_compared_on_their_common_test_rows(runs):
     assert found.answers.low > 0
 
 
-def test_each_look_at_a_test_split_is_counted(runs, tmp_path):
+def write_digits(folder, *, count=200):
+    data = clearsight.load_data("digits")
+    for k in range(count):
+        place = folder / data.class_names[data.labels[k]]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(data.images[k, :, :, 0] * 15).save(place / f"{k}.png")
+    return folder
+
+
+def test_models_are_counted_once_for_each_test_split(runs, tmp_path):
     clearsight.train("digits", **FAST, root=tmp_path)
     clearsight.train("digits", **FAST, root=tmp_path, seed=1)
     clearsight.train("digits", **FAST, root=tmp_path, split_seed=3)  # another test split
     root, a, _ = runs
     assert compare(a.bundle, root / "b", data="digits", split="all", root=tmp_path).looks is None
-    assert compare(root / "a", root / "b", root=tmp_path).looks == 4
-    assert compare(root / "a", root / "b", root=tmp_path).looks == 6
+    assert compare(root / "a", root / "b", root=tmp_path).looks == 3  # a is the first of these again, to the last bit
+    assert compare(root / "a", root / "b", root=tmp_path).looks == 3
+    clearsight.evaluate(root / "a")
+    clearsight.find_mistakes(root / "a", count=1, saliency="none", neighbours=0)
+    assert compare(root / "b", root / "a", root=root).looks == 2
     assert compare(root / "a", root / "b", split="valid", root=tmp_path).looks is None
+
+
+def test_test_pictures_read_at_another_size_are_the_same_test_pictures(tmp_path):
+    folder = write_digits(tmp_path / "pictures")
+    for size in (8, 12):
+        clearsight.train(folder, **FAST, image_size=size, root=tmp_path, out=tmp_path / f"{size}")
+    assert compare(tmp_path / "8", tmp_path / "12", root=tmp_path).looks == 2
+    for size in (8, 16):  # arrays are resized, too
+        clearsight.train("digits", **FAST, image_size=size, root=tmp_path, out=tmp_path / f"array{size}")
+    assert compare(tmp_path / "array8", tmp_path / "array16", root=tmp_path).looks == 2
+
+
+def test_looks_of_earlier_versions_are_read_and_their_models_told_by_path(runs, tmp_path):
+    root, a, _ = runs
+    data = clearsight.load_data("digits")
+    rows = clearsight.intake.build_split(a.config, data).test
+    old = hashlib.sha256(data.fingerprint.encode() + rows.tobytes()).hexdigest()[:16]
+    names = [(f"{root / 'a'}", 1), (f"evaluate {root / 'a'}/model.clearsight", 1), (f"compare {root / 'a'} other", 2)]
+    lines = [
+        json.dumps({"time": "t", "test": old, "models": n, "by": by}) for by, n in [*names, ("compare base x", 20)]
+    ]
+    wrong = [
+        "{",
+        "[]",
+        '{"test": 3}',
+        json.dumps({"test": old, "by": "z"}),
+        json.dumps({"test": "00", "by": "z", "models": 1}),
+    ]
+    (tmp_path / "test-looks.jsonl").write_text("\n".join(lines + wrong) + "\n")
+    assert count_models(tmp_path, data, rows) == 22  # a, other, and twenty runs
+    add_look(tmp_path, data, rows, model=a.bundle.fingerprint, by=str(root / "a"))
+    assert count_models(tmp_path, data, rows) == 22
+
+
+def test_a_model_that_was_saved_loaded_and_moved_is_the_same_model(runs, tmp_path):
+    root, a, _ = runs
+    moved = shutil.copy(root / "a" / "model.clearsight", tmp_path / "moved.clearsight")
+    assert clearsight.load(moved).fingerprint == a.bundle.fingerprint != clearsight.load(root / "b").fingerprint
 
 
 def test_other_test_rows_and_other_data_are_refused(runs, tmp_path):
@@ -159,7 +213,7 @@ def test_compare_on_the_command_line(runs, tmp_path, call, capsys):
     assert call("compare", root / "a", root / "b", "--root", root, "--plot", tmp_path / "m.svg") == 0
     text = capsys.readouterr().out
     assert "B is better than A on this test set by" in text
-    assert "models were judged on this test split" in text
+    assert "2 models have been evaluated on this test split. The more there are, the less" in text
     assert (tmp_path / "m.svg").read_text().startswith("<svg")
     flags = ["--data", "digits", "--epochs", "1", "--hidden", "8", "--root", tmp_path, "--quiet"]
     assert call("compare", "base", "train.lr=0.0001", "train.lr=0.01 train.l2=0.001", *flags) == 0

@@ -136,11 +136,14 @@ def test_mistakes_on_the_command_line(digits, call, capsys, tmp_path):
 def test_a_look_at_a_test_split_is_counted(digits):
     looks = digits.path.parent / "test-looks.jsonl"
     before = len(looks.read_text().splitlines())
-    clearsight.find_mistakes(digits.path, count=1)
     clearsight.find_mistakes(digits.path, count=1, split="valid")
-    lines = looks.read_text().splitlines()
-    assert len(lines) == before + 1
-    assert json.loads(lines[-1])["by"].startswith("mistakes ")
+    clearsight.find_mistakes(digits.path, count=1)
+    assert len(looks.read_text().splitlines()) == before  # of a model that was evaluated there when it was trained
+    looks.write_text("")
+    clearsight.find_mistakes(digits.path, count=1)
+    (line,) = looks.read_text().splitlines()
+    assert json.loads(line)["by"] == f"mistakes {digits.path / 'model.clearsight'}"
+    assert json.loads(line)["model"] == digits.bundle.fingerprint
 
 
 def test_a_model_without_its_run_shows_no_neighbours(digits, tmp_path):

@@ -14,7 +14,7 @@ import clearsight
 from clearsight.config import build_config
 from clearsight.errors import RunError, UsageError
 from clearsight.intake import build_split
-from clearsight.store import count_looks
+from clearsight.store import count_models
 from clearsight.tuning.board import SilentBoard
 from clearsight.tuning.books import read_trials
 from clearsight.tuning.jobs import Outcome
@@ -94,7 +94,7 @@ def test_the_best_is_trained_on_all_but_test_and_judged_once(tmp_path):
     assert found.run.valid is None
     data = clearsight.load_data("digits")
     rows = build_split(build_config({}), data).test
-    assert count_looks(found.path.parent, fingerprint=data.fingerprint, rows=rows) == 1
+    assert count_models(found.path.parent, data, rows) == 1
     for name in ("leaderboard.csv", "best.toml", "search.json", "trials.jsonl", "parallel.svg"):
         assert (found.path / name).stat().st_size > 0
 

@@ -105,6 +105,6 @@ def _describe(found: Any, *, next_seed: int) -> tuple[str, Any]:
         ]
         draw = lambda: draw_comparison(names, found.values, bars, metric=found.metric)
     if found.looks:
-        text = "models were judged on this test split: the more there are, the less the best of them means"
-        lines.append(f"With these, {found.looks} {text}.")
+        count = "1 model has" if found.looks == 1 else f"{found.looks:,} models have"
+        lines.append(f"{count} been evaluated on this test split. The more there are, the less the best of them means.")
     return "\n".join(lines), draw

@@ -39,6 +39,7 @@ class Dataset:
         bad: files that were left out, with reasons.
         empty: (split, class) of class folders without a file.
         relabelled: SHA-256 of the CSV that its labels were corrected by; empty for none.
+        source_hashes: (N,) uint64, of what each row came from, whatever size it was brought to; None where the pixels are that.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Dataset:
     bad: tuple[BadFile, ...] = ()
     empty: tuple[tuple[str, str], ...] = ()
     relabelled: str = ""
+    source_hashes: NDArray[np.uint64] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -87,6 +89,13 @@ class Dataset:
         return hashlib.sha256(about + np.ascontiguousarray(self.images).data).hexdigest()
 
     @cached_property
+    def row_hashes(self) -> NDArray[np.uint64]:
+        """(N,) of what each row came from: the bytes of its file, or its pixels before they were resized."""
+        from clearsight.data.duplicates import hash_rows
+
+        return hash_rows(self.images) if self.source_hashes is None else self.source_hashes
+
+    @cached_property
     def copies(self) -> list[NDArray[np.int64]]:
         """Groups of rows whose pictures are equal byte by byte; none for rows of features, which may well be equal."""
         from clearsight.data.duplicates import find_copies
@@ -102,6 +111,7 @@ class Dataset:
             given=self.given[rows],
             files=tuple(self.files[row] for row in rows) if self.files else (),
             facts=tuple(self.facts[row] for row in rows) if self.facts else (),
+            source_hashes=None if self.source_hashes is None else self.source_hashes[rows],
             notes=(*self.notes, *notes),
         )
 

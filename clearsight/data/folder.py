@@ -3,6 +3,7 @@
 It must not know training, nor judge the pictures: that is `check`'s affair.
 """
 
+import hashlib
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -58,6 +59,7 @@ class _Decoded:
     images: NDArray[np.uint8]
     rows: NDArray[np.int64]  # which members the images are of
     facts: list[PictureFacts]  # of those rows
+    hashes: NDArray[np.uint64]  # of those rows' files
     bad: list[BadFile]
     notes: list[str]
 
@@ -144,6 +146,7 @@ def _assemble(path: Path, name: str, layout: Layout, decoded: _Decoded, task: st
         notes=tuple(notes),
         files=tuple(layout.members[row].path for row in decoded.rows),
         facts=tuple(decoded.facts),
+        source_hashes=decoded.hashes,
         bad=tuple(layout.bad),
         empty=tuple(layout.empty),
     )
@@ -176,9 +179,9 @@ def _load_decoded(source: Source, layout: Layout, wanted: PictureFormat, meter: 
     files = build_key([
         f"{DECODER_VERSION} {PIL.__version__} {MAX_PIXELS}", *(f"{m.path}\n{m.size}\n{m.stamp}" for m in members),
     ])  # fmt: skip
-    facts, bad, problem = _load_facts(source, members, files, meter)
+    facts, hashes, bad, problem = _load_facts(source, members, files, meter)
     if not facts:
-        return _Decoded(np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0, np.int64), [], bad, [])
+        return _Decoded(np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0, np.int64), [], hashes[:0], bad, [])
     settled, notes = settle_format(wanted, list(facts.values()))
     key = build_key([files, str(settled), str(list(facts))])
     found = load_entry(key)
@@ -193,22 +196,30 @@ def _load_decoded(source: Source, layout: Layout, wanted: PictureFormat, meter: 
         images = saved[0] if saved and saved[0] is not None else images  # mapped: the pages can leave the memory
     bad = bad + [BadFile(*b) for b in kept["bad"]]
     rows = np.array(kept["rows"], np.int64)
-    return _Decoded(images, rows, [facts[row] for row in kept["rows"]], bad, [*notes, *([problem] if problem else [])])
+    notes += [problem] if problem else []
+    return _Decoded(images, rows, [facts[row] for row in kept["rows"]], hashes[rows], bad, notes)
 
 
 def _load_facts(
     source: Source, members: list[Member], key: str, meter: MeterBuilder
-) -> tuple[dict[int, PictureFacts], list[BadFile], str]:
-    """Headers of the files that have one, by their place in `members`; the others; and why they could not be kept."""
+) -> tuple[dict[int, PictureFacts], NDArray[np.uint64], list[BadFile], str]:
+    """Headers of the files that have one, by their place in `members`; hashes of all files' bytes (0 for those that cannot be
+    read); the files without a header; and why these could not be kept.
+    """
     found = load_entry(key)
-    if found and _fits(found[1], "of", len(members), len(found[1].get("facts", ()))):
+    if found and _fits(found[1], "of", len(members), len(found[1].get("facts", ()))) and _has_hashes(found[1]):
         kept = found[1]
         distinct = [PictureFacts(f[0], f[1], f[2], f[3], tuple(f[4])) for f in kept["facts"]]
-        return {i: distinct[f] for i, f in enumerate(kept["of"]) if f >= 0}, [BadFile(*b) for b in kept["bad"]], ""
+        sound = {i: distinct[f] for i, f in enumerate(kept["of"]) if f >= 0}
+        return sound, np.array(kept["hashes"], np.uint64), [BadFile(*b) for b in kept["bad"]], ""
 
     drop_entry(key)
 
+    place = {member.path: at for at, member in enumerate(members)}
+    hashes = np.zeros(len(members), np.uint64)
+
     def scan(member: Member, content: bytes) -> PictureFacts | BadFile:
+        hashes[place[member.path]] = int.from_bytes(hashlib.sha256(content).digest()[:8], "little")
         try:
             return read_facts(content, member.path, suffix=Path(member.path).suffix)
         except DataError as error:
@@ -223,9 +234,17 @@ def _load_facts(
         "facts": [[f.height, f.width, f.format, f.mode, list(f.notes)] for f in position],
         "of": [position[sound[i]] if i in sound else -1 for i in range(len(members))],
         "bad": [[b.path, b.reason] for b in bad],
+        "hashes": hashes.tolist(),
     }
     passing = any(b.passing for b in bad)
-    return sound, bad, "" if passing else save_entry(key, kept, source=str(source.root.resolve()))
+    return sound, hashes, bad, "" if passing else save_entry(key, kept, source=str(source.root.resolve()))
+
+
+def _has_hashes(kept: dict[str, Any]) -> bool:
+    """Whether cached facts hold a hash a file, which earlier versions did not keep."""
+    hashes = kept.get("hashes")
+    sound = isinstance(hashes, list) and len(hashes) == len(kept["of"])
+    return sound and all(isinstance(one, int) and 0 <= one < 2**64 for one in hashes or ())
 
 
 def _fits(kept: dict[str, Any], key: str, count: int, limit: int) -> bool:

@@ -240,4 +240,4 @@ def _resize(dataset: Dataset, request: PictureRequest) -> Dataset:
     if dataset.picture_shape[0] == 1:
         raise UsageError("image_size must go with pictures, got rows of features. Leave it out.")
     images = resize_images(dataset.images, wanted, find_range(dataset, np.arange(len(dataset))))
-    return replace(dataset, images=images)
+    return replace(dataset, images=images, source_hashes=dataset.row_hashes)

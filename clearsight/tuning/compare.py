@@ -43,8 +43,8 @@ class ModelsCompared:
     """Two models on one test set.
 
     Args:
-        names: of A and B. intervals: 95 %, Wilson, of each accuracy. split: whose rows. looks: how many models, these
-            included, were judged on that test split; None where nobody counted.
+        names: of A and B. intervals: 95 %, Wilson, of each accuracy. split: whose rows. looks: how many different models,
+            these included, have been evaluated on that test split; None where nobody counted.
     """
 
     names: tuple[str, str]
@@ -206,16 +206,18 @@ def _compare_models(
     looks = None
     first = answers[0]
     if first.split == "test":
-        looks = _look(root, first.dataset, first.rows, by=f"compare {_name(a)} {_name(b)}")
+        seen = {f"compare {_name(model)}": model.fingerprint for model in models}
+        looks = _look(root, first.dataset, first.rows, seen)
     return ModelsCompared((_name(a), _name(b)), found, (intervals[0], intervals[1]), first.split, looks)
 
 
-def _look(root: Path, dataset: Dataset, rows: Any, *, by: str, models: int = 2) -> int | None:
-    """Count a look at a test split, where there is a folder of runs to count in."""
+def _look(root: Path, dataset: Dataset, rows: Any, models: dict[str, str]) -> int | None:
+    """Note models, fingerprints by name, as evaluated on a test split, where there is a folder of runs; how many now are."""
     if not root.is_dir():
         return None
-    store.add_look(root, fingerprint=dataset.fingerprint, rows=rows, by=by, models=models)
-    return store.count_looks(root, fingerprint=dataset.fingerprint, rows=rows)
+    for name, model in models.items():
+        store.add_look(root, dataset, rows, model=model, by=name)
+    return store.count_models(root, dataset, rows)
 
 
 def _check_same(a: Answered, b: Answered) -> None:
@@ -259,7 +261,7 @@ def _compare_recipes(
     redrawn = split == "valid" and all(_draws_validation(config, datasets[name]) for name, config in recipes.items())
     note_patience(recipes.values(), note)
     values: list[tuple[float, ...]] = []
-    sizes, diverged = set(), 0
+    sizes, diverged, seen = set(), 0, dict[str, str]()
     with meter("comparing", pairs * len(recipes), unit="runs") as advance:
         for name, config in recipes.items():
             jobs = {k: Job(_settle_pair(config, k, redrawn=redrawn), split=split) for k in range(pairs)}
@@ -271,6 +273,7 @@ def _compare_recipes(
                     found[k] = outcome
                     advance(1)
             values.append(tuple(found[k].metrics[wanted] for k in range(pairs)))
+            seen |= {f"compare {name} {k}": found[k].model for k in range(pairs)}
             sizes |= {(one.n, one.num_train) for one in found.values()}
             diverged += sum(one.status == "diverged" for one in found.values())
     if diverged:
@@ -279,8 +282,7 @@ def _compare_recipes(
         note("the recipes are judged on different numbers of rows, so their runs are pairs by seed alone")
     looks = None
     if split == "test":
-        rows, models = build_split(recipes[first], datasets[first]).test, pairs * len(recipes)
-        looks = _look(root, datasets[first], rows, by=f"compare {' '.join(recipes)}", models=models)
+        looks = _look(root, datasets[first], build_split(recipes[first], datasets[first]).test, seen)
     ratio = max(n / train for n, train in sizes) if redrawn else 0.0
     arrays, places = [np.array(one) for one in values], list(combinations(range(len(values)), 2))
     compared = [

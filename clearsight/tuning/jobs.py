@@ -51,6 +51,7 @@ class Outcome:
         metrics: `accuracy`, `loss`, `mae` on the judged rows, as far as they exist; of the weights in force.
         n: judged rows. num_train: rows trained on. epoch: whose weights are in force. seconds: of training.
         saved: where a paused run goes on from.
+        model: fingerprint of a model that was judged on test rows.
         rows, outputs: (n,) judged rows of the data set and (n, K) outputs for them, if they were asked for.
     """
 
@@ -61,6 +62,7 @@ class Outcome:
     epoch: int
     seconds: float
     saved: Saved | None = None
+    model: str = ""
     rows: NDArray[np.int64] | None = None
     outputs: NDArray[np.float32] | None = None
 
@@ -94,6 +96,8 @@ def run_job(dataset: Dataset, job: Job, stop: threading.Event | None = None) -> 
     judged = evaluate_outputs(bundle, outputs, dataset.labels[rows], split=job.split)
     found = {name: getattr(judged, name) for name in METRICS}
     outcome = replace(outcome, metrics={name: float(value) for name, value in found.items() if value is not None})
+    if job.split == "test":
+        outcome = replace(outcome, model=bundle.fingerprint)
     return replace(outcome, rows=rows, outputs=outputs) if job.keep_outputs else outcome
 
 
