@@ -18,7 +18,7 @@ from clearsight.store import count_models
 from clearsight.tuning.board import SilentBoard
 from clearsight.tuning.books import read_trials
 from clearsight.tuning.jobs import Outcome
-from clearsight.tuning.search import Plan, find_brackets, find_ladder, run_search
+from clearsight.tuning.search import Plan, find_best, find_brackets, find_ladder, run_search
 from clearsight.tuning.space import parse_space
 from clearsight.tuning.tune import tune
 
@@ -193,6 +193,41 @@ class Scripted:
             status = "diverged" if lr == 0.9 and epochs > 1 else "finished" if job.pause_epoch is None else "paused"
             saved = ({}, {}) if status == "paused" else None
             yield number, Outcome(status, {"accuracy": lr + epochs / 1000}, 10, 90, epochs, 1.0, saved)
+
+
+class Cut(Scripted):
+    """The same, but time runs out after so many runs."""
+
+    def __init__(self, left):
+        self.left = left
+
+    def run(self, jobs, *, deadline=None):
+        for number, outcome in super().run(jobs):
+            if deadline is not None and self.left == 0:
+                return
+            self.left -= 1
+            yield number, outcome
+
+
+@pytest.mark.parametrize("prune", ["none", "halving", "hyperband"])
+@pytest.mark.parametrize("left", range(0, 16))
+def test_a_search_cut_off_at_any_run_ends_with_the_best_so_far_trained_to_its_end(prune, left):
+    space = parse_space({}, ["train.lr=0.1,0.2,0.9,0.8,0.3,0.7,0.4,0.6,0.5"])
+    config = build_config({"train": {"epochs": 27}})
+    plan = Plan("grid", 9, "accuracy", prune=prune, minutes=60)
+    journal, notes = Memory(), []
+    trials, _ = run_search(config, space, plan, pool=Cut(left), journal=journal, board=SilentBoard(), note=notes.append)
+    best = find_best(trials, "accuracy")
+    assert best.status == "complete"
+    assert best.epochs == (27,)
+    late = [trial for trial in trials if trial not in journal.added]
+    assert len(late) == len(notes) <= 2  # two where the best diverges at its end
+    if prune == "halving" and 9 <= left < 12:  # all came to the first rung, none to the end
+        assert (best.params["train.lr"], late[-1]) == (0.8, best)
+        assert "the best so far, trial 3, is now trained to its end" in notes[-1]
+    again = Memory(journal.added)
+    whole = run_search(config, space, plan, pool=Scripted(), journal=Memory(), board=SilentBoard())
+    assert run_search(config, space, plan, pool=Scripted(), journal=again, board=SilentBoard()) == whole
 
 
 def test_a_diverged_trial_is_found_again_at_its_rung_on_resume():

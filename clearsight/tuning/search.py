@@ -5,6 +5,7 @@ same trials, takes those that its journal holds, and computes the others. It mus
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from math import ceil, isfinite
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from clearsight.tuning.jobs import METRICS, Job, Outcome
 from clearsight.tuning.space import Params, Space, render_params, to_settings
 from clearsight.tuning.strategies import ROUNDS, Asker
 
+Note = Callable[[str], None]
 PRUNERS = ("none", "halving", "hyperband")
 ETA = 3  # of the pruners: at each rung a third goes on, for three times as long
 _RUNGS = 4
@@ -103,9 +105,18 @@ class Board(Protocol):
 
 
 def run_search(
-    config: RunConfig, space: Space, plan: Plan, *, pool: Pool, journal: Journal, board: Board
+    config: RunConfig,
+    space: Space,
+    plan: Plan,
+    *,
+    pool: Pool,
+    journal: Journal,
+    board: Board,
+    note: Note = lambda text: None,
 ) -> tuple[list[Trial], dict[str, float]]:
     """All trials in the order of their numbers, and how much each setting matters.
+
+    Where time runs out before any trial came to its end, the best so far is trained to its end all the same.
 
     Raises:
         UsageError: settings that do not go together in some trial. RunError: a worker died twice, or the journal is another's.
@@ -123,19 +134,40 @@ def run_search(
     trials: list[Trial] = []
     board.begin(total=total, metric=plan.metric, deadline=deadline)
     number = 0
+    rounds: list[_Round] = []
     for turn in range(-(-total // size)):
-        if deadline and time.monotonic() > deadline and journal.find(number) is None:
+        if turn and deadline and time.monotonic() > deadline and journal.find(number) is None:
             break
         asked = dict(enumerate(asker.ask(turn, min(size, total - number)), start=number))
         number += len(asked)
         found: dict[int, Trial] = {}
-        for ladder, some in find_brackets(plan, config.train.epochs, asked):
-            found |= _Round(config, plan, some, ladder, pool, journal, board, deadline).run()
+        rounds = [
+            _Round(config, plan, some, ladder, pool, journal, board, deadline)
+            for ladder, some in find_brackets(plan, config.train.epochs, asked)
+        ]
+        for one in rounds:
+            found |= one.run()
         trials += [found[number] for number in sorted(found)]
         if len(found) < len(asked):
             break
         asker.tell([_summarize(found[k]) for k in asked])
+    if not any(trial.status == COMPLETE for trial in trials):
+        trials = sorted(trials + _finish_best(rounds, note), key=lambda trial: trial.number)
     return trials, asker.measure_importance()
+
+
+def _finish_best(rounds: list["_Round"], note: Note) -> list[Trial]:
+    """Train the best of the trials that time cut off to its end; where it diverges the next, until one is complete."""
+    left = [(rank, number, one) for one in rounds for number, rank in one.find_left().items()]
+    ended: list[Trial] = []
+    for _, number, one in sorted(left, key=lambda item: item[:2]):
+        note(
+            f"time ran out before any trial came to its end; the best so far, trial {number}, is now trained to its end"
+        )
+        ended.append(one.finish(number))
+        if ended[-1].status == COMPLETE:
+            break
+    return ended
 
 
 def _summarize(trial: Trial) -> tuple[Params, float | None, list[float]]:
@@ -196,6 +228,8 @@ class _Round:
         self._folds = plan.folds or 1
         self._last: dict[int, Outcome] = {}  # of each run, by trial * folds + fold
         self._rungs: dict[int, list[float]] = {number: [] for number in asked}
+        self._ended: dict[int, Trial] = {}
+        self._late = False  # whether time has run out and the best is trained to its end
         self._known = {number: trial for number in asked if (trial := journal.find(number))}
         for number, trial in self._known.items():
             if to_settings(trial.params) != to_settings(asked[number]):
@@ -207,7 +241,7 @@ class _Round:
 
     def run(self) -> dict[int, Trial]:
         """Trials that ended, by number; not all, if time ran out."""
-        found: dict[int, Trial] = {}
+        found = self._ended
         alive = list(self._asked)
         for rung, epochs in enumerate(self._ladder):
             last = epochs is None
@@ -222,6 +256,24 @@ class _Round:
                     found[number] = self._end(number, PRUNED)
                 alive = [number for number in alive if number not in found]
         return dict(sorted((self._known | found).items()))
+
+    def find_left(self) -> dict[int, tuple[float, float]]:
+        """The trials that time cut off, by number, with how good they are: the less the better, more epochs before all else."""
+        sign = METRICS[self._plan.metric]
+        left = [number for number in self._asked if number not in self._ended and number not in self._known]
+        reached = {number: self._ladder[len(self._rungs[number]) - 1] or 0 for number in left if self._rungs[number]}
+        return {n: (-reached[n], -sign * self._rungs[n][-1]) if n in reached else (0, 0.0) for n in left}
+
+    def finish(self, number: int) -> Trial:
+        """Train one trial that time cut off to its end, however long that takes.
+
+        The journal is not told, so that a search that goes on prunes as if it had never been cut off.
+        """
+        self._deadline, self._late = None, True
+        for rung in range(len(self._rungs[number]), len(self._ladder)):
+            if number not in self._ended:
+                self._train([number], self._ladder[rung], rung, self._ladder[rung] is None, self._ended)
+        return self._ended[number]
 
     def _train(
         self, alive: list[int], epochs: int | None, rung: int, last: bool, found: dict[int, Trial]
@@ -296,7 +348,8 @@ class _Round:
         )  # fmt: skip
         for key in self._keys(number):
             self._last[key] = replace(self._last[key], saved=None)
-        self._journal.add(trial)
+        if not self._late:
+            self._journal.add(trial)
         self._board.add(trial)
         return trial
 

@@ -109,7 +109,8 @@ def tune(
         search: what may vary, as `{"train.lr": {"log": [1e-4, 1]}, "train.l2": [0, 0.001]}` or as flags; see `parse_space`.
         strategy: `grid`, `random`, `perturb` (small changes of the best so far) or `tpe`; by default a grid where it has at most
             64 points, else TPE.
-        trials: how many at most, 40 by default; a grid ends by itself. minutes: after which nothing new begins.
+        trials: how many at most, 40 by default; a grid ends by itself.
+            minutes: after which nothing new begins, but the best so far is trained to its end.
         folds: judge by k-fold cross-validation; by default by the one validation split.
         prune: `none`, `halving` or `hyperband`: leave trials off that are behind.
         metric: `accuracy`, `loss` or `mae`. seed: of what is tried; runs have `train.seed`.
@@ -285,7 +286,7 @@ def _search(
     with open_pool(dataset, configs, executor=way.executor, workers=way.workers) as pool:
         try:
             trials, importance = run_search(
-                config, space, plan, pool=pool, journal=FileJournal(path / TRIALS), board=board
+                config, space, plan, pool=pool, journal=FileJournal(path / TRIALS), board=board, note=way.note
             )
         finally:
             board.close()
