@@ -174,7 +174,9 @@ def fit_preprocess(
         std = np.sqrt(np.maximum(square - mean * mean, 0))
         std[std <= 1e-7 * np.sqrt(square)] = 1  # an input that is constant, for its own size, becomes 0 and not NaN
         scale, offset = 1 / std, -mean / std
-    if not (np.isfinite(scale.astype(np.float32)).all() and np.isfinite(offset.astype(np.float32)).all()):
+    with np.errstate(over="ignore"):  # which is refused in words
+        gain, shift = scale.astype(np.float32), offset.astype(np.float32)
+    if not (np.isfinite(gain).all() and np.isfinite(shift).all()):
         raise DataError(f"pixels must span a range that float32 can scale, got {low}..{high}. Rescale them first.")
     target_mean, target_std = 0.0, 1.0
     if dataset.is_regression:
@@ -182,7 +184,7 @@ def fit_preprocess(
         target_mean, target_std = float(targets.mean()), float(targets.std()) or 1.0
     return Preprocess(
         height, width, channels, scaling, float(low), float(high),
-        scale.astype(np.float32), offset.astype(np.float32), target_mean, target_std, resize, background,
+        gain, shift, target_mean, target_std, resize, background,
     )  # fmt: skip
 
 
