@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -186,6 +187,59 @@ def test_targets_that_do_not_differ_are_an_error():
     assert found.message == "targets must differ, got 2.5 in every training row. Check them."
 
 
+def kinds(dataset, **options):
+    return [f.kind for f in flaws(dataset, valid_fraction=0, test_fraction=0, **options)]
+
+
+@pytest.mark.parametrize(("rows", "found"), [(9, ["tiny-class"]), (10, [])])
+def test_ten_pictures_are_enough_for_a_class(rows, found):
+    assert kinds(load_data(noise(40 + rows), np.array([0] * 20 + [1] * 20 + [2] * rows))) == found
+
+
+def test_tiny_classes_are_counted_and_named():
+    labels = np.array([0] * 12 + [1] * 12 + [2] * 4 + [3] * 9)
+    found = only(load_data(noise(37), labels), "tiny-class", valid_fraction=0, test_fraction=0)
+    assert found.message.startswith("2 classes of fewer than 10 pictures: 2 (4), 3 (9). A class of one picture")
+
+
+@pytest.mark.parametrize(("most", "found"), [(49, []), (50, ["imbalance"]), (51, ["imbalance"])])
+def test_five_times_as_many_pictures_are_uneven(most, found):
+    assert kinds(load_data(noise(most + 10), np.array(["few"] * 10 + ["many"] * most))) == found
+
+
+def test_uneven_classes_are_those_with_training_pictures():
+    """`none` has test pictures alone: an error of its own, and not the least of the uneven ones."""
+    images = noise(120)
+    train, test = np.repeat([0, 1, 3], [11, 66, 20]), np.repeat([2, 0], [12, 11])
+    names = ("few", "many", "none", "some")
+    dataset = build_dataset({"train": (images[:97], train), "test": (images[97:], test)}, name="d", class_names=names)
+    found = {f.kind: f.message for f in flaws(dataset, valid_fraction=0)}
+    assert "'many' has 66 training pictures, 'few' 11. Consider" in found["imbalance"]
+    assert "classes of test must have training pictures, got none of 'none'." in found["unknown-class"]
+    assert found["missing-class"] == ("test has no pictures of 'many', 'some', so nothing will be known about them.")
+
+
+def test_one_class_is_an_error_and_numbers_have_none():
+    two = load_data(noise(20), np.array(["cat", "dog"] * 10))
+    one = replace(two, labels=np.zeros(20, np.int64), class_names=("cat",))
+    found = flaws(one)
+    assert [(f.level, f.kind) for f in found] == [("error", "one-class")]
+    assert found[0].message == (
+        "a classifier must have two or more classes, got ['cat']. Add pictures of another class."
+    )
+    assert flaws(load_data(noise(20), np.arange(20.0), task="regression")) == []
+
+
+def test_targets_are_those_of_training():
+    images, targets = noise(30), np.r_[np.full(20, 2.5), np.arange(10)]
+    parts = {"train": (images[:20], targets[:20]), "test": (images[20:], targets[20:])}
+    found = only(build_dataset(parts, name="d", task="regression"), "constant-target")
+    assert found.message == "targets must differ, got 2.5 in every training row. Check them."
+    targets[0] = 3
+    parts["train"] = images[:20], targets[:20]
+    assert flaws(build_dataset(parts, name="d", task="regression")) == []
+
+
 # copies
 
 
@@ -208,6 +262,21 @@ def test_copies_in_two_splits_are_an_error():
     assert found.message.startswith(
         "splits must not share pictures, got 2 pictures in more than one of train, valid, test. "
     )
+
+
+def test_copies_in_several_groups_are_counted_apart():
+    """Three within training, two across splits, two with two labels: each told once, in the order of their rows."""
+    images, labels = noise(80), np.arange(80) % 2
+    images[[8, 20]], images[[12, 14]] = images[2], images[10]
+    images[60], images[31] = images[30], images[40]
+    dataset = build_dataset({"train": (images[:50], labels[:50]), "test": (images[50:], labels[50:])}, name="d")
+    found = {f.kind: f for f in flaws(dataset)}
+    assert set(found) == {"copies", "leakage", "label-conflict"}
+    assert found["copies"].rows == (2, 8, 20, 10, 12, 14)
+    assert found["copies"].message == (
+        "2 pictures are there more than once within a split; each counts several times. --skip-bad keeps one."
+    )
+    assert (found["leakage"].rows, found["label-conflict"].rows) == ((30, 60), (31, 40))
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
@@ -388,6 +457,48 @@ def test_sixteen_bit_pictures_that_use_eight_are_a_warning():
     found = only(load_data(images, np.arange(60) % 2), "dark")
     assert found.level == "warning"
     assert found.message == "pictures use 255 of 0..65535 at most, so they are nearly black. Rescale them."
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "found"),
+    [
+        (12, 24, []),
+        (12, 25, ["aspect"]),
+        (24, 12, []),
+        (25, 12, ["aspect"]),
+        (6, 6, []),
+        (5, 5, ["small"]),
+        (5, 6, []),
+        (6, 5, []),
+    ],
+)
+def test_twice_the_proportions_and_half_the_size_are_still_right(folder, height, width, found):
+    save(folder / "a" / "odd.png", noise(1, 5, (height, width))[0])
+    assert kinds(load_data(folder, image_size=12)) == found
+
+
+def test_enlarged_pictures_are_counted_against_the_size_of_all(folder):
+    for name in ("one", "two"):
+        save(folder / "a" / f"{name}.png", noise(1, len(name) + ord(name[0]), (4, 4))[0])
+    found = only(load_data(folder, image_size=[12, 16]), "small", valid_fraction=0, test_fraction=0)
+    assert found.message == "2 pictures of 42: less than half of 16x12, so enlarged."
+    assert found.files == ("a/one.png: 4x4", "a/two.png: 4x4")
+
+
+@pytest.mark.parametrize(("same", "found"), [(7, []), (8, ["constant-pixels"])])
+def test_a_twentieth_of_the_pixels_may_stand_still(same, found):
+    """5 % of 144 is 7.2; what test pictures show does not matter."""
+    images, labels = noise(60), np.arange(60) % 2
+    images[:40].reshape(40, -1)[:, :same] = 9
+    dataset = build_dataset({"train": (images[:40], labels[:40]), "test": (images[40:], labels[40:])}, name="d")
+    assert kinds(dataset) == found
+
+
+@pytest.mark.parametrize(("top", "found"), [(4095, ["dark"]), (4096, [])])
+def test_a_sixteenth_of_the_range_is_dark(top, found):
+    images = np.minimum(noise(60).astype(np.uint16) * 17, top)
+    images[0, 0, 0] = top
+    assert kinds(load_data(images, np.arange(60) % 2)) == found
 
 
 # shift
