@@ -212,6 +212,72 @@ def test_the_bootstrap_covers_a_planted_gap():
     assert 0.93 <= np.mean(covered) <= 0.97
 
 
+def test_counts_of_a_comparison_are_those_of_its_rows():
+    found = compare_answers(*answers(3, 9, 80, 8))
+    assert (found.n, found.only_a, found.only_b, found.accuracy_a, found.accuracy_b) == (100, 3, 9, 0.83, 0.89)
+    assert found.difference == pytest.approx(-0.06)
+    assert found.as_dict()["shown"] is found.shown is False
+    assert compare_answers(*answers(30, 2, 80, 8)).shown
+    again, other = (compare_answers(*answers(3, 9, 80, 8), seed=seed) for seed in (0, 1))
+    assert (again.low, again.high) == (found.low, found.high)
+    assert (other.low, other.high) == pytest.approx((found.low, found.high), abs=0.011)
+
+
+@pytest.mark.parametrize("counts", [(12, 30, 200, 58), (40, 12, 300, 20)])
+def test_the_interval_of_models_is_that_of_resampled_rows(counts):
+    """Rows drawn with replacement one by one, 4,000 times, and their percentiles."""
+    a, b = answers(*counts)
+    found, rng = compare_answers(a, b), np.random.default_rng(11)
+    apart = a.astype(int) - b
+    drawn = [apart[rng.integers(0, len(apart), len(apart))].mean() for _ in range(4000)]
+    assert (found.low, found.high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.004)
+
+
+def test_wins_and_ties_are_counted_and_json_holds_them():
+    a, b = np.array([2.0, 1, 3, 1, 1, 4, 1, 1, 1, 1, 0]), np.ones(11)
+    found = compare_runs(a, b)
+    assert (found.wins, found.ties) == (3, 7)
+    assert found.differences == tuple((a - b).tolist())
+    plain = found.as_dict()
+    assert (plain["n"], plain["wins"], plain["ties"], plain["shown"], plain["ratio"]) == (11, 3, 7, False, 0.0)
+
+
+def test_equal_pairs_that_all_win_by_as_much_have_wins_and_no_interval():
+    found = compare_runs(np.full(10, 0.9), np.full(10, 0.8), ratio=0.1)
+    assert (found.wins, found.ties, found.needed, found.high, found.ratio) == (10, 0, None, None, 0.1)
+    assert found.difference == pytest.approx(0.1)
+    assert compare_runs(np.full(10, 0.5), np.full(10, 0.5)).ties == 10
+    tiny = compare_runs(np.linspace(0, 1e-6, 10), np.zeros(10))  # small is not constant
+    assert tiny.p_value is not None
+
+
+@pytest.mark.parametrize("shapes", [((0,), (0,)), ((3, 1), (3, 1)), ((4,), (3,))])
+def test_answers_to_no_or_other_rows_are_refused(shapes):
+    with pytest.raises(UsageError, match=r"answers must be of the same rows, one or more, got \("):
+        compare_answers(*(np.ones(shape, bool) for shape in shapes))
+
+
+def test_runs_of_other_shapes_are_refused():
+    for a, b in ((np.zeros((12, 2)), np.zeros((12, 2))), (np.zeros(12), np.zeros(11))):
+        with pytest.raises(UsageError, match="pairs of runs must be 10 or more, got"):
+            compare_runs(a, b)
+
+
+@pytest.mark.parametrize(("effect", "n"), [(6.0, 2), (4.0, 3), (20.0, 10), (-0.5, 25)])
+def test_power_of_large_and_negative_effects_is_finite_and_right(effect, n):
+    drawn = stats.nct.sf(stats.t.ppf(0.975, n - 1), n - 1, abs(effect) * np.sqrt(n))
+    assert find_power(effect, n) == pytest.approx(drawn, abs=1e-3)
+    assert find_power(effect, n, level=0.01) < find_power(effect, n) or find_power(effect, n) > 0.9999
+
+
+def test_the_least_number_of_pairs_is_two_and_the_most_a_hundred_thousand():
+    assert find_needed(1e6) == 2
+    edge = (stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) / np.sqrt(100_000)
+    assert find_needed(edge * 1.001) == pytest.approx(100_000, rel=0.003)
+    assert find_needed(edge * 0.999) is None
+    assert find_needed(-0.3) == find_needed(0.3)
+
+
 def test_models_that_answer_alike_show_no_difference():
     found = compare_answers(*answers(0, 0, 50, 10))
     assert (found.p_value, found.difference, found.low, found.high, found.shown) == (1.0, 0.0, 0.0, 0.0, False)

@@ -55,6 +55,75 @@ def test_the_temperature_has_the_least_loss_of_any():
     assert all(loss(found) <= loss(found * factor) + 1e-4 for factor in (0.8, 0.95, 1.05, 1.2))
 
 
+@pytest.mark.parametrize("n", [1, 5, 40, 400])
+def test_the_temperature_is_that_of_the_posterior(n):
+    """Against a search over 20,000 points of the log-likelihood and the log-normal prior of deviation 0.5, written out."""
+    logits, labels = draw(n, temperature=2.5, seed=n)
+    ts = np.exp(np.linspace(np.log(0.05), np.log(20), 4001))
+    shifted = logits - logits[np.arange(n), labels][:, None]
+    loss = np.array([np.logaddexp.reduce(shifted / t, axis=1).sum() for t in ts]) + 0.5 * (np.log(ts) / 0.5) ** 2
+    assert fit_temperature(logits.astype(np.float32), labels) == pytest.approx(ts[loss.argmin()], rel=3e-3)
+
+
+def test_the_temperature_stays_in_its_bounds():
+    sure = np.tile([[1e-4, 0.0]], (100_000, 1))
+    assert fit_temperature(sure, np.zeros(100_000, np.int64)) == pytest.approx(0.05, rel=0.01)
+    wrong = np.tile([[1e4, 0.0]], (100_000, 1))
+    assert fit_temperature(wrong, np.arange(100_000) % 2) == pytest.approx(20, rel=0.01)
+
+
+def test_what_abstaining_brings_is_counted_at_each_confidence():
+    confidence = np.array([0.5, 0.59, 0.6, 0.8, 0.95, 0.99, 1.0, 0.2])
+    right = np.array([1, 0, 1, 0, 1, 1, 1, 0], bool)
+    found = measure_coverage(confidence, right)
+    assert [one.threshold for one in found] == [0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99]
+    assert [one.n for one in found] == [8, 7, 5, 4, 4, 3, 3, 2]  # a confidence of just that is answered
+    assert [one.coverage for one in found] == [n / 8 for n in (8, 7, 5, 4, 4, 3, 3, 2)]
+    assert [one.accuracy for one in found] == [5 / 8, 5 / 7, 4 / 5, 3 / 4, 3 / 4, 1, 1, 1]
+    none = measure_coverage(np.array([0.4]), np.array([True]))[-1]
+    assert (none.n, none.coverage, none.accuracy) == (0, 0, None)
+
+
+def test_thirty_rows_have_an_interval_and_all_of_it_is_said():
+    logits, labels = draw(30, temperature=3, seed=4)
+    few, enough = measure_calibration(logits[:29], labels[:29]), measure_calibration(logits, labels, temperature=1.5)
+    assert (few.n, few.low, few.high, few.temperature, few.before) == (29, None, None, 1, few.error)
+    assert enough.low <= enough.error
+    assert enough.before == measure_calibration(logits, labels).error != enough.error
+    plain = enough.as_dict()
+    assert plain["interval"] == [enough.low, enough.high]
+    assert set(plain) == {"n", "error", "interval", "chance", "temperature", "before", "bins", "curve", "fitted_here"}
+    assert plain["bins"][0] == {
+        "n": enough.bins[0].n,
+        "confidence": enough.bins[0].confidence,
+        "accuracy": enough.bins[0].accuracy,
+    }
+    confidence = softmax(logits / 1.5).max(1)
+    assert [one["n"] for one in plain["curve"]] == [
+        int((confidence >= t).sum()) for t in (0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+    ]
+    for fitted, temperature, wanted in ((True, 1.5, True), (True, 1.0, False), (False, 1.5, False)):
+        found = measure_calibration(logits, labels, temperature=temperature, fitted_here=fitted)
+        assert (found.fitted_here, found.temperature) == (wanted, temperature)
+
+
+def test_a_gap_beyond_chance_keeps_its_interval_above_0():
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.7, 0.9, 3000)
+    off, true = (measure_calibration(*stated(confidence, confidence - gap, rng)) for gap in (0.2, 0.0))
+    assert 0.15 < off.low < 0.2 < off.high < 0.25
+    assert off.high - off.low == pytest.approx(2 * 1.96 * np.sqrt(0.6 * 0.4 / 3000), rel=0.4)
+    assert true.low == 0
+    assert true.high < 0.05
+
+
+def test_scores_are_how_strange_the_truth_looked():
+    logits, labels = draw(40, temperature=1, seed=2)
+    found = conformal_scores(logits, labels, temperature=2.0)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, np.sort(1 - softmax(logits / 2)[np.arange(40), labels]), atol=1e-6)
+
+
 def test_few_rows_and_no_mistakes_keep_the_temperature_near_one():
     logits, labels = np.eye(2)[[0, 1, 0, 1]] * 5, np.array([0, 1, 0, 1])
     assert 0.3 < fit_temperature(logits, labels) <= 1

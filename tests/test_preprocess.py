@@ -1,10 +1,13 @@
 """Scalings do what their names say, are fitted on training rows alone, and are the same in kernel, NumPy and bundle."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from clearsight.data.load import load_data
-from clearsight.data.preprocess import SCALINGS, fit_preprocess
+from clearsight.data.pictures import PictureFormat
+from clearsight.data.preprocess import SCALINGS, Preprocess, find_range, fit_preprocess
 from clearsight.dense import kernel
 from clearsight.errors import DataError, UsageError
 
@@ -107,3 +110,131 @@ def test_pictures_in_plainly_other_units_are_refused():
         ):
             preprocess.check_range(images)
     preprocess.check_range(np.zeros((1, 8, 8, 1), np.uint8))
+
+
+def test_each_scaling_is_its_formula_under_any_range():
+    """Stored values from -10 to 30, against the formulas written out; the mean is over training rows alone."""
+    rng = np.random.default_rng(1)
+    images = rng.uniform(-10, 30, (50, 3, 4, 3)).astype(np.float32)
+    images[0, 0, 0, 0], images[1, 0, 0, 0] = -10, 30
+    dataset, rows = load_data(images, np.arange(50) % 2), np.arange(0, 40)
+    unit = (images.astype(np.float64) + 10) / 40
+    train, imagenet = (
+        images[rows].astype(np.float64),
+        (np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])),
+    )
+    wanted = {
+        "none": images,
+        "unit": unit,
+        "symmetric": 2 * unit - 1,
+        "mean-image": unit - unit[rows].mean(axis=0),
+        "standardize": (images - train.mean(axis=(0, 1, 2))) / train.std(axis=(0, 1, 2)),
+        "imagenet": (unit - imagenet[0]) / imagenet[1],
+    }
+    for scaling, expected in wanted.items():
+        found = fit_preprocess(dataset, rows, scaling=scaling)
+        assert (found.low, found.high, found.scaling) == (-10, 30, scaling)
+        np.testing.assert_allclose(found.apply(images), expected.reshape(50, -1), atol=2e-5)
+
+
+def test_imagenet_scaling_of_grey_pictures_is_refused():
+    with pytest.raises(
+        UsageError, match=r"scale imagenet must have pictures in colour, got 1 channels\. Set --scale symmetric"
+    ):
+        fit_preprocess(data(shape=(4, 4)), ROWS, scaling="imagenet")
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [([5, 9], (0, 9)), ([-3, 9], (-3, 9)), ([-9, -3], (-9, -3)), ([0, 0], (0, 0))],
+)
+def test_the_range_of_floats_is_that_of_training_rows_and_begins_at_0_or_below(values, wanted):
+    images = np.zeros((5000, 2, 2), np.float32) + values[0]
+    images[4990], images[4995:] = values[1], 1000  # the largest beyond the first chunk; the others are no training rows
+    dataset = load_data(images, np.arange(5000) % 2)
+    assert find_range(dataset, np.arange(4995)) == wanted
+    low, high = np.array(wanted, float)
+    found = fit_preprocess(dataset, np.arange(4995))
+    np.testing.assert_allclose(found.apply(dataset.images[:1]), (values[0] - low) / ((high - low) or 1))
+
+
+def test_bytes_have_their_whole_range_whatever_they_show():
+    assert find_range(load_data(np.full((6, 3, 3), 7, np.uint8), np.arange(6) % 2), np.arange(6)) == (0, 255)
+
+
+def test_moments_are_those_of_all_chunks():
+    features = np.random.default_rng(0).normal(3, 2, (9001, 3)) + np.arange(9001)[:, None] / 1000
+    found = fit_preprocess(load_data(features, np.arange(9001) % 2), np.arange(9001), scaling="standardize")
+    np.testing.assert_allclose(found.scale, 1 / features.std(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(found.offset, -features.mean(axis=0) / features.std(axis=0), rtol=1e-5)
+
+
+def test_a_hardly_varying_input_is_scaled_and_a_constant_one_becomes_0():
+    features = np.stack([1 + 1e-5 * (np.arange(40) % 2), np.full(40, 1e6), np.zeros(40)], axis=1)
+    dataset = load_data(features, np.arange(40) % 2)
+    found = fit_preprocess(dataset, np.arange(40), scaling="standardize")
+    assert found.scale[0] == pytest.approx(2e5, rel=0.02)
+    assert found.scale[1:].tolist() == [1, 1]
+    np.testing.assert_allclose(found.apply(dataset.images)[:, 1:], 0)
+
+
+def test_targets_are_standardised_over_training_rows_and_restored():
+    targets = np.random.default_rng(0).normal(50, 8, 40)
+    dataset = load_data(np.zeros((40, 3)), targets, task="regression")
+    found = fit_preprocess(dataset, ROWS)
+    standard = found.standardize_targets(dataset.labels)
+    assert standard.dtype == np.float64
+    assert (standard[ROWS].mean(), standard[ROWS].std()) == (pytest.approx(0, abs=1e-6), pytest.approx(1))
+    np.testing.assert_allclose(found.restore_targets(standard.astype(np.float32)), targets, rtol=1e-5)
+    same = fit_preprocess(load_data(np.zeros((4, 3)), np.full(4, 7.0), task="regression"), np.arange(4))
+    assert (same.target_mean, same.target_std) == (7, 1)
+    assert (fit_preprocess(data(), ROWS).target_mean, fit_preprocess(data(), ROWS).target_std) == (0, 1)
+
+
+def test_settings_and_arrays_make_the_same_again():
+    found = fit_preprocess(data(), ROWS, scaling="standardize", resize="pad", background=(1, 2, 3))
+    again = Preprocess(scale=found.scale, offset=found.offset, **found.settings() | {"background": (1, 2, 3)})
+    assert vars(again) == vars(found)
+    assert found.settings()["background"] == [1, 2, 3]
+    assert found.picture_format == PictureFormat(5, 4, 3, "pad", (1, 2, 3))
+    assert found.num_inputs == 60
+
+
+def test_shapes_that_fit_are_flattened_and_others_refused():
+    pictures, rows = (
+        fit_preprocess(data(), ROWS),
+        fit_preprocess(load_data(np.zeros((8, 12)), np.arange(8) % 2), np.arange(8)),
+    )
+    assert pictures.check_shape(np.zeros((2, 5, 4, 3))).shape == (2, 60)
+    assert pictures.check_shape(np.zeros((2, 1, 60, 1))).shape == (2, 60)  # the same as features
+    assert rows.check_shape(np.zeros((2, 2, 2, 3))).shape == (2, 12)
+    for images in (np.zeros((2, 4, 5, 3)), np.zeros((2, 1, 59, 1)), np.zeros((2, 5, 4, 1))):
+        with pytest.raises(
+            DataError, match=r"^names must be 5x4 with 3 channels, as in training, got \d+x\d+x\d+\. Resize them"
+        ):
+            pictures.check_shape(images, what="names")
+    with pytest.raises(DataError, match="pictures must be 1x12 with 1 channels"):
+        rows.check_shape(np.zeros((2, 2, 2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "values", "fits"),
+    [
+        (0, 16, [0, 32], True), (0, 16, [0, 33], False), (0, 16, [-16, 9], True), (0, 16, [-17, 9], False),
+        (-1, 1, [-3, 3], True), (-1, 1, [-3.1, 0], False), (-1, 1, [0, 3.1], False), (10, 20, [0, 30], True),
+        (0, 16, [0.0, 1.0], False), (0, 16, [0.0, 1.01], True), (0, 16, [0.0, 0.0], True), (0, 15, [0.0, 1.0], True),
+        (0, 16, [-0.5, 0.5], False), (-1, 16, [0.0, 0.5], True), (0, 255, [0.0, 1.0], False),
+    ],
+)  # fmt: skip
+def test_values_up_to_a_range_beyond_fit_and_fractions_for_bytes_do_not(low, high, values, fits):
+    """Pictures brighter than any in training are right; bytes for 0..1, or 0..1 for bytes, are not."""
+    one = replace(fit_preprocess(data(), ROWS), low=float(low), high=float(high))
+    images = np.resize(np.array(values, np.float32), (1, 5, 4, 3))
+    if fits:
+        one.check_range(images)
+    else:
+        with pytest.raises(DataError, match=rf"pictures must have values in {low}\.\.{high}, as in training, got"):
+            one.check_range(images)
+    if values == [0.0, 1.0]:
+        one.check_range(images.astype(np.uint8))  # whole numbers may be that dark
+    replace(one, height=1).check_range(images)  # features have no common range
