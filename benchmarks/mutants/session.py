@@ -118,7 +118,6 @@ class Session:
         ]
         waiting = [one for one in self.results if one.status == SURVIVED and one.tests]
         running: list[_Child] = []
-        done = 0
         while waiting or running:
             while waiting and len(running) < self.jobs:
                 one = waiting.pop(0)
@@ -126,14 +125,6 @@ class Session:
             select.select([child.pipe for child in running], [], [], 0.5)
             for child in [child for child in running if child.has_ended()]:
                 running.remove(child)
-                done += 1
-                print(
-                    f"\r{self.module}: {done} of {done + len(waiting) + len(running)}",
-                    end="",
-                    file=sys.stderr,
-                    flush=True,
-                )
-        print(file=sys.stderr)
         return True
 
     def _watch(self, items: list[pytest.Item], file: str) -> None:

@@ -1,0 +1,104 @@
+"""An engine whose losses and answers are written down beforehand, so that a test knows how a training must go."""
+
+import numpy as np
+
+from clearsight.training.fit import fit
+from clearsight.training.progress import SilentProgress
+
+TRAIN, VALID = np.arange(10), np.arange(10, 14)
+BATCH, STEPS = 3, 4  # the last batch of an epoch is short
+LABELS = np.r_[np.arange(10) % 3, np.zeros(4, np.int64)]
+
+
+class Clock:
+    """Time that passes only when told."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+    monotonic = perf_counter
+
+
+class Scripted:
+    """Counts its steps in its one parameter.
+
+    Args:
+        losses: of every step; the last one is repeated.
+        answers: by epoch, how sure it is of the right class in each of the four validation rows (a logit, 0 for the other class).
+        broken: after how many steps its weights are not finite. seconds: a step takes on `clock`.
+    """
+
+    name, device, partial, features = "scripted", "cpu", False, None
+
+    def __init__(self, losses=(1.0,), answers=((0.0,) * 4,), broken=10**9, seconds=0.0, clock=None):
+        self.losses, self.answers, self.broken = losses, answers, broken
+        self.seconds, self.clock, self.taken, self.calls, self.on_step = seconds, clock, 0, [], lambda step: None
+
+    def train_steps(self, order, *, epoch, first_batch, first_step, lrs):
+        self.calls.append((order, epoch, first_batch, first_step, lrs.copy()))
+        losses, hits = [], 0
+        for i in range(len(lrs)):
+            self.on_step(first_step + i)
+            losses.append(self.losses[min(first_step + i, len(self.losses) - 1)])
+            if not np.isfinite(losses[-1]):
+                break
+            self.taken += 1
+            hits += first_batch + i + 1
+            if self.clock:
+                self.clock.now += self.seconds
+        return np.array(losses), hits
+
+    def logits(self, rows):
+        if self.clock:
+            self.clock.now += 100.0
+        assert rows.tolist() == VALID.tolist()
+        sure = self.answers[min(-(-self.taken // STEPS), len(self.answers)) - 1]
+        return np.stack([np.array(sure, np.float32), np.zeros(4, np.float32)], axis=1)
+
+    def params(self):
+        return np.array([self.taken], np.float32)
+
+    def state(self):
+        return {"params": self.params(), "slots": self.params() * 2}
+
+    def load_state(self, state):
+        assert state["slots"] == state["params"] * 2
+        self.taken = int(state["params"][0])
+
+    def is_finite(self):
+        return self.taken < self.broken
+
+
+class Listener(SilentProgress):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.heard = []
+
+    def start(self, **facts):
+        self.heard.append(("start", facts))
+
+    def advance(self, steps, **facts):
+        self.heard.append(("advance", {"steps": steps, **facts}))
+
+    def end_epoch(self, row):
+        self.heard.append(("epoch", row))
+
+    def close(self):
+        self.heard.append(("close", {}))
+
+
+def rates(epochs):
+    return np.linspace(0.1, 0.01, epochs * STEPS)
+
+
+def train(engine, epochs, **options):
+    """`fit` on ten rows in batches of three, with four for validation."""
+    usual = {
+        "labels": LABELS, "train_rows": TRAIN, "valid_rows": VALID, "batch_size": BATCH, "lrs": rates(epochs), "seed": 5,
+        "progress": SilentProgress(),
+    }  # fmt: skip
+    return fit(engine, epochs=epochs, **usual | options)
