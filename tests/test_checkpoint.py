@@ -122,11 +122,35 @@ def test_what_a_killed_save_left_is_swept_up_by_the_next(tmp_path):
     for name in (".writing-000000002-1", ".old-000000001-1"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x").write_text("x")
-    (tmp_path / f".writing-000000002-{os.getpid()}").mkdir()
+    for name in (f".writing-000000002-{os.getpid()}", f".old-000000001-{os.getpid()}"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").write_text("x")
     (tmp_path / "note.txt").write_text("not ours")
+    save(tmp_path, 1)
+    assert names(tmp_path) == ["LATEST", "note.txt", "step-000000001"]
     save(tmp_path, 2)
     assert names(tmp_path) == ["LATEST", "note.txt", "step-000000001", "step-000000002"]
     assert load(tmp_path) == (2, [])
+
+
+def test_an_old_one_that_cannot_be_dropped_does_not_stop_the_training(tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    monkeypatch.setattr(os, "rmdir", refuse)
+    save(tmp_path, 3)
+    assert load(tmp_path) == (3, [])
+
+
+def test_a_pointer_of_other_bytes_points_nowhere(tmp_path):
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    (tmp_path / "LATEST").write_bytes(b"\xff\xfe")
+    value, notes = load(tmp_path)
+    assert value == 2
+    assert notes == ["checkpoint \ufffd\ufffd is gone; went back to an earlier one"]
 
 
 @pytest.mark.parametrize("call", range(1, 7))

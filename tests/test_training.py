@@ -1,4 +1,4 @@
-"""Schedules, the fit loop, early stopping, the NaN guard, determinism, and what learning must and must not achieve."""
+"""The fit loop, early stopping, the NaN guard, determinism, and what learning must and must not achieve."""
 
 import runpy
 import signal
@@ -6,19 +6,17 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import clearsight
 from clearsight import pipeline
 from clearsight.config import build_config
 from clearsight.data.load import load_data
-from clearsight.dense import kernel
+from clearsight.dense import kernel, reference
+from clearsight.dense.recipe import Recipe
 from clearsight.errors import DivergedError, UsageError
 from clearsight.pipeline import fit_prepared, prepare, train_dataset
 from clearsight.training import fit as fit_module
 from clearsight.training.progress import BarProgress, LineProgress, SilentProgress
-from clearsight.training.schedules import SCHEDULES, learning_rates
 
 
 def config(**sections):
@@ -27,58 +25,6 @@ def config(**sections):
 
 def trained(arrays, **sections):
     return train_dataset(config(**sections), load_data(*arrays))
-
-
-@pytest.mark.parametrize("unit", ["step", "epoch"])
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@settings(max_examples=25, deadline=None)
-@given(epochs=st.integers(1, 30), steps=st.integers(1, 20), warm=st.floats(0, 1))
-def test_every_schedule_is_finite_and_within_the_given_rate(schedule, unit, epochs, steps, warm):
-    rates = learning_rates(
-        schedule, lr=0.5, epochs=epochs, steps_per_epoch=steps, unit=unit, warmup_epochs=warm * epochs
-    )
-    assert rates.shape == (epochs * steps,)
-    assert np.isfinite(rates).all()
-    assert (rates >= 0).all()
-    assert (rates <= 0.5 * (1 + 1e-12)).all()
-    if unit == "epoch":
-        assert (rates.reshape(epochs, steps) == rates.reshape(epochs, steps)[:, :1]).all()
-
-
-def test_schedules_have_their_shapes():
-    rates = {s: learning_rates(s, lr=1.0, epochs=30, steps_per_epoch=10) for s in SCHEDULES}
-    assert (rates["constant"] == 1).all()
-    np.testing.assert_allclose(rates["step"][[0, 99, 100, 200]], [1, 1, 0.1, 0.01])
-    assert rates["cosine"][0] == 1
-    assert rates["cosine"][150] == pytest.approx(0.5, abs=1e-12)
-    assert 0 < rates["cosine"][-1] < 1e-4
-    assert rates["linear"][150] == pytest.approx(0.5, abs=0.01)
-    assert 80 <= rates["one-cycle"].argmax() <= 95
-    warm = learning_rates("constant", lr=1.0, epochs=3, steps_per_epoch=10, warmup_epochs=1)
-    np.testing.assert_allclose(warm[:12], [*np.arange(1, 11) / 10, 1, 1])
-
-
-def test_one_cycle_follows_pytorch():
-    torch = pytest.importorskip("torch")
-    weight = torch.nn.Parameter(torch.zeros(1))
-    stepper = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
-    peer = torch.optim.lr_scheduler.OneCycleLR(stepper, max_lr=0.7, total_steps=200)
-    expected = []
-    for _ in range(200):
-        expected.append(stepper.param_groups[0]["lr"])
-        stepper.step()
-        peer.step()
-    rates = learning_rates("one-cycle", lr=0.7, epochs=20, steps_per_epoch=10)
-    np.testing.assert_allclose(rates, expected, atol=0.7 * 0.03)  # the peer's turning point is a step earlier
-
-
-def test_schedule_refuses_what_it_cannot_do():
-    with pytest.raises(
-        UsageError, match="schedule must be one of constant, step, cosine, one-cycle, linear, got 'zigzag'"
-    ):
-        learning_rates("zigzag", lr=1.0, epochs=1, steps_per_epoch=1)
-    with pytest.raises(UsageError, match=r"lr must be a number of 0 or more, got -1\.0"):
-        learning_rates("constant", lr=-1.0, epochs=1, steps_per_epoch=1)
 
 
 def test_one_batch_overfits(pictures):
@@ -236,6 +182,55 @@ def test_balanced_class_weights_are_n_over_k_n_k(pictures):
     resolved = config(train={"class_weights": (1, 2)})
     with pytest.raises(UsageError, match=r"class_weights must be one a class \(3\), got 2\. Give as many\."):
         prepare(resolved, dataset)
+
+
+def test_a_schedule_and_its_unit_reach_the_training(pictures):
+    def rates(**train):
+        run = trained(pictures, train={"epochs": 4, "lr": 0.5, "batch_size": 18, **train})  # 54 rows: three steps an epoch
+        return run.history.step_lrs.reshape(4, 3)
+
+    epoch, step = np.arange(4)[:, None], np.arange(12).reshape(4, 3)
+    np.testing.assert_allclose(rates(schedule="linear"), 0.5 * (1 - step / 12))
+    np.testing.assert_allclose(rates(schedule="linear", schedule_unit="epoch"), np.repeat(0.5 * (1 - epoch / 4), 3, axis=1))
+    found = rates(schedule="step", step_epochs=2, step_gamma=0.3)
+    np.testing.assert_allclose(found, np.repeat(0.5 * 0.3 ** (epoch // 2), 3, axis=1))
+
+
+@pytest.mark.parametrize("engine", ["dense", "reference", "torch"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_beta1_and_beta2_are_those_of_the_paper(pictures, engine, optimizer):
+    """Adam as in algorithm 1 of Kingma & Ba 2015, on gradients of the reference, with all rows in each batch."""
+    beta1, beta2, decay = 0.6, 0.9, {"adam": 0.0, "adamw": 0.01}[optimizer]
+    train = {"engine": engine, "optimizer": optimizer, "epochs": 5, "batch_size": 54, "lr": 0.01, "eps": 1e-4}
+    own = {"beta1": beta1, "beta2": beta2, "shuffle": False, "weight_decay": decay or None}
+    prepared = prepare(config(train=train | own, model={"hidden": (5,), "activation": "tanh"}), load_data(*pictures))
+    net, rows, preprocess = prepared.net, prepared.split.train, prepared.preprocess
+    labels = prepared.dataset.labels[rows]
+    x = prepared.dataset.images[rows].reshape(len(rows), -1) * preprocess.scale + preprocess.offset
+    params = prepared.engine.params().astype(np.float64)
+    mean, square = np.zeros_like(params), np.zeros_like(params)
+    for t in range(1, 6):
+        _, grad, _ = reference.gradient(net, params, x.astype(np.float64), labels, np.zeros((0, 3)), Recipe())
+        mean = beta1 * mean + (1 - beta1) * grad
+        square = beta2 * square + (1 - beta2) * grad**2
+        for weights, _ in net.layers(params):
+            weights *= 1 - 0.01 * decay
+        params -= 0.01 * (mean / (1 - beta1**t)) / (np.sqrt(square / (1 - beta2**t)) + 1e-4)
+    fit_prepared(prepared, progress=SilentProgress())
+    np.testing.assert_allclose(prepared.engine.params(), params, rtol=1e-3, atol=1e-5)
+
+
+def test_monitor_says_which_epoch_is_the_best(pictures):
+    """On labels that are partly noise the loss is lowest long before the accuracy is highest and training loss lowest."""
+    images, labels = pictures
+    noisy = np.where(np.random.default_rng(1).random(60) < 0.3, (labels + 1) % 3, labels)
+    best = {}
+    for monitor, choose in (("valid_loss", np.argmin), ("valid_accuracy", np.argmax), ("train_loss", np.argmin)):
+        train = {"epochs": 40, "lr": 0.01, "patience": 40, "monitor": monitor}
+        run = trained((images, noisy), train=train, data={"valid_fraction": 0.3, "test_fraction": 0.0})
+        best[monitor] = run.epoch
+        assert run.epoch == choose(run.history.column(monitor)) + 1
+    assert len(set(best.values())) == 3, best
 
 
 @pytest.mark.parametrize("progress", [BarProgress, LineProgress])
