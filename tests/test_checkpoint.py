@@ -69,7 +69,9 @@ def test_the_newest_is_the_last_saved_though_an_older_run_had_more_steps(tmp_pat
 
 
 @pytest.mark.parametrize("part", ["state.safetensors", "fit.json", "manifest.json"])
-@pytest.mark.parametrize("harm", [flip, os.unlink, lambda path: path.write_bytes(b""), lambda path: path.write_text("[]")])
+@pytest.mark.parametrize(
+    "harm", [flip, os.unlink, lambda path: path.write_bytes(b""), lambda path: path.write_text("[]")]
+)
 def test_a_damaged_checkpoint_is_told_and_passed_over(tmp_path, part, harm):
     save(tmp_path, 1)
     save(tmp_path, 2)

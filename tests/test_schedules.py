@@ -105,7 +105,9 @@ def test_numbers_outside_their_range_are_refused(options, message):
     assert str(refused.value) == message
 
 
-@pytest.mark.parametrize("options", [{"step_epochs": 1}, {"step_gamma": 1.0}, {"warmup_epochs": 3.0}, {"lr": 0.0}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"step_epochs": 1}, {"step_gamma": 1.0}, {"warmup_epochs": 3.0}, {"lr": 0.0}], ids=str
+)
 def test_numbers_at_the_edge_of_their_range_are_not(options, monkeypatch):
     monkeypatch.setattr(schedules, "MAX_STEPS", 12)
     assert len(learning_rates("step", **{"lr": 1.0, "epochs": 3, "steps_per_epoch": 4} | options)) == 12

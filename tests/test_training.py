@@ -186,12 +186,16 @@ def test_balanced_class_weights_are_n_over_k_n_k(pictures):
 
 def test_a_schedule_and_its_unit_reach_the_training(pictures):
     def rates(**train):
-        run = trained(pictures, train={"epochs": 4, "lr": 0.5, "batch_size": 18, **train})  # 54 rows: three steps an epoch
+        run = trained(
+            pictures, train={"epochs": 4, "lr": 0.5, "batch_size": 18, **train}
+        )  # 54 rows: three steps an epoch
         return run.history.step_lrs.reshape(4, 3)
 
     epoch, step = np.arange(4)[:, None], np.arange(12).reshape(4, 3)
     np.testing.assert_allclose(rates(schedule="linear"), 0.5 * (1 - step / 12))
-    np.testing.assert_allclose(rates(schedule="linear", schedule_unit="epoch"), np.repeat(0.5 * (1 - epoch / 4), 3, axis=1))
+    np.testing.assert_allclose(
+        rates(schedule="linear", schedule_unit="epoch"), np.repeat(0.5 * (1 - epoch / 4), 3, axis=1)
+    )
     found = rates(schedule="step", step_epochs=2, step_gamma=0.3)
     np.testing.assert_allclose(found, np.repeat(0.5 * 0.3 ** (epoch // 2), 3, axis=1))
 

@@ -3,7 +3,8 @@
     python -m benchmarks.mutants [--module NAME ...] [--function NAME] [--sample N] [--seed S] [--jobs 2]
                                  [--json FILE] [--page FILE]
 
-Each module gets a process of its own. Without `--sample` every mutant is tried.
+Each module gets a process of its own. Without `--sample` every mutant is tried. Results of other modules in the JSON file stay
+there, and the page shows them too.
 """
 
 import argparse
@@ -92,7 +93,6 @@ def main(arguments: list[str]) -> None:
     names = [name for name in tests if any(name == one or name.endswith(f"/{one}") for one in wanted)]
     if not names:
         raise SystemExit(f"--module must be one of {', '.join(tests)}, got {', '.join(wanted)}.")
-    began = time.monotonic()
     if len(names) == 1:
         results = {names[0]: _test_module(names[0], options, listed["package"], tests[names[0]])}
         print(render_survivors(names[0], results[names[0]]))
@@ -103,15 +103,16 @@ def main(arguments: list[str]) -> None:
         with ThreadPoolExecutor(options.jobs) as pool:
             found = list(pool.map(lambda name: _start(name, shared), names))
         results = dict(zip(names, found, strict=True))
-    minutes = (time.monotonic() - began) / 60
-    tried = "Every mutant was tried."
-    if options.sample is not None:
-        tried = f"At most {options.sample} mutants a module were tried, drawn with seed {options.seed}."
-    how = f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {minutes:.0f} minutes. {tried}"
+    tried = "all" if options.sample is None else f"at most {options.sample}, drawn with seed {options.seed}"
+    for result in results.values():
+        result |= {"date": f"{datetime.now(UTC):%Y-%m-%d}", "chosen": tried}
     if options.json:
-        options.json.write_text(json.dumps({"how": how, "modules": results}, indent=1) + "\n")
+        if options.json.exists():  # of other modules
+            before = json.loads(options.json.read_text())["modules"]
+            results = {name: (before | results)[name] for name in tests if name in before | results}
+        options.json.write_text(json.dumps({"modules": results}, indent=1) + "\n")
     if options.page:
-        options.page.write_text(render_page(results, how=how))
+        options.page.write_text(render_page(results))
 
 
 if __name__ == "__main__":

@@ -85,23 +85,22 @@ def _describe(result: dict[str, Any]) -> str:
     )
 
 
-def render_page(results: dict[str, dict[str, Any]], *, how: str) -> str:
+def render_page(results: dict[str, dict[str, Any]]) -> str:
     """The page `docs/mutants.md`."""
     lines = [
         _INTRO,
-        how,
-        "",
-        "| module | mutants | tried | killed | equivalent | survived | score |",
-        "|-|-:|-:|-:|-:|-:|-:|",
+        "| module | mutants | tried | killed | equivalent | survived | score | date |",
+        "|-|-:|-:|-:|-:|-:|-:|-|",
     ]
     for name, r in results.items():
         score = "" if r["score"] is None else f"{r['score']:.1%}"
-        lines.append(
-            f"| {name} | {r['mutants']} | {r['tried']} | {r[KILLED]} | {r[EQUIVALENT]} | {r[SURVIVED]} | {score} |"
-        )
+        counts = [r["mutants"], r["tried"], r[KILLED], r[EQUIVALENT], r[SURVIVED]]
+        lines.append(f"| {name} | {' | '.join(map(str, counts))} | {score} | {r['date']} |")
     totals = [sum(r[key] for r in results.values()) for key in ("mutants", "tried", KILLED, EQUIVALENT, SURVIVED)]
     share = totals[2] / max(1, totals[2] + totals[4])
-    lines += [f"| **all** | {' | '.join(map(str, totals))} | {share:.1%} |", ""]
+    lines += [f"| **all** | {' | '.join(map(str, totals))} | {share:.1%} | |", ""]
+    sampled = sorted({r["chosen"] for r in results.values()} - {"all"})
+    lines += [f"Tried where *tried* is less than *mutants*: {'; '.join(sampled)}.", ""] if sampled else []
     missed = sum(r["not_installed"] for r in results.values())
     lines.append(
         f"{missed} changes could not be installed while the module was in use and count in no column but *tried*."
