@@ -12,6 +12,11 @@ from clearsight.training import checkpoint
 from clearsight.training.checkpoint import load_checkpoint, save_checkpoint
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+
+
 def save(folder, step, value=None):
     value = step if value is None else value
     tensors = {"a": np.arange(6, dtype=np.float32).reshape(2, 3).T * value, "b": np.array([value])}

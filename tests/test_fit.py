@@ -28,6 +28,11 @@ LOSSES = np.repeat([2.0, 1.8, 1.7, 1.6, 1.5, 1.0, 1.9], STEPS)
 BEST = {"valid_loss": 2, "valid_accuracy": 4, "train_loss": 6}
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+
+
 def scripted(**options):
     return Scripted(LOSSES, ANSWERS, **options)
 

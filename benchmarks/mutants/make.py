@@ -1,6 +1,6 @@
 """The mutants of a module: one small change each to its syntax tree, whose positions are kept.
 
-Left alone: docstrings and other text, error messages, annotations, decorators, assertions and `__repr__`.
+Left alone: docstrings and other text, error messages, annotations, decorators, assertions, `strict` of `zip`, and `__repr__`.
 """
 
 import ast
@@ -201,7 +201,7 @@ def _edits(node: Any) -> Iterator[Edit]:
             yield node, "attr", None, _NAMES[node.attr]
         case ast.Call():
             for place, keyword in enumerate(node.keywords):
-                if keyword.arg is not None:
+                if keyword.arg is not None and not _is_guard(node, keyword):
                     yield node, "keywords", None, node.keywords[:place] + node.keywords[place + 1 :]
     for field, value in ast.iter_fields(node):
         if field in _SKIPPED_FIELDS or (
@@ -211,12 +211,19 @@ def _edits(node: Any) -> Iterator[Edit]:
         for place, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
             if not isinstance(child, ast.AST) or isinstance(child, ast.stmt | ast.ExceptHandler | ast.JoinedStr):
                 continue
+            if isinstance(child, ast.keyword) and _is_guard(node, child):
+                continue
             match child:
                 case ast.UnaryOp(op=ast.Not() | ast.USub()):
                     yield node, field, place, child.operand
                 case ast.BinOp(op=ast.Pow()):
                     yield node, field, place, child.left
             yield from _edits(child)
+
+
+def _is_guard(call: Any, keyword: ast.keyword) -> bool:
+    """Whether it is `strict` of `zip`, which like an assertion matters only where the code is wrong already."""
+    return keyword.arg == "strict" and _name(call.func) == "zip"
 
 
 def _may_be_negated(test: ast.expr) -> bool:
