@@ -8,22 +8,26 @@ import scipy.linalg  # noqa: F401
 
 del os.environ["SCIPY_ARRAY_API"]
 
+import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import Processes
 
 from clearsight.cli.main import main
+from clearsight.store import REPORT
 
 SMALL_CNN = ["--model", "cnn", "--set", "model.widths=[4,6]", "--set", "model.depths=[1,1]"]
 TOLERANCE = {"float32": {"rtol": 2e-4, "atol": 2e-5}, "float64": {"rtol": 1e-9, "atol": 1e-11}}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """No test reads or fills the user's cache."""
+    """No test reads or fills the user's cache. Ctrl-C means something, also where a shell without a terminal had it ignored."""
     os.environ["CLEARSIGHT_CACHE"] = tempfile.mkdtemp(prefix="clearsight-tests-")
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -45,6 +49,26 @@ def pictures() -> tuple[np.ndarray, np.ndarray]:
     for k in range(3):
         images[labels == k, 2 * k : 2 * k + 2] += 150
     return images, labels
+
+
+@pytest.fixture
+def processes() -> Iterator[Processes]:
+    """Starts processes that end with the test."""
+    started = Processes()
+    yield started
+    started.end()
+
+
+@pytest.fixture
+def no_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw no report, which is most of a short run's time, unless the test is marked `report`."""
+
+    def write_report(path: Path) -> Path:
+        (path / REPORT).touch()
+        return path / REPORT
+
+    if "report" not in request.keywords:
+        monkeypatch.setattr("clearsight.report.html.write_report", write_report)
 
 
 @pytest.fixture

@@ -6,14 +6,15 @@ import mmap
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
+from subprocess import PIPE
 
 import numpy as np
 import pytest
 from PIL import Image
+from processes import LIMIT_SECONDS
 
 from clearsight.data import cache, folder
 from clearsight.data.cache import cache_folder, cache_limit, clear_cache, list_entries, load_entry, save_entry
@@ -297,16 +298,16 @@ def test_a_cache_that_can_be_read_alone_still_serves(monkeypatch, pictures_in, d
     assert decodings == []
 
 
-def test_two_processes_at_once_read_the_same(pictures_in):
+def test_two_processes_at_once_read_the_same(pictures_in, processes):
     code = (
         "import sys; from clearsight.data.load import load_data; found = load_data(sys.argv[1]); "
         "print(found.fingerprint, found.notes, len(found))"
     )
     started = [
-        subprocess.Popen([sys.executable, "-W", "error", "-c", code, str(pictures_in)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        processes.start([sys.executable, "-W", "error", "-c", code, pictures_in], stdout=PIPE, stderr=PIPE)
         for _ in range(4)
     ]  # fmt: skip
-    answers = [process.communicate(timeout=120) for process in started]
+    answers = [process.communicate(timeout=LIMIT_SECONDS) for process in started]
     assert [process.returncode for process in started] == [0] * 4, answers
     assert len({out for out, _ in answers}) == 1
     assert answers[0][0].split()[0] == load_data(pictures_in).fingerprint

@@ -5,12 +5,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import typer.main
 from PIL import Image
+from processes import CLEARSIGHT, LIMIT_SECONDS, wait_until
 
 from clearsight.cli.main import app
 from clearsight.data.load import load_data
@@ -325,13 +325,12 @@ def test_an_infinite_loss_of_a_mistake_does_not_stop_the_report(tmp_path):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_outside_training_ends_in_a_sentence_and_leaves_nothing(tmp_path, number, code):
-    command = [sys.executable, "-m", "clearsight", "data", "make", "counting", "--per-class", "20000", "--out", "made"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    while not list(tmp_path.iterdir()):
-        time.sleep(0.05)
+def test_a_signal_outside_training_ends_in_a_sentence_and_leaves_nothing(tmp_path, processes, number, code):
+    command = [*CLEARSIGHT, "data", "make", "counting", "--per-class", "200000", "--out", "made"]
+    process = processes.start(command, cwd=tmp_path, stderr=subprocess.PIPE)
+    wait_until(lambda: list(tmp_path.iterdir()), process=process)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=LIMIT_SECONDS)
     assert process.returncode == code
     assert said.splitlines()[-1] == "error: stopped at once, on request."
     assert list(tmp_path.iterdir()) == []

@@ -6,17 +6,19 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from subprocess import PIPE
 
 import numpy as np
 import pytest
+from processes import CLEARSIGHT, LIMIT_SECONDS, wait_until
 
 import clearsight
 from clearsight import durable, store
 from clearsight.errors import DataError, RunError, UsageError
 from clearsight.training import checkpoint
 
+pytestmark = pytest.mark.usefixtures("no_report")
 WORKER = Path(__file__).parent / "crash_worker.py"
 SETTINGS = {"epochs": 4, "batch_size": 9, "hidden": (5,), "optimizer": "adam", "dropout": 0.2, "checkpoint_steps": 1}
 
@@ -173,67 +175,71 @@ def test_resuming_a_finished_run_says_so(pictures, tmp_path):
         finish(pictures, path)
 
 
-def test_two_processes_on_one_run_and_a_stale_lock(unfinished, pictures, tmp_path):
+def test_two_processes_on_one_run_and_a_stale_lock(unfinished, pictures, tmp_path, processes):
     code = """if True:
         import sys, time
         from pathlib import Path
         from clearsight.store import lock_run
         with lock_run(Path(sys.argv[1])):
             print('held', flush=True)
-            time.sleep(60)
+            time.sleep(10**6)
         """
-    holder = subprocess.Popen([sys.executable, "-c", code, unfinished], stdout=subprocess.PIPE, text=True)
-    with holder:
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(RunError, match=r"run must be used by one process at a time, got .*, in use\."):
-            finish(pictures, unfinished)
-        with pytest.raises(RunError, match="one process at a time"):
-            store.remove_run(unfinished)
-        holder.kill()
+    holder = processes.start([sys.executable, "-c", code, unfinished], stdout=PIPE)
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(RunError, match=r"run must be used by one process at a time, got .*, in use\."):
+        finish(pictures, unfinished)
+    with pytest.raises(RunError, match="one process at a time"):
+        store.remove_run(unfinished)
+    holder.kill()
+    holder.wait()
     assert finish(pictures, unfinished) == whole(pictures, tmp_path)
 
 
-@pytest.fixture(scope="module")
-def slow_data(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "slow.npz"
-    rng = np.random.default_rng(0)
-    np.savez(path, images=rng.integers(0, 256, (6000, 28, 28)).astype(np.uint8), labels=np.arange(6000) % 10)
-    return path
+SIGNALLED = """
+import os, sys
+from clearsight.cli.main import main
+from clearsight.training.engine import DenseEngine
+number, at, train_steps = int(sys.argv.pop(1)), int(sys.argv.pop(1)), DenseEngine.train_steps
+def signalled(self, order, **options):
+    if options["first_step"] <= at < options["first_step"] + len(options["lrs"]):
+        os.kill(os.getpid(), number)
+    return train_steps(self, order, **options)
+DenseEngine.train_steps = signalled
+sys.argv[0] = "clearsight"
+main()
+"""
+FLAGS = ["--epochs", "4", "--hidden", "8", "--checkpoint-steps", "50"]
 
 
-def start(path, out, *more):
-    return subprocess.Popen(
-        [sys.executable, "-m", "clearsight", "train", path, "--out", out, "--epochs", "40", "--hidden", "64", "--set", "train.checkpoint_steps=500", *more],
-        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_save_and_resume_to_the_same_bytes(call, tmp_path, processes, number, code):
+    out, whole = tmp_path / "stopped", tmp_path / "whole"
+    command = [sys.executable, "-c", SIGNALLED, str(int(number)), "75", "train", "digits", *FLAGS, "--out", out]
+    process = processes.start(command, stderr=PIPE, stdout=PIPE)
+    _, err = process.communicate(timeout=LIMIT_SECONDS)
+    assert process.returncode == code, err
+    assert f"Saved; go on with `clearsight train --resume {out}`." in err
+    assert "Traceback" not in err
+    assert store.read_json(out / "run.json")["status"] == "interrupted"
+    assert call("train", "--resume", out, "--quiet") == 0
+    assert store.read_json(out / "run.json")["status"] == "finished"
+    assert call("train", "digits", *FLAGS, "--out", whole, "--quiet") == 0
+    assert (out / "model.clearsight").read_bytes() == (whole / "model.clearsight").read_bytes()
 
 
-def wait_for_checkpoint(out):
-    deadline = time.monotonic() + 60
-    while not list(out.glob("checkpoints/step-*")) and time.monotonic() < deadline:
-        time.sleep(0.02)
+def test_where_ctrl_c_was_ignored_at_the_start_it_is_ignored_and_sigterm_saves(tmp_path, processes):
+    """As nohup and scripts that start jobs with & have it."""
+    train = [*CLEARSIGHT, "train", "digits", "--epochs", "20000", "--checkpoint-steps", "50", "--out", tmp_path / "run"]
+    process = processes.start(["sh", "-c", 'trap "" INT; exec "$@"', "sh", *train], stderr=PIPE, stdout=PIPE)
 
+    def find_checkpoints():
+        return {path.name for path in (tmp_path / "run").glob("checkpoints/step-*")}
 
-def test_ctrl_c_and_sigterm_save_and_resume_to_the_same_bytes(slow_data, tmp_path):
-    with start(slow_data, tmp_path / "whole") as process:
-        process.communicate(timeout=120)
-        assert process.returncode == 0
-    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        out = tmp_path / str(code)
-        with start(slow_data, out) as process:
-            wait_for_checkpoint(out)
-            process.send_signal(number)
-            _, err = process.communicate(timeout=60)
-        assert process.returncode == code, err
-        assert f"Saved; go on with `clearsight train --resume {out}`." in err
-        assert "Traceback" not in err
-        assert store.read_json(out / "run.json")["status"] == "interrupted"
-        resumed = subprocess.run(
-            [sys.executable, "-m", "clearsight", "train", "--resume", out, "--json", "--quiet"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert json.loads(resumed.stdout)["status"] == "finished"
-    models = {(tmp_path / name / "model.clearsight").read_bytes() for name in ("whole", "130", "143")}
-    assert len(models) == 1
+    wait_until(find_checkpoints, process=process)
+    process.send_signal(signal.SIGINT)
+    before = find_checkpoints()
+    wait_until(lambda: not before & find_checkpoints(), process=process)  # several more saves
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=LIMIT_SECONDS)
+    assert process.returncode == 143, err
+    assert f"Saved; go on with `clearsight train --resume {tmp_path / 'run'}`." in err

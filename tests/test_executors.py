@@ -3,17 +3,16 @@
 import json
 import os
 import signal
-import subprocess
 import sys
-import threading
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import count
 from pathlib import Path
+from subprocess import DEVNULL
 
 import pytest
 from conftest import SMALL_CNN
+from processes import LIMIT_SECONDS, Processes, lives, wait_until
 
 from clearsight.config import build_config
 from clearsight.data.load import load_data
@@ -29,8 +28,15 @@ def jobs(base=BASE, number=6):
     return {k: Job({**base, "train": {**base["train"], "seed": k}}) for k in range(number)}
 
 
-def outcomes(pool, wanted):
-    return {k: (one.status, one.metrics, one.epoch, one.n) for k, one in sorted(pool.run(wanted))}
+def outcomes(pool, wanted, *, after_first=lambda: None):
+    """What each run came to, by number; each must come once. `after_first` is called when the first has come."""
+    found = {}
+    for k, one in pool.run(wanted):
+        assert k not in found
+        if not found:
+            after_first()
+        found[k] = (one.status, one.metrics, one.epoch, one.n)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +44,22 @@ def digits():
     return load_data("digits")
 
 
+def alone(digits, wanted):
+    return {
+        k: (one.status, one.metrics, one.epoch, one.n) for k, job in wanted.items() if (one := run_job(digits, job))
+    }
+
+
 @pytest.fixture(scope="module")
 def plain(digits):
-    return {k: (one.status, one.metrics, one.epoch, one.n) for k in jobs() if (one := run_job(digits, jobs()[k]))}
+    return alone(digits, jobs())
+
+
+@pytest.fixture(scope="module")
+def long_jobs(digits):
+    """Runs of which the first is over long before the others, and what they come to."""
+    wanted = {k: Job({**BASE, "train": {"epochs": 1000 if k else 1, "seed": k}}) for k in range(4)}
+    return wanted, alone(digits, wanted)
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -68,30 +87,14 @@ def test_threads_are_refused_for_torch(digits):
         pass
 
 
-def test_a_killed_worker_costs_one_more_try_and_nothing_is_counted_twice(digits, plain):
-    """The worker is killed while it trains; long runs make sure that it does."""
-    wanted = {k: Job({**BASE, "train": {"epochs": 2500, "seed": k}}) for k in range(3)}
-    whole = {k: run_job(digits, job).metrics for k, job in wanted.items()}
+def test_a_killed_worker_costs_one_more_try_and_nothing_is_counted_twice(digits, long_jobs):
+    """A worker is killed when the first run is done, the second under way, and others to come."""
+    wanted, expected = long_jobs
     with open_pool(digits, [build_config(BASE)], executor="processes", workers=2) as pool:
-        killed, first = threading.Event(), pool._executor
-
-        def kill():
-            time.sleep(2.2)
-            child = next(iter(pool._executor._processes))
-            os.kill(child, signal.SIGKILL)
-            killed.set()
-
-        thread = threading.Thread(target=kill)
-        thread.start()
-        numbers, found = [], {}
-        for k, one in pool.run(wanted):
-            numbers.append(k)
-            found[k] = one.metrics
-        thread.join()
+        first = pool._executor
+        found = outcomes(pool, wanted, after_first=lambda: os.kill(next(iter(first._processes)), signal.SIGKILL))
         assert pool._executor is not first  # made anew, so the kill was noticed
-    assert killed.is_set()
-    assert sorted(numbers) == [0, 1, 2]
-    assert found == whole
+    assert found == expected
 
 
 class Fragile:
@@ -120,75 +123,50 @@ def test_a_job_whose_workers_die_twice_ends_the_search():
         list(pool.run({k: k for k in range(5)}))
 
 
-def test_workers_end_when_their_parent_is_killed(tmp_path):
-    script = (
-        "from clearsight.tuning.tune import tune\n"
-        "if __name__ == '__main__':\n"
-        f"    tune('digits', search=['train.lr=0.1,0.2'], executor='processes', workers=2, epochs=100000, root={str(tmp_path)!r})\n"
-    )
-    (tmp_path / "search.py").write_text(script)
-    process = subprocess.Popen([sys.executable, str(tmp_path / "search.py")])
-    children, deadline = [], time.monotonic() + 60
-    while len(children) < 3 and time.monotonic() < deadline:  # two workers and multiprocessing's own tracker
-        time.sleep(0.2)
-        path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        if not path.exists():
-            process.kill()
-            pytest.skip("no /proc here")
-        children = path.read_text().split()
-    time.sleep(2)
+SEARCH = """
+import sys
+from clearsight.tuning.tune import tune
+if __name__ == "__main__":
+    tune("digits", search=["train.epochs=1,100000,100001"], executor="processes", workers=2, out=sys.argv[1], root=sys.argv[2])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system has no /proc")
+def test_workers_end_when_their_parent_is_killed(tmp_path, processes):
+    (tmp_path / "search.py").write_text(SEARCH)
+    process = processes.start([sys.executable, tmp_path / "search.py", tmp_path / "s", tmp_path])
+    wait_until(
+        (tmp_path / "s" / "trials.jsonl").exists, process=process
+    )  # the first is done; the others would never be
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 3  # two workers and multiprocessing's own tracker
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 20
-    while any(_lives(pid) for pid in children) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not any(_lives(pid) for pid in children)
-
-
-def _lives(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-    except OSError:
-        return False
+    wait_until(lambda: not any(lives(pid) for pid in children))
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def cluster(tmp_path_factory):
     """A real scheduler and two real workers on the loopback."""
     pytest.importorskip("distributed", reason="Dask is not installed")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "18786", "--no-dashboard"],
-            env=environment, stderr=subprocess.DEVNULL,
-        )
-    ]  # fmt: skip
-    for _ in range(2):
-        worker = [
-            sys.executable,
-            "-m",
-            "distributed.cli.dask_worker",
-            "tcp://127.0.0.1:18786",
-            "--nthreads",
-            "1",
-            "--no-dashboard",
-        ]
-        started.append(subprocess.Popen([*worker, "--no-nanny"], env=environment, stderr=subprocess.DEVNULL))
+    started, place = Processes(), tmp_path_factory.mktemp("dask") / "scheduler.json"
+    options = {"env": os.environ | {"OMP_NUM_THREADS": "1"}, "stderr": DEVNULL}
+    command, many = [sys.executable, "-m"], ["--scheduler-file", place, "--no-dashboard"]
+    scheduler = started.start(
+        [*command, "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", *many], **options
+    )
+    workers = [
+        started.start([*command, "distributed.cli.dask_worker", *many, "--nthreads", "1", "--no-nanny"], **options)
+        for _ in range(2)
+    ]
+    wait_until(lambda: place.exists() and place.read_text().endswith("}"), process=scheduler)
+    address = json.loads(place.read_text())["address"]
     from distributed import Client
 
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            with Client("tcp://127.0.0.1:18786", timeout="5s", set_as_default=False) as client:
-                client.wait_for_workers(2, timeout=40)
-            break
-        except (OSError, TimeoutError):
-            assert time.monotonic() < deadline, "the scheduler did not start"
-            time.sleep(0.5)
-    yield "dask://127.0.0.1:18786", started
-    for process in started:
-        process.terminate()
-        process.wait(timeout=20)
+    with Client(address, timeout=LIMIT_SECONDS, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=LIMIT_SECONDS)
+    yield address.replace("tcp://", "dask://"), workers
+    started.end()
 
 
 def test_a_cluster_finds_what_one_run_finds(digits, plain, cluster):
@@ -229,34 +207,35 @@ def test_convolutional_nets_run_on_a_cluster(tmp_path, call, cluster):
     )
 
 
-def test_a_cluster_that_loses_a_worker_goes_on(digits, cluster):
-    """The last of these tests: it kills a worker for good."""
-    address, started = cluster
-    wanted = {k: Job({**BASE, "train": {"epochs": 300, "seed": k}}) for k in range(4)}
-    whole = {k: run_job(digits, job).metrics for k, job in wanted.items()}
+def test_a_cluster_that_loses_a_worker_goes_on(digits, long_jobs, cluster):
+    """One of the last of these tests: it kills a worker for good."""
+    address, workers = cluster
+    wanted, expected = long_jobs
     with open_pool(digits, [build_config(BASE)], executor=address) as pool:
-        threading.Timer(1.0, started[-1].kill).start()
-        assert {k: one.metrics for k, one in sorted(pool.run(wanted))} == whole
+        assert outcomes(pool, wanted, after_first=workers[1].kill) == expected
 
 
-def test_a_cluster_that_loses_all_workers_is_given_up(digits, cluster, monkeypatch):
-    address, started = cluster
+def test_a_cluster_that_loses_all_workers_is_given_up(digits, long_jobs, cluster, monkeypatch):
+    address, workers = cluster
     monkeypatch.setattr(executors, "DESERTED_SECONDS", 2.0)
-    wanted = {k: Job({**BASE, "train": {"epochs": 2000}}) for k in range(4)}
-    with open_pool(digits, [build_config(BASE)], executor=address) as pool:
-        threading.Timer(1.0, started[1].kill).start()
-        with pytest.raises(RunError, match="workers must stay until the runs end, got none left"):
-            list(pool.run(wanted))
+    with (
+        open_pool(digits, [build_config(BASE)], executor=address) as pool,
+        pytest.raises(RunError, match="workers must stay until the runs end, got none left"),
+    ):
+        outcomes(pool, long_jobs[0], after_first=workers[0].kill)
 
 
 def test_a_scheduler_without_workers_is_refused(digits, cluster):
     address, _ = cluster
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
+    refusals = []
+
+    def refused():
         try:
             with open_pool(digits, [build_config(BASE)], executor=address):
-                time.sleep(0.5)
+                return False
         except UsageError as error:
-            assert "the Dask scheduler must have workers, got none at 127.0.0.1:18786" in str(error)
-            return
-    pytest.fail("a scheduler without workers was taken")
+            refusals.append(str(error))
+            return True
+
+    wait_until(refused)  # the scheduler may not yet have noticed that its workers are gone
+    assert f"the Dask scheduler must have workers, got none at {address.removeprefix('dask://')}" in refusals[0]

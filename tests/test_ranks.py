@@ -5,11 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import LIMIT_SECONDS, wait_until
 
 import clearsight
 from clearsight.training.team import Team
@@ -32,21 +32,32 @@ def arrays(tmp_path):
     return path
 
 
-def start(processes, *arguments):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*COMMAND, str(processes), "-m", "clearsight", "train", *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, env=environment,
-    )  # fmt: skip
+@pytest.fixture
+def start(processes):
+    """Starts so many ranks."""
+
+    def begin(ranks, *arguments):
+        return processes.start(
+            [*COMMAND, str(ranks), "-m", "clearsight", "train", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    return begin
 
 
-def run(processes, *arguments):
-    process = start(processes, *arguments)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    lines = [line for line in out.splitlines() if line.startswith("{")]
-    assert len(lines) == 1  # only the first process speaks
-    return json.loads(lines[0])
+@pytest.fixture
+def run(start):
+    """Runs so many ranks to their end."""
+
+    def finish(ranks, *arguments):
+        process = start(ranks, *arguments)
+        out, err = process.communicate(timeout=LIMIT_SECONDS)
+        assert process.returncode == 0, err
+        lines = [line for line in out.splitlines() if line.startswith("{")]
+        assert len(lines) == 1  # only the first process speaks
+        return json.loads(lines[0])
+
+    return finish
 
 
 def ranks_of(process):
@@ -63,18 +74,14 @@ def ranks_of(process):
     return found
 
 
-def wait_for(place, process):
-    until = time.monotonic() + 120
-    while not list(Path(place).glob("checkpoints/step-*")):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < until
-        time.sleep(0.02)
+def wait_for_checkpoint(place, process):
+    wait_until(lambda: list(place.glob("checkpoints/step-*")), process=process)
 
 
 SPLIT = ["--set", "data.test_fraction=0", "--valid-fraction", "0.25"]
 
 
-def test_two_processes_learn_as_one_and_validate_each_row_once(arrays, tmp_path):
+def test_two_processes_learn_as_one_and_validate_each_row_once(run, arrays, tmp_path):
     one = run(1, arrays, *FLAGS, *SPLIT, "--out", tmp_path / "one")
     two = run(2, arrays, *FLAGS, *SPLIT, "--out", tmp_path / "two")
     assert one["valid"]["n"] == two["valid"]["n"] == 101
@@ -89,12 +96,12 @@ def test_two_processes_learn_as_one_and_validate_each_row_once(arrays, tmp_path)
     assert not [p for p in tmp_path.iterdir() if p.name not in ("one", "two", "data.npz")]
 
 
-def test_a_lost_process_ends_all_with_a_message_and_resume_gives_the_same_model(arrays, tmp_path):
+def test_a_lost_process_ends_all_with_a_message_and_resume_gives_the_same_model(start, run, arrays, tmp_path):
     whole = run(2, arrays, *FLAGS, *SPLIT, "--out", tmp_path / "whole")
     process = start(2, arrays, *FLAGS, *SPLIT, "--out", tmp_path / "lost")
-    wait_for(tmp_path / "lost", process)
+    wait_for_checkpoint(tmp_path / "lost", process)
     os.kill(ranks_of(process)[1], signal.SIGKILL)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=LIMIT_SECONDS)
     assert process.returncode != 0
     told = "error: all 2 processes must go on together, got another one lost" in err and "go on with --resume." in err
     assert told or "Signal 9 (SIGKILL) received by PID" in err, err  # torchrun may end the others before they can speak
@@ -104,19 +111,19 @@ def test_a_lost_process_ends_all_with_a_message_and_resume_gives_the_same_model(
         assert (tmp_path / "lost" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_a_signal_saves_and_stops_all(arrays, tmp_path):
+def test_a_signal_saves_and_stops_all(start, arrays, tmp_path):
     process = start(2, arrays, *FLAGS, *SPLIT, "--epochs", "100000", "--out", tmp_path / "stopped")
-    wait_for(tmp_path / "stopped", process)
+    wait_for_checkpoint(tmp_path / "stopped", process)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=LIMIT_SECONDS)
     assert process.returncode != 0
     assert "stopped on request after step" in err
     assert json.loads((tmp_path / "stopped" / "run.json").read_text())["status"] == "interrupted"
 
 
-def test_the_dense_engine_is_refused_in_company(arrays, tmp_path):
+def test_the_dense_engine_is_refused_in_company(start, arrays, tmp_path):
     process = start(2, arrays, "--epochs", "1", "--out", tmp_path / "x")
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=LIMIT_SECONDS)
     assert process.returncode != 0
     assert "error: several processes must train with engine torch, got 2 of them. Add --engine torch." in err
     assert not (tmp_path / "x").exists()
@@ -132,18 +139,18 @@ def test_shares_are_disjoint_and_complete(count, size):
     assert parts == list(range(count))
 
 
-def test_what_the_first_process_cannot_do_ends_all(arrays, tmp_path):
+def test_what_the_first_process_cannot_do_ends_all(start, arrays, tmp_path):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
     process = start(2, arrays, *FLAGS, *SPLIT, "--out", tmp_path / "taken")
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=LIMIT_SECONDS)
     assert process.returncode != 0
     assert "error: --out must be a new or empty folder" in err
     assert "error: the first process must be able to begin, got an error there. See what it says." in err
     assert [path.name for path in (tmp_path / "taken").iterdir()] == ["file"]
 
 
-def test_all_that_two_processes_can_do_together_ends_well(arrays, tmp_path):
+def test_all_that_two_processes_can_do_together_ends_well(run, arrays, tmp_path):
     """Batch normalisation, an average of weights, parts, early stopping, a series, a rate looked for, and shares without rows."""
     flags = [
         "--model", "cnn", "--set", "model.widths=[8,16]", "--set", "model.depths=[1,1]", "--epochs", "4", "--batch-size", "43",

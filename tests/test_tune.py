@@ -2,25 +2,30 @@
 
 import json
 import signal
-import subprocess
 import sys
-import time
+from itertools import count
 from pathlib import Path
+from subprocess import PIPE
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from processes import CLEARSIGHT, LIMIT_SECONDS, wait_until
 
 import clearsight
 from clearsight.config import build_config
 from clearsight.errors import RunError, UsageError
 from clearsight.intake import build_split
 from clearsight.store import count_models
+from clearsight.tuning import executors, search
 from clearsight.tuning.board import SilentBoard
 from clearsight.tuning.books import read_trials
 from clearsight.tuning.jobs import Outcome
 from clearsight.tuning.search import Plan, find_best, find_brackets, find_ladder, run_search
 from clearsight.tuning.space import parse_space
 from clearsight.tuning.tune import tune
+
+pytestmark = pytest.mark.usefixtures("no_report")
 
 SMALL = {"epochs": 3, "hidden": (12,), "batch_size": 64}
 
@@ -106,27 +111,31 @@ def test_patience_is_spent_before_the_last_training(tmp_path):
 
 
 WORKER = """
-import sys
+import os, signal, sys
+from clearsight.tuning.books import FileJournal
 from clearsight.tuning.tune import tune
+added, add = [], FileJournal.add
+def add_nine(self, trial):
+    add(self, trial)
+    added.append(trial)
+    if len(added) == 9:
+        os.kill(os.getpid(), signal.SIGKILL)
+FileJournal.add = add_nine
 tune("digits", search=["train.lr={log = [1e-4, 1]}"], strategy="tpe", trials=24, folds=2, prune="halving", epochs=40, hidden=(12,),
      out=sys.argv[1], root=sys.argv[2], retrain=False, workers=2)
 """
 
 
-def test_a_search_that_was_killed_goes_on_to_the_same_end(tmp_path):
+def test_a_search_that_was_killed_goes_on_to_the_same_end(tmp_path, processes):
     whole = tune(
         "digits", search=["train.lr={log = [1e-4, 1]}"], strategy="tpe", trials=24, folds=2, prune="halving", epochs=40, hidden=(12,),
         out=tmp_path / "whole", root=tmp_path, retrain=False,
     )  # fmt: skip
-    process = subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path / "killed"), str(tmp_path)])
+    process = processes.start([sys.executable, "-c", WORKER, tmp_path / "killed", tmp_path])
+    assert process.wait(LIMIT_SECONDS) == -signal.SIGKILL
     journal = tmp_path / "killed" / "trials.jsonl"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not (journal.exists() and journal.read_text().count("\n") >= 9):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
     before = read_trials(journal)
-    assert 9 <= len(before) < 24
+    assert len(before) == 9
     with journal.open("a") as file:
         file.write('{"number": 99, "par')  # a line cut off by a full disk or a kill
     found = tune(resume=tmp_path / "killed", root=tmp_path, retrain=False)
@@ -159,11 +168,18 @@ def test_other_data_and_a_damaged_journal_are_refused_on_resume(tmp_path):
 
 
 @pytest.mark.parametrize("prune", ["none", "halving"])
-def test_a_search_by_time_ends_early_and_can_go_on_to_the_same_end(tmp_path, prune):
+def test_a_search_by_time_ends_early_and_can_go_on_to_the_same_end(tmp_path, prune, monkeypatch):
+    clock = SimpleNamespace(
+        monotonic=count().__next__
+    )  # a second a look: 40 looks see more than a round and less than all
     notes, options = [], {"strategy": "random", "trials": 120, "round_size": 12, "epochs": 6, "prune": prune}
     whole = run(tmp_path, "whole", **options)
-    found = run(tmp_path, "timed", **options, minutes=0.002, note=notes.append)
-    assert len(found.trials) < 120
+    with monkeypatch.context() as patch:
+        patch.setattr(executors, "_POLL_SECONDS", float(LIMIT_SECONDS))
+        for module in (search, executors):
+            patch.setattr(module, "time", clock)
+        found = run(tmp_path, "timed", **options, minutes=40 / 60, note=notes.append)
+    assert 12 <= len(found.trials) < 120
     assert any(text.startswith(f"time ran out after {len(found.trials)} of 120 trials; go on with") for text in notes)
     assert json.loads((found.path / "search.json").read_text())["status"] == "out of time"
     after = tune(resume=found.path, root=tmp_path, retrain=False)
@@ -378,18 +394,15 @@ def test_tune_on_the_command_line(tmp_path, call, capsys):
     assert "a search must have settings to vary, got none" in capsys.readouterr().err
 
 
-def test_ctrl_c_ends_a_search_at_once_and_it_can_go_on(tmp_path):
+def test_ctrl_c_ends_a_search_at_once_and_it_can_go_on(tmp_path, processes):
     command = [
-        sys.executable, "-m", "clearsight", "tune", "digits", "--search", "train.lr={log = [1e-4, 1]}", "--strategy", "random",
-        "--trials", "200", "--epochs", "300", "--out", tmp_path / "s", "--root", tmp_path, "--no-retrain",
+        *CLEARSIGHT, "tune", "digits", "--search", "train.epochs=1,100000,100001", "--out", tmp_path / "s", "--root", tmp_path, "--no-retrain",
     ]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = processes.start(command, stderr=PIPE)
     journal = tmp_path / "s" / "trials.jsonl"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not journal.exists():
-        time.sleep(0.05)
+    wait_until(lambda: journal.exists() and journal.read_bytes().endswith(b"\n"), process=process)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=LIMIT_SECONDS)
     assert process.returncode == 130
     assert "Traceback" not in err
     assert len(read_trials(journal)) >= 1

@@ -34,8 +34,9 @@ def run(
     json_: options.Json = False,
 ) -> None:
     """Run a recipe over several seeds; print its table. The first seed of each variant leaves a run with a report."""
-    from clearsight.recipes import TABLE_HEAD, describe_measured, find_name, load_experiment, render_row, run_experiment
+    from clearsight.recipes import describe_measured, find_name, load_experiment, render_measured, run_experiment
     from clearsight.recipes.searches import load_search
+    from clearsight.recipes.table import RULE, TABLE_HEAD
 
     if (searched := load_search(find_name(name))) is not None:
         _run_search(searched, seeds, root, quiet, json_)
@@ -48,10 +49,12 @@ def run(
     for measured in run_experiment(experiment, seeds=seeds, root=root):
         rows.append(describe_measured(measured))
         if not json_:
-            typer.echo(render_row(experiment, measured))
+            typer.echo(render_measured(experiment.name, measured))
         print_notes([f"report of seed 0: {measured.first.path}/report.html"], quiet=quiet)
     if len(rows) > 1:
         print_notes([f"losses side by side: {root / experiment.name}.svg"], quiet=quiet)
+    if any(row["verdict"] for row in rows):
+        print_notes([RULE], quiet=quiet)
     if json_:
         print_json({"recipe": experiment.name, "published": experiment.published, "variants": rows})
 

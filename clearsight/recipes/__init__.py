@@ -19,6 +19,7 @@ from clearsight.inference import evaluate
 from clearsight.intake import load_dataset
 from clearsight.intervals import mean_interval
 from clearsight.pipeline import Run, train_dataset
+from clearsight.recipes.table import Published, find_verdict, parse_published, render_row
 from clearsight.report.plots import draw_side_by_side
 from clearsight.run import train
 from clearsight.settings import merge
@@ -31,10 +32,11 @@ Make = dict[str, Any]
 
 @dataclass(frozen=True)
 class Variant:
-    """One setting of a recipe: its configuration, what is judged, and the range in which the mean must lie.
+    """One setting of a recipe: its configuration, what is judged, the published number, and where the mean must stay.
 
     Args:
-        split: of the data that is judged. expect: least and greatest mean.
+        split: of the data that is judged. expect: least and greatest mean, by which `make slow` sees that something broke.
+        published: what the study found, or this project's mark; None without a number.
         make: synthetic counting pictures to train on, as arguments of `make_counting`; empty for the source's own data.
         judge: others to be judged by in place of the split; empty for none.
     """
@@ -43,6 +45,7 @@ class Variant:
     config: RunConfig
     split: str
     expect: tuple[float, float]
+    published: Published | None = None
     make: Make = field(default_factory=dict)
     judge: Make = field(default_factory=dict)
 
@@ -125,6 +128,7 @@ def load_experiment(name: str) -> Experiment:
             config=build_config(merge(raw["config"], item.get("config", {})), where=f"recipe {match}"),
             split=about.get("split", "valid"),
             expect=(item["expect"][0], item["expect"][1]),
+            published=_read_published(item),
             make=raw.get("make", {}) | item.get("make", {}),
             judge=item.get("judge", {}),
         )
@@ -134,6 +138,11 @@ def load_experiment(name: str) -> Experiment:
     return Experiment(
         match, about["title"], about["source"], about["published"], about.get("seeds", 1), metric, variants
     )
+
+
+def _read_published(item: dict[str, Any]) -> Published | None:
+    found = [parse_published(item[key], mark=key == "mark") for key in ("published", "mark") if key in item]
+    return found[0] if found else None
 
 
 def build_made(make: Make, *, root: Path) -> Path:
@@ -234,24 +243,33 @@ def describe_measured(measured: Measured) -> dict[str, object]:
         "diverged": measured.diverged,
         "expect": measured.variant.expect,
         "as_expected": measured.as_expected,
+        **_describe_published(measured),
         "run": str(measured.first.path),
     }
 
 
-def render_row(experiment: Experiment, measured: Measured) -> str:
-    """One Markdown table row: recipe, variant, split, mean, interval, n, seconds of training a run, expected range."""
-    interval = "-" if measured.low is None else f"{measured.low:.4f} to {measured.high:.4f}"
-    low, high = measured.variant.expect
-    diverged = f" ({measured.diverged} of {len(measured.values)} diverged)" if measured.diverged else ""
-    name = f"{measured.variant.name}{diverged}"
-    return (
-        f"| {experiment.name} | {name} | {measured.variant.split} | {measured.mean:.4f} | {interval} | "
-        f"{len(measured.values)} | {np.mean(measured.train_values):.4f} | {measured.seconds:.2f} | "
-        f"{low:.3f} to {high:.3f} | {'yes' if measured.as_expected else 'NO'} |"
+def _describe_published(measured: Measured) -> dict[str, object]:
+    published = measured.variant.published
+    return {
+        "number": published and str(published),
+        "difference": published and published.difference(measured.mean),
+        "verdict": find_verdict(published, low=measured.low, high=measured.high, metric=measured.metric),
+    }
+
+
+def render_measured(recipe: str, measured: Measured) -> str:
+    """The row of the experiments' table."""
+    return render_row(
+        recipe,
+        measured.variant.name,
+        measured.variant.published,
+        split=measured.variant.split,
+        metric=measured.metric,
+        mean=measured.mean,
+        low=measured.low,
+        high=measured.high,
+        n=len(measured.values),
+        train=float(np.mean(measured.train_values)),
+        seconds=measured.seconds,
+        diverged=measured.diverged,
     )
-
-
-TABLE_HEAD = (
-    "| recipe | variant | split | mean | 95 % interval | n | train | s a run | expected | as expected |\n"
-    "|---|---|---|---|---|---|---|---|---|---|"
-)

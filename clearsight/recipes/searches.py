@@ -9,6 +9,7 @@ from typing import Any
 from clearsight.config import build_config
 from clearsight.pipeline import Run
 from clearsight.recipes import FOLDER
+from clearsight.recipes.table import Published, find_verdict, parse_published
 from clearsight.run import train
 from clearsight.settings import merge
 from clearsight.tuning.space import render_params
@@ -20,8 +21,8 @@ class SearchRecipe:
     """A search as published.
 
     Args:
-        means: of the trials in the order of the grid. within: how far ours may be from them. test: least and greatest accuracy of
-            the best, retrained with the settings `final` over its own.
+        means: published for the trials in the order of the grid. within: how far ours may be from them.
+        published_test: accuracy of the best, retrained with the settings `final` over its own. test: where ours must lie.
     """
 
     name: str
@@ -32,8 +33,9 @@ class SearchRecipe:
     search: dict[str, Any]
     options: dict[str, Any]
     final: dict[str, Any]
-    means: tuple[float, ...]
+    means: tuple[Published, ...]
     within: float
+    published_test: Published
     test: tuple[float, float]
 
 
@@ -49,35 +51,53 @@ class SearchMeasured:
     def same_winner(self) -> bool:
         """Whether the best settings are those with the best published mean."""
         means = self.recipe.means
-        return self.tuned.best.number == max(range(len(means)), key=means.__getitem__)
+        return self.tuned.best.number == max(range(len(means)), key=lambda number: means[number].low)
+
+    @property
+    def verdicts(self) -> list[str | None]:
+        """Of the trials, in the order of the grid."""
+        return [
+            find_verdict(published, low=trial.low, high=trial.high, metric="accuracy")
+            for trial, published in zip(self.tuned.trials, self.recipe.means, strict=True)
+        ]
+
+    @property
+    def test_verdict(self) -> str | None:
+        """Of the best, retrained."""
+        test = self.run.test
+        if test is None:
+            return None
+        return find_verdict(self.recipe.published_test, low=test.low, high=test.high, metric="accuracy")
 
     def describe(self) -> dict[str, Any]:
         """The object that `recipe run --json` prints for a search."""
         test = self.run.test
         return {
             "recipe": self.recipe.name, "published": self.recipe.published, "search": self.tuned.summary(),
-            "means": list(self.recipe.means), "within": self.recipe.within, "same_winner": self.same_winner,
-            "test": test.as_dict() if test else None, "expect": list(self.recipe.test),
+            "means": [float(published.text) for published in self.recipe.means], "within": self.recipe.within,
+            "verdicts": self.verdicts, "same_winner": self.same_winner, "test": test.as_dict() if test else None,
+            "published_test": self.recipe.published_test.text, "test_verdict": self.test_verdict,
+            "expect": list(self.recipe.test),
         }  # fmt: skip
 
     def render(self) -> str:
         """Markdown rows, and what they come to."""
         recipe = self.recipe
-        lines = ["| settings | mean | 95 % interval | published | difference | within |", "|---|-:|---|-:|-:|---|"]
-        for trial, wanted in zip(self.tuned.trials, recipe.means, strict=True):
+        lines = ["| settings | published | mean | 95 % interval | difference | verdict |", "|---|-:|-:|---|-:|---|"]
+        for trial, published, verdict in zip(self.tuned.trials, recipe.means, self.verdicts, strict=True):
             interval = "-" if trial.low is None else f"{trial.low:.4f} to {trial.high:.4f}"
-            apart = trial.score - wanted
-            near = "yes" if abs(apart) <= recipe.within else "NO"
-            row = f"| {render_params(trial.params)} | {trial.score:.4f} | {interval} | {wanted:.3f} | {apart:+.4f} | {near} |"
+            apart = published.difference(trial.score)
+            row = f"| {render_params(trial.params)} | {published} | {trial.score:.4f} | {interval} | {apart:+.4f} | {verdict} |"
             lines.append(row if trial.status == "complete" else f"{row} {trial.status}")
         lines.append(
             f"\nthe same winner: {'yes' if self.same_winner else 'NO'}, {render_params(self.tuned.best.params)}"
         )
-        if self.run.test and self.run.test.accuracy is not None:
-            low, high = recipe.test
-            found = self.run.test.accuracy
-            fits = "yes" if low <= found <= high else "NO"
-            lines.append(f"retrained: test accuracy {found:.4f}, expected {low:.3f} to {high:.3f}: {fits}")
+        test = self.run.test
+        if test and test.accuracy is not None:
+            lines.append(
+                f"retrained: test accuracy {test.accuracy:.4f} ({test.low:.4f} to {test.high:.4f}, n = {test.n:,}), "
+                f"published {recipe.published_test}: {self.test_verdict}"
+            )
         return "\n".join(lines)
 
 
@@ -89,7 +109,8 @@ def load_search(name: str) -> SearchRecipe | None:
     about, expect = raw["recipe"], raw["expect"]
     return SearchRecipe(
         name, about["title"], about["source"], about["published"], raw["config"], raw["search"], raw["tune"],
-        raw.get("final", {}), tuple(expect["means"]), expect["within"], (expect["test"][0], expect["test"][1]),
+        raw.get("final", {}), tuple(map(parse_published, expect["means"])), expect["within"],
+        parse_published(expect["published"]), (expect["test"][0], expect["test"][1]),
     )  # fmt: skip
 
 

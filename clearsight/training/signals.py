@@ -9,6 +9,7 @@ from typing import Any
 class StopSignals:
     """While entered, the first SIGINT or SIGTERM sets `received`; a second SIGINT stops at once.
 
+    A SIGINT that was ignored before stays ignored: nohup and scripts that start a job with `&` mean that Ctrl-C is not for it.
     Not `enabled`, or in any other than the main thread, it does nothing, because Python delivers signals to the main thread only.
     """
 
@@ -19,7 +20,8 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         if self._enabled and threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+            for number in (signal.SIGTERM,) if ignored else (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._note)
         return self
 
