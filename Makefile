@@ -3,13 +3,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
-.PHONY: demo test check bench slow mutants constraints clean
+.PHONY: demo test quick smoke check bench slow mutants constraints clean
 
 demo: $(STAMP)-core  ## train on the embedded digits, evaluate, draw the report
 	$(BIN)/clearsight train digits --hidden 64,32 --epochs 30 --schedule cosine --weight-history
 
-test: $(STAMP)-dev  ## all tests but the slow ones
+test: $(STAMP)-dev  ## all tests but the slow ones and the smoke
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+quick: $(STAMP)-dev  ## the tests that take no more than a blink, in under a minute
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not long and not slow and not smoke"
+
+smoke: $(STAMP)-dev  ## the smallest case of every benchmark and recipe
+	$(BIN)/python -m pytest -m smoke
 
 check: $(STAMP)-dev  ## format, lint, types
 	$(BIN)/ruff format --check .

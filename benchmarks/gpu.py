@@ -1,29 +1,34 @@
-"""Seconds from first weights to a target accuracy, over ten and more runs, on Fashion-MNIST and CIFAR-10.
+"""Seconds from first weights to a target accuracy, over ten and more runs, on Fashion-MNIST and CIFAR-10, beside plain PyTorch.
 
     python -m benchmarks.gpu [--rounds 10] [--json FILE] [--table FILE] [--quick]
 
 On a CUDA device it trains `speednet` on all pictures to 0.94; the mark to beat on CIFAR-10 is 2.6 s on an A100 (Jordan 2024,
 airbench94_muon) and 1.99 s (a later record). Without one it trains a narrow `speednet` on a share of the pictures to a
-lower target, and the record says so. Timed is what training does: no reading, no building, no whitening of the first layer (the
-marks include that), no first run. Accuracy is on the
-test split, once a run. It asserts nothing about time.
+lower target, and the record says so. After every epoch the test split is judged, and a run that has reached the target stops.
+Timed is what training does: no judging, no reading, no building, no whitening of the first layer (the marks include that), no
+first run. The peer trains the same net from the same first weights on batches varied alike, by SGD with Nesterov's momentum in
+one cycle; it differs in the optimiser and in the average of weights, which it lacks. It asserts nothing about time.
 """
 
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from benchmarks import describe_run, render_run, run_benchmark, summarize
+from benchmarks.peers import BatchLoop, vary_flip_and_crop
 from clearsight.config import build_config
 from clearsight.data.dataset import Dataset
 from clearsight.data.load import load_data
 from clearsight.errors import DataError
 from clearsight.intervals import mean_interval
 from clearsight.models.modules import import_torch
-from clearsight.pipeline import fit_prepared, judge, prepare
+from clearsight.pipeline import Prepared, fit_prepared, prepare
 from clearsight.settings import merge
+from clearsight.training.fit import epoch_order
 from clearsight.training.progress import SilentProgress
 
 MARKS = {"cifar10": "2.6 s on an A100 (airbench94_muon), 1.99 s (a later record), both to 0.94"}
@@ -31,11 +36,22 @@ MARKS = {"cifar10": "2.6 s on an A100 (airbench94_muon), 1.99 s (a later record)
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained, and to which accuracy."""
+    """What is trained, to which accuracy, and the peer's greatest rate, which is not tuned, and padding."""
 
     data: str
     target: float
     settings: dict[str, Any] = field(default_factory=dict)
+    peer_lr: float = 0.1
+    padding: str = "constant"
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How one run went: seconds of training and epochs until it stopped, and its last test accuracy."""
+
+    seconds: float
+    epochs: int
+    accuracy: float
 
 
 SHARED: dict[str, Any] = {
@@ -50,7 +66,9 @@ FASHION_AUGMENT = {"hflip": 0.5, "crop": 0.0715, "unsafe": "ignore"}
 TASKS = {
     "cuda": (
         Task("fashion-mnist", 0.94, {"augment": FASHION_AUGMENT, "train": {"epochs": 12, "batch_size": 500}}),
-        Task("cifar10", 0.94, {"augment": CIFAR_AUGMENT, "train": {"epochs": 10, "batch_size": 1000}}),
+        Task(
+            "cifar10", 0.94, {"augment": CIFAR_AUGMENT, "train": {"epochs": 10, "batch_size": 1000}}, padding="reflect"
+        ),
     ),
     "cpu": (
         Task("fashion-mnist", 0.87, {
@@ -60,30 +78,68 @@ TASKS = {
         Task("cifar10", 0.50, {
             "data": {"train_fraction": 0.1}, "augment": CIFAR_AUGMENT, "model": {"widths": [16, 32, 32]},
             "train": {"epochs": 6, "batch_size": 50},
-        }),
+        }, padding="reflect"),
     ),
 }  # fmt: skip
 
 
-def run_once(task: Task, dataset: Dataset, *, seed: int, device: str) -> tuple[float, float]:
-    """Seconds of training, and accuracy on the test split."""
-    wanted = {"train": {"seed": seed, "device": device}}
-    prepared = prepare(build_config(merge(SHARED, task.settings, wanted)), dataset)
-    torch = import_torch()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    result = fit_prepared(prepared, progress=SilentProgress())
-    if device == "cuda":
-        torch.cuda.synchronize()
-    seconds = time.perf_counter() - began
-    run, _ = judge(prepared, result)
-    assert run.test is not None
-    return seconds, float(run.test.accuracy or 0.0)
+def prepare_task(task: Task, dataset: Dataset, *, seed: int, device: str) -> Prepared:
+    """A run that is ready to train."""
+    return prepare(build_config(merge(SHARED, task.settings, {"train": {"seed": seed, "device": device}})), dataset)
+
+
+def run_to_target(epochs: Iterator[Callable[[], float]], *, target: float, device: str) -> Reached:
+    """Time epochs until one reaches the target; each trains when it is drawn and then tells its accuracy, untimed."""
+    torch, seconds, done, accuracy = import_torch(), 0.0, 0, 0.0
+    while accuracy < target:
+        began = time.perf_counter()
+        find_accuracy = next(epochs, None)
+        if find_accuracy is None:
+            break
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds, done, accuracy = seconds + time.perf_counter() - began, done + 1, find_accuracy()
+    return Reached(seconds, done, accuracy)
+
+
+def train_ours(task: Task, dataset: Dataset, *, seed: int, device: str) -> Iterator[Callable[[], float]]:
+    """Epochs of this project's engine."""
+    prepared = prepare_task(task, dataset, seed=seed, device=device)
+    test, labels, saved = prepared.split.test, prepared.dataset.labels, None
+    for epoch in range(prepared.config.train.epochs):
+        result = fit_prepared(prepared, progress=SilentProgress(), start=saved, pause_epoch=epoch + 1)
+        yield lambda: float((prepared.engine.logits(test).argmax(1) == labels[test]).mean())
+        saved = result.saved
+
+
+def train_peer(task: Task, dataset: Dataset, *, seed: int, device: str) -> Iterator[Callable[[], float]]:
+    """Epochs of the plain loop."""
+    prepared = prepare_task(task, dataset, seed=seed, device=device)
+    import_torch().manual_seed(seed)
+    reach = round(prepared.config.augment.crop * dataset.images.shape[1])
+    loop = BatchLoop(
+        prepared, vary=partial(vary_flip_and_crop, reach, task.padding), device=device, bfloat16=device == "cuda",
+        lr=task.peer_lr, one_cycle=True, weight_decay=5e-4,
+    )  # fmt: skip
+    for epoch in range(prepared.config.train.epochs):
+        loop.train_epoch(epoch_order(prepared.split.train, seed=seed, epoch=epoch))
+        yield lambda: loop.find_accuracy(prepared.split.test)
+
+
+CONTESTANTS = {"clearsight": train_ours, "PyTorch, batches in NHWC, SGD": train_peer}
+
+
+def summarize_runs(runs: list[Reached], target: float) -> dict[str, Any]:
+    """What the record holds of one contestant."""
+    return {
+        "reached": sum(one.accuracy >= target for one in runs), "accuracies": [one.accuracy for one in runs],
+        "epochs": [one.epochs for one in runs], "seconds": summarize(one.seconds for one in runs),
+        "interval": mean_interval(tuple(one.seconds for one in runs), most=np.inf),
+    }  # fmt: skip
 
 
 def measure(*, rounds: int, quick: bool, command: str) -> dict[str, Any]:
-    """The record of all tasks whose data is found."""
+    """The record of all tasks whose data is found, contestants in turns."""
     record, torch = describe_run(command), import_torch()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     name = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads of the processor"
@@ -93,32 +149,42 @@ def measure(*, rounds: int, quick: bool, command: str) -> dict[str, Any]:
             dataset = load_data(task.data)
         except DataError:
             continue
-        run_once(task, dataset, seed=10**6, device=device)  # not counted: it warms up
-        runs = [run_once(task, dataset, seed=seed, device=device) for seed in range(rounds)]
-        accuracies = tuple(accuracy for _, accuracy in runs)
-        found[task.data] = {
-            "target": task.target, "accuracies": accuracies, "mean": float(np.mean(accuracies)),
-            "interval": mean_interval(accuracies), "seconds": summarize(seconds for seconds, _ in runs),
-            "share": task.settings.get("data", {}).get("train_fraction", 1.0),
-        }  # fmt: skip
+        runs: dict[str, list[Reached]] = {contestant: [] for contestant in CONTESTANTS}
+        for seed in range(-1, rounds):
+            for contestant, train in CONTESTANTS.items():
+                epochs = train(task, dataset, seed=seed % 10**6, device=device)
+                reached = run_to_target(epochs, target=task.target, device=device)
+                if seed >= 0:  # the first warms up
+                    runs[contestant].append(reached)
+        share = task.settings.get("data", {}).get("train_fraction", 1.0)
+        rows = {contestant: summarize_runs(some, task.target) for contestant, some in runs.items()}
+        found[task.data] = {"target": task.target, "share": share, "contestants": rows}
         if quick:
             break
     return record | {"device": device, "device_name": name, "tasks": found}
 
 
+def render_task(name: str, task: dict[str, Any]) -> list[str]:
+    """Markdown rows of one task."""
+    lines = []
+    for contestant, row in task["contestants"].items():
+        s, (low, high) = row["seconds"], row["interval"]
+        between = "-" if low is None else f"{low:.2f} to {high:.2f}"
+        numbers = f"{s['median']:.2f} | {s['min']:.2f} | {s['max']:.2f} | {between} | {np.median(row['epochs']):g}"
+        lines.append(
+            f"| {name} | {task['share']:g} | {task['target']} | {contestant} | {row['reached']} of {s['n']} | {numbers} |"
+        )
+    return lines
+
+
 def render_table(record: dict[str, Any]) -> str:
     """The record as Markdown."""
     lines = [
-        "| data | share of training pictures | target | mean accuracy | 95 % interval | median s | min | max | n | reached |",
-        "|-|-:|-:|-:|-:|-:|-:|-:|-:|-|",
+        "| data | share of pictures | target | by | reached | median s | min | max | 95 % interval of the mean | epochs |",
+        "|-|-:|-:|-|-|-:|-:|-:|-|-:|",
     ]
     for name, task in record["tasks"].items():
-        low, high = task["interval"]
-        between = "-" if low is None else f"{low:.4f} to {high:.4f}"
-        s = task["seconds"]
-        numbers = f"{task['mean']:.4f} | {between} | {s['median']:.2f} | {s['min']:.2f} | {s['max']:.2f} | {s['n']}"
-        reached = "yes" if task["mean"] >= task["target"] else "no"
-        lines.append(f"| {name} | {task['share']:g} | {task['target']} | {numbers} | {reached} |")
+        lines += render_task(name, task)
     marks = "; ".join(f"{name}: {mark}" for name, mark in MARKS.items())
     limits = (
         f"Marks: {marks}."
@@ -126,7 +192,9 @@ def render_table(record: dict[str, Any]) -> str:
         else f"No CUDA device was at hand, so targets are lower and pictures fewer; the marks ({marks}) are not tried here."
     )
     return "\n\n".join([
-        "## Seconds to a target accuracy", render_run(record), f"Device: {record['device_name']}.", "\n".join(lines), limits,
+        "## Seconds to a target accuracy", render_run(record),
+        f"Device: {record['device_name']}. Each run stops at the first epoch whose test accuracy reaches the target.",
+        "\n".join(lines), limits,
     ])  # fmt: skip
 
 

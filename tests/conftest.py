@@ -8,10 +8,12 @@ import scipy.linalg  # noqa: F401
 
 del os.environ["SCIPY_ARRAY_API"]
 
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,13 +33,28 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    folder = os.environ.get("CLEARSIGHT_DATA", "")
-    chosen = config.option.markexpr
+    """Skip what is run by itself, and what this machine lacks; where `CLEARSIGHT_CI` is set, a lack of Chromium fails."""
+    reasons = {mark: f"run by `make {mark}`" for mark in ("slow", "smoke") if mark not in config.option.markexpr}
+    if not (Path(os.environ.get("CLEARSIGHT_DATA", "")) / "mnist").is_dir():
+        reasons["data"] = "CLEARSIGHT_DATA does not hold mnist"
+    if (
+        not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
+        and "CLEARSIGHT_CI" not in os.environ
+    ):
+        reasons["browser"] = "Chromium is not installed"
     for item in items:
-        if "data" in item.keywords and not (Path(folder) / "mnist").is_dir():
-            item.add_marker(pytest.mark.skip(reason="CLEARSIGHT_DATA does not hold mnist"))
-        if "slow" in item.keywords and "slow" not in chosen:
-            item.add_marker(pytest.mark.skip(reason="slow experiment; run with -m slow"))
+        for mark, reason in reasons.items():
+            if mark in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Of the quick tests, name those that are not."""
+    if "not long" in config.option.markexpr:
+        passed = terminalreporter.getreports("passed")
+        slow = sorted((one.duration, one.nodeid) for one in passed if one.when == "call" and one.duration > 2)
+        for seconds, name in reversed(slow):
+            terminalreporter.write_line(f"{seconds:.1f} s without the mark `long`: {name}")
 
 
 @pytest.fixture

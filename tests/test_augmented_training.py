@@ -188,40 +188,50 @@ def test_stopped_at_every_step_and_resumed_is_byte_identical(engine, tmp_path, m
 
 
 WORKER = """if True:
-    import os, signal, sys
+    import os, signal, sys, traceback
     import numpy as np
     import clearsight
     from clearsight.report import html
     from clearsight.training.engine import DenseEngine
     html.write_report = lambda path: path
-    settings, stop = eval(sys.argv[2]), int(sys.argv[3])
+    settings = eval(sys.argv[2])
     if settings["train"].get("engine") == "torch":
         from clearsight.training.torch_engine import TorchEngine as DenseEngine
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (60, 5, 5)).astype(np.uint8), np.minimum(np.arange(60) % 7, 2)
     original = DenseEngine.train_steps
-    def killed(self, order, **options):
-        if options["first_step"] == stop:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return original(self, order, **options)
-    DenseEngine.train_steps = killed
-    resume = os.path.isdir(sys.argv[1])
-    clearsight.train(images, labels, **({"resume": sys.argv[1]} if resume else {"out": sys.argv[1], "config": settings}))
+
+    def train(path, stop):
+        def killed(self, order, **options):
+            if options["first_step"] == stop:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(self, order, **options)
+
+        DenseEngine.train_steps = killed
+        how = {"resume": path} if os.path.isdir(path) else {"out": path, "config": settings}
+        clearsight.train(images, labels, **how)
+
+    def in_child(path, stop):  # a fork, because to import PyTorch takes seconds
+        pid = os.fork()
+        if pid == 0:
+            try:
+                train(path, stop)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    print([in_child(sys.argv[1], -1), *(in_child(sys.argv[3], stop) for stop in (1, 7, 13, -1))])
 """
-
-
-def worker(path, stop, engine):
-    settings = config(checkpoint_steps=1, engine=engine).model_dump(exclude_unset=True)
-    return subprocess.run([sys.executable, "-c", WORKER, path, repr(settings), str(stop)], check=False).returncode
 
 
 @pytest.mark.parametrize("engine", ["dense", "torch"])
 def test_a_killed_run_ends_with_the_same_model_file(engine, tmp_path):
-    assert worker(tmp_path / "whole", -1, engine) == 0
-    for stop in (1, 7, 13):
-        assert worker(tmp_path / "killed", stop, engine) == -9
-        if stop == 13:
-            assert worker(tmp_path / "killed", -1, engine) == 0
+    settings = config(checkpoint_steps=1, engine=engine).model_dump(exclude_unset=True)
+    command = [sys.executable, "-c", WORKER, tmp_path / "whole", repr(settings), tmp_path / "killed"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.strip() == "[0, -9, -9, -9, 0]", done.stderr
     for name in ("model.clearsight", "steps.csv"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 

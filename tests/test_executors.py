@@ -58,7 +58,7 @@ def plain(digits):
 @pytest.fixture(scope="module")
 def long_jobs(digits):
     """Runs of which the first is over long before the others, and what they come to."""
-    wanted = {k: Job({**BASE, "train": {"epochs": 1000 if k else 1, "seed": k}}) for k in range(4)}
+    wanted = {k: Job({**BASE, "train": {"epochs": 300 if k else 1, "seed": k}}) for k in range(4)}
     return wanted, alone(digits, wanted)
 
 

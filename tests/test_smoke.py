@@ -1,0 +1,87 @@
+"""The smallest case of every benchmark and of every recipe runs to its end. Both folders are walked over, so none is forgotten."""
+
+import re
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from subprocess import PIPE
+
+import numpy as np
+import pytest
+from processes import LIMIT_SECONDS
+
+from clearsight import intake
+from clearsight.config import build_config
+from clearsight.recipes import list_experiments, load_experiment, run_experiment
+from clearsight.recipes.searches import load_search, run_search_recipe
+from clearsight.settings import merge
+
+pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("no_report")]
+ROOT = Path(__file__).parent.parent
+SMALLEST = {"mutants": ["--module", "schedules", "--sample", "2", "--jobs", "1"]}  # others: --quick --rounds 1
+
+
+def list_benchmarks():
+    files = [*ROOT.glob("benchmarks/*.py"), *ROOT.glob("benchmarks/*/__main__.py")]
+    programs = [path for path in files if 'if __name__ == "__main__"' in path.read_text()]
+    return sorted(path.parent.name if path.stem == "__main__" else path.stem for path in programs)
+
+
+@pytest.mark.parametrize("name", list_benchmarks())
+def test_benchmark_runs_and_leaves_the_docs_alone(name, processes):
+    docs = {path: path.read_bytes() for path in ROOT.glob("docs/**/*.*")}
+    command = [sys.executable, "-m", f"benchmarks.{name}", *SMALLEST.get(name, ["--quick", "--rounds", "1"])]
+    process = processes.start(command, cwd=ROOT, stdout=PIPE, stderr=PIPE)
+    out, err = process.communicate(timeout=LIMIT_SECONDS)
+    assert process.returncode == 0, err
+    assert re.search(r"\d", out)
+    assert {path: path.read_bytes() for path in ROOT.glob("docs/**/*.*")} == docs
+
+
+@pytest.fixture
+def few_pictures(monkeypatch):
+    """Of large data sets only the first pictures of each class and given split are read."""
+    load_data = intake.load_data
+
+    def load_few(*arguments, **options):
+        dataset = load_data(*arguments, **options)
+        if len(dataset) < 5000:
+            return dataset
+        groups = np.unique(np.stack([dataset.given, dataset.labels]), axis=1, return_inverse=True)[1]
+        order = np.argsort(groups, kind="stable")
+        starts = [*np.flatnonzero(np.diff(groups[order], prepend=-1)), len(order)]
+        return dataset.select(np.sort(np.concatenate([order[a:b][:10] for a, b in pairwise(starts)])))
+
+    monkeypatch.setattr(intake, "load_data", load_few)
+
+
+def shrink(variant):
+    settings = merge(
+        variant.config.model_dump(exclude_unset=True), {"train": {"epochs": 1}, "data": {"train_fraction": 1.0}}
+    )
+    make = variant.make and variant.make | {"per_class": 4, "test_per_class": 2}
+    judge = variant.judge and variant.judge | {"per_class": 4}
+    return replace(variant, config=build_config(settings), make=make, judge=judge)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", [name for name in list_experiments() if load_search(name) is None])
+def test_recipe_runs_with_few_pictures_for_an_epoch(name, few_pictures, tmp_path):
+    experiment = load_experiment(name)
+    tiny = replace(experiment, variants=tuple(map(shrink, experiment.variants)))
+    found = list(run_experiment(tiny, seeds=1, root=tmp_path))
+    assert [one.variant.name for one in found] == [variant.name for variant in experiment.variants]
+    for measured in found:
+        assert np.isfinite(measured.mean)
+        assert len(measured.first.history.epochs) == 1
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", [name for name in list_experiments() if load_search(name) is not None])
+def test_published_search_runs_with_few_pictures_for_an_epoch(name, few_pictures, tmp_path):
+    recipe = load_search(name)
+    tiny = replace(recipe, config=merge(recipe.config, {"train": {"epochs": 1}}), final={"train": {"epochs": 1}})
+    found = run_search_recipe(tiny, root=tmp_path, quiet=True, note=lambda text: None)
+    assert len(found.verdicts) == len(recipe.means)
+    assert found.run.test.n < 1000
