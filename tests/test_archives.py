@@ -86,6 +86,7 @@ def test_odd_names_are_taken_as_they_are(tmp_path):
     assert set(found.files) == {f"{name}/{name}.png" for name in ODD}
 
 
+@pytest.mark.long
 def test_odd_names_do_no_harm_in_the_report_and_on_the_terminal(tmp_path):
     root = make(tmp_path / "d", *many("<script>alert(1)<", "line\nbreak\x1b[31m"))
     command = [sys.executable, "-m", "clearsight", "train", str(root), "--epochs", "1", "--hidden", "2", "--out", "run"]
@@ -317,6 +318,7 @@ def spoil(tmp_path):
     return root
 
 
+@pytest.mark.long
 def test_bad_files_are_all_listed_with_exit_code_3_and_no_run(tmp_path):
     root = spoil(tmp_path)
     done = subprocess.run(
@@ -330,6 +332,7 @@ def test_bad_files_are_all_listed_with_exit_code_3_and_no_run(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_skip_bad_goes_on_and_the_run_records_how_many(tmp_path):
     root = spoil(tmp_path)
     done = subprocess.run(
@@ -354,6 +357,7 @@ def test_the_configuration_brings_skip_bad_to_the_reader(tmp_path):
     assert [f.kind for f in find_flaws(config, dataset) if f.level == "error"] == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
 def test_a_run_on_an_archive_is_evaluated_and_resumed_like_one_on_a_folder(suffix, tmp_path):
     root = make(tmp_path / "d", *many("a", "b", n=30))

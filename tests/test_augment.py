@@ -46,6 +46,7 @@ def test_every_transform_of_the_registry_is_tested_here():
     assert tuple(STRENGTHS) == TRANSFORMS
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_strength_zero_is_the_identity(name, dtype):
@@ -147,6 +148,7 @@ def test_pytorch_agrees_with_numpy_on_floats(case):
         np.testing.assert_allclose(other.numpy(), one, rtol=1e-5, atol=1e-5, err_msg=f"{size}")
 
 
+@pytest.mark.long
 @pytest.mark.gpu
 @pytest.mark.parametrize("fill", ["edge", "reflect"])
 @pytest.mark.parametrize("case", CASES)
@@ -212,6 +214,7 @@ def test_places_of_a_quarter_turn_equal_rot90():
     np.testing.assert_array_equal(got[1], np.rot90(images[1], 1))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [(10, 20), (20, 10)])
 def test_crops_are_whole_shifts_of_every_amount_within_reach(size):
     images = noise(1, size).repeat(2000, axis=0)
@@ -357,6 +360,7 @@ def test_cutmix_shares_are_the_areas_pasted():
     np.testing.assert_array_equal(got.images[~differs], images[~differs])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 3.0, 100.0])
 @pytest.mark.parametrize("name", MIXES)
 def test_shares_follow_their_beta_distribution(name, alpha):

@@ -78,6 +78,7 @@ def test_engines_agree_on_mixed_and_varied_pictures(augment, task):
     assert found[0].history.step_losses == pytest.approx(found[1].history.step_losses, rel=1e-3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_training_takes_pictures_of_both_kinds(dtype):
     assert np.isfinite(weights({**STRENGTHS, "unsafe": "ignore"}, dataset=data(dtype=dtype))).all()
@@ -179,6 +180,7 @@ def in_steps(folder, stops, monkeypatch, **train):
     raise AssertionError("a run must end")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", ["dense", "reference"])
 def test_stopped_at_every_step_and_resumed_is_byte_identical(engine, tmp_path, monkeypatch):
     whole = in_steps(tmp_path / "whole", [], monkeypatch, engine=engine)
@@ -226,6 +228,7 @@ WORKER = """if True:
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", ["dense", "torch"])
 def test_a_killed_run_ends_with_the_same_model_file(engine, tmp_path):
     settings = config(checkpoint_steps=1, engine=engine).model_dump(exclude_unset=True)

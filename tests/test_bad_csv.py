@@ -32,6 +32,7 @@ def picture_row(label, value=7, last=7):
     return f"{label}," + f"{value}," * 63 + f"{last}\n"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -166,6 +167,7 @@ def test_other_numbers_in_square_rows_stay_numbers_with_a_note(tmp_path):
     assert dataset.notes[1] == "data.csv: read each row as 64 numbers, not as a picture: 0.5 in row 3, column 2"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("text", "code", "start"),
     [(GOOD + "0,1,x,3\n", 3, "data.csv must hold finite"), ("0.5,1.5\n2.5,3.5\n", 2, "label_column must be given")],
@@ -179,6 +181,7 @@ def test_the_command_ends_with_3_or_2_one_line_and_no_run(tmp_path, text, code, 
     assert [path.name for path in tmp_path.iterdir()] == ["data.csv"]
 
 
+@pytest.mark.long
 def test_a_good_file_trains_after_a_bad_one(tmp_path):
     write(tmp_path, "label,a,b\n" + "".join(f"{k % 2},{k % 2 * 3 + k / 50},{k}\n" for k in range(40)))
     command = [

@@ -203,6 +203,7 @@ def test_splits_names_and_column_order_are_kept_and_other_arrays_noted(tmp_path)
     assert dataset.notes == ("data.npz: ignored extra",)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("content", [npz(a=IMAGES), npz(images=IMAGES, labels=LABELS)[:500]], ids=["names", "cut"])
 def test_the_command_ends_with_3_one_line_and_no_run(tmp_path, content):
     (tmp_path / "data.npz").write_bytes(content)

@@ -298,6 +298,7 @@ def test_a_cache_that_can_be_read_alone_still_serves(monkeypatch, pictures_in, d
     assert decodings == []
 
 
+@pytest.mark.long
 def test_two_processes_at_once_read_the_same(pictures_in, processes):
     code = (
         "import sys; from clearsight.data.load import load_data; found = load_data(sys.argv[1]); "

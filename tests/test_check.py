@@ -562,6 +562,7 @@ def test_two_splits_of_eight_pictures_can_differ():
     assert "test differs from train in brightness" in found[0]
 
 
+@pytest.mark.long
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 30), st.integers(0, 2)), min_size=8, max_size=80), st.floats(0, 0.5), st.floats(0, 0.5),
@@ -649,6 +650,7 @@ def test_an_error_stops_training_and_names_the_files(flawed, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_skip_bad_goes_on_and_says_what_was_left_out(flawed, tmp_path):
     path, words = flawed
     run, told = train(path, tmp_path / "run", skip_bad=True)
@@ -663,6 +665,7 @@ def test_skip_bad_goes_on_and_says_what_was_left_out(flawed, tmp_path):
     assert clearsight.evaluate(tmp_path / "run").n == run.test.n
 
 
+@pytest.mark.long
 def test_without_the_check_training_goes_on_regardless(flawed, tmp_path):
     path, _ = flawed
     run, told = train(path, tmp_path / "run", check=False)
@@ -670,6 +673,7 @@ def test_without_the_check_training_goes_on_regardless(flawed, tmp_path):
     assert told == []
 
 
+@pytest.mark.long
 def test_the_command_ends_with_3_or_goes_on(flawed, tmp_path):
     path, words = flawed
     command = [sys.executable, "-m", "clearsight", "train", str(path), "--epochs", "1", "--hidden", "2", "--out", "run"]
@@ -683,6 +687,7 @@ def test_the_command_ends_with_3_or_goes_on(flawed, tmp_path):
     assert regardless.returncode == 0, regardless.stderr
 
 
+@pytest.mark.long
 def test_data_check_ends_with_3_for_errors_and_0_for_warnings(flawed, folder, tmp_path):
     path, words = flawed
     command = [sys.executable, "-m", "clearsight", "data", "check", str(path)]
@@ -696,6 +701,7 @@ def test_data_check_ends_with_3_for_errors_and_0_for_warnings(flawed, folder, tm
     assert "a/00.png = a/again.png" in fine.stdout
 
 
+@pytest.mark.long
 def test_warnings_are_told_before_training(tmp_path):
     images, labels = noise(60), np.arange(60) % 2
     images[[3, 4]] = 7
@@ -703,6 +709,7 @@ def test_warnings_are_told_before_training(tmp_path):
     assert "2 pictures of one colour. Look whether something went wrong. For example row 3 of train." in told
 
 
+@pytest.mark.long
 def test_data_check_counts_one_error_in_the_singular(folder, tmp_path):
     (folder / "c").mkdir()
     command = [sys.executable, "-m", "clearsight", "data", "check", str(folder)]

@@ -18,6 +18,7 @@ def test_scikit_learns_contract(estimator, check, monkeypatch):
     check(estimator)
 
 
+@pytest.mark.long
 def test_inside_cross_val_score_pipeline_and_grid_search():
     X, y = load_digits(return_X_y=True)
     assert cross_val_score(clearsight.Classifier(epochs=20), X, y, cv=3).mean() > 0.9

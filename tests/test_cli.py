@@ -42,6 +42,7 @@ def trained(tmp_path_factory):
     return folder, json.loads(done.stdout)
 
 
+@pytest.mark.long
 def test_train_json_keeps_its_contract(trained):
     _, found = trained
     assert set(found) >= {
@@ -69,6 +70,7 @@ def test_the_run_directory_holds_its_files(trained):
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_evaluate_repeats_the_numbers_of_the_run(trained):
     _, found = trained
     for split in ("train", "valid", "test"):
@@ -81,6 +83,7 @@ def test_evaluate_repeats_the_numbers_of_the_run(trained):
     assert "precision" in done.stdout
 
 
+@pytest.mark.long
 def test_predict_names_classes_of_pictures_and_arrays(trained):
     folder, found = trained
     digits = load_data("digits")
@@ -104,6 +107,7 @@ def test_predict_names_classes_of_pictures_and_arrays(trained):
     assert len(text.split("  ")) == 3
 
 
+@pytest.mark.long
 def test_one_bad_picture_fails_only_itself(trained):
     folder, found = trained
     good, bad = folder / "good.png", folder / "bad.png"
@@ -116,6 +120,7 @@ def test_one_bad_picture_fails_only_itself(trained):
     assert "label" in answers[1]
 
 
+@pytest.mark.long
 def test_report_and_runs(trained):
     folder, found = trained
     done = run("report", found["run"])
@@ -129,6 +134,7 @@ def test_report_and_runs(trained):
     assert "test accuracy" in run("runs", "show", found["run"]).stdout
 
 
+@pytest.mark.long
 def test_runs_remove_deletes_one_run_after_asking(tmp_path):
     for _ in range(2):
         run("train", "digits", "--epochs", 1, "--root", tmp_path, "--quiet")
@@ -138,6 +144,7 @@ def test_runs_remove_deletes_one_run_after_asking(tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [second]
 
 
+@pytest.mark.long
 def test_quiet_says_nothing_and_a_log_gets_plain_lines(tmp_path):
     done = run("train", "digits", "--epochs", 2, "--quiet", "--out", tmp_path / "a")
     assert (done.stdout, done.stderr) == ("", "")
@@ -146,6 +153,7 @@ def test_quiet_says_nothing_and_a_log_gets_plain_lines(tmp_path):
     assert "\x1b" not in done.stderr + done.stdout
 
 
+@pytest.mark.long
 def test_config_show_reads_back_equal_and_schema_explains(tmp_path):
     shown = run("config", "show", "--set", "train.lr=0.25", "--set", "model.hidden=[7, 8]").stdout
     (tmp_path / "c.toml").write_text(shown)
@@ -158,6 +166,7 @@ def test_config_show_reads_back_equal_and_schema_explains(tmp_path):
         assert all("description" in field for field in section["properties"].values())
 
 
+@pytest.mark.long
 def test_small_json_format_runs_as_it_is(tmp_path):
     config = {
         "layers": [{"nodes": 64, "activation": "Sigmoid"}, {"nodes": 30, "activation": "Softmax"}, {"nodes": 10}],
@@ -176,6 +185,7 @@ def test_small_json_format_runs_as_it_is(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [

@@ -16,6 +16,7 @@ from clearsight.report.comparisons import draw_comparison, render_answers, rende
 from clearsight.store import add_look, count_models
 from clearsight.tuning.compare import compare
 
+pytestmark = pytest.mark.long
 FAST = {"epochs": 2, "hidden": (12,)}
 
 

@@ -24,6 +24,8 @@ from clearsight.evaluation.calibration import (
 )
 from clearsight.evaluation.outside import find_neighbours, normalise, remember
 
+pytestmark = pytest.mark.long
+
 
 def draw(n, *, temperature, seed, classes=5):
     """Logits of a model whose answers are true at a temperature, and labels drawn so."""

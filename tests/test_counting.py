@@ -41,6 +41,7 @@ def drawn(*, repeats):
     return draw_counting(np.tile([0, 3, 10], repeats), width=48, height=40)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sizes", ["fixed", "various"])
 @pytest.mark.parametrize(
     ("width", "height", "counts"),
@@ -61,6 +62,7 @@ def test_every_picture_has_as_many_separate_blobs_as_it_says(width, height, coun
         assert count_discs(image, diagonals=False) == count_discs(image, diagonals=True) == count
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sizes", ["fixed", "various"])
 @pytest.mark.parametrize(("width", "height"), [(432, 288), (224, 224), (32, 32), (32, 200), (200, 32)])
 def test_discs_are_wholly_inside_around_the_central_half(width, height, sizes):
@@ -73,6 +75,7 @@ def test_discs_are_wholly_inside_around_the_central_half(width, height, sizes):
     assert (border == 255).all()
 
 
+@pytest.mark.long
 def test_a_disc_has_the_area_of_a_scatter_mark_and_its_blue():
     images = draw_counting(np.ones(50, int))
     cover = (255.0 - images[..., 0]).sum((1, 2)) / (255 - BLUE[0])
@@ -83,6 +86,7 @@ def test_a_disc_has_the_area_of_a_scatter_mark_and_its_blue():
     assert np.pi / 4 * 230 < various.max() < np.pi / 4 * 250 + 2
 
 
+@pytest.mark.long
 def test_centres_are_uniform_and_a_fifth_of_the_unit_apart():
     images = draw_counting(np.full(400, 2), seed=1)
     centres = []
@@ -322,6 +326,7 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path):
         make_counting(out, **SMALL)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["data", "data.zip", "data.npz"])
 def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path, name):
     tracemalloc.start()

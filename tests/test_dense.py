@@ -83,6 +83,7 @@ def assert_gradient_is_exact(net, recipe, params):
         assert grad[i] == pytest.approx(numeric, rel=1e-6, abs=1e-8)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("optimizer", DENSE_OPTIMIZERS)
 def test_engines_agree_on_every_optimizer(optimizer, dtype):
@@ -147,6 +148,7 @@ def test_engines_agree_on_a_wide_deep_net():
     np.testing.assert_allclose(found[1], found[0], rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.long
 def test_tanh_keeps_its_precision_near_zero():
     z = np.array([[1e-7, 1e-6, -1e-5, 1e-3, 0.0199, 0.0201, 1.0, -9.0]], np.float32)
     got = z.copy()
@@ -184,6 +186,7 @@ def test_engines_agree_on_any_combination(recipe, hidden, activation, bias, seed
     assert_engines_agree(net, recipe, params, lr=0.01)
 
 
+@pytest.mark.long
 @settings(max_examples=40, deadline=None)
 @given(
     recipes.filter(lambda r: r.clip_norm == 0),
@@ -347,6 +350,7 @@ def test_dropout_silences_the_stated_share_and_keeps_the_mean():
     assert (mask != other).mean() > 0.3
 
 
+@pytest.mark.long
 def test_kernel_reads_float_pictures_as_it_reads_bytes():
     net, params = build()
     images, labels, targets = batch()

@@ -21,6 +21,7 @@ from clearsight.tuning import executors
 from clearsight.tuning.executors import Pool, open_pool
 from clearsight.tuning.jobs import Job, run_job
 
+pytestmark = pytest.mark.long
 BASE = {"model": {"hidden": [12]}, "train": {"epochs": 2}}
 
 

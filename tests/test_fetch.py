@@ -346,6 +346,7 @@ def start(processes):
     return lambda folder, server: processes.start([sys.executable, "-c", WORKER, folder, server.url], stderr=PIPE)
 
 
+@pytest.mark.long
 def test_a_killed_process_is_resumed(start, tmp_path, servers):
     done = threading.Event()
     server = servers({"cut": 120_000, "hang": done}, {})
@@ -360,6 +361,7 @@ def test_a_killed_process_is_resumed(start, tmp_path, servers):
     assert names(tmp_path / "mnist") == [NAME]
 
 
+@pytest.mark.long
 def test_two_processes_fetch_one_file_once(start, tmp_path, servers):
     server = servers({"slow": 0.02})
     started = [start(tmp_path, server) for _ in range(2)]

@@ -187,6 +187,7 @@ def test_pictures_without_a_row_in_the_table_are_left_out_with_a_note(tmp_path):
     assert load_data(root).notes == ("1 pictures without a row in the table were left out: '3.png'",)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("content", [None, ".gitkeep", ".DS_Store", "notes.txt"])
 def test_a_class_without_a_picture_is_told_and_stops_training(content, tmp_path):
     root = make(tmp_path / "d", *many("a", "b"))
@@ -207,6 +208,7 @@ def test_a_class_without_a_picture_is_told_and_stops_training(content, tmp_path)
     )
 
 
+@pytest.mark.long
 def test_a_class_of_bad_files_alone_is_told(tmp_path):
     root = make(tmp_path / "d", *many("a", "b"), text={"c/1.png": "no picture", "c/2.png": ""})
     told = []
@@ -214,6 +216,7 @@ def test_a_class_of_bad_files_alone_is_told(tmp_path):
     assert any("classes without a picture were left out: c" in text for text in told), told
 
 
+@pytest.mark.long
 def test_a_class_of_one_picture_trains_with_a_warning(tmp_path):
     root = make(tmp_path / "d", *many("a", "b"), "c/1.png")
     told = []
@@ -229,6 +232,7 @@ def test_one_class_is_refused(check, tmp_path):
         clearsight.train(root, out=tmp_path / "run", epochs=1, hidden=(2,), check=check)
 
 
+@pytest.mark.long
 def test_classes_that_differ_in_case_alone_stop_training_but_letters_do_not(tmp_path):
     root = make(tmp_path / "d", *many("Cat", "cat"))
     message = (
@@ -279,6 +283,7 @@ def test_splits_only_of_test_are_refused(tmp_path):
         clearsight.train(root, out=tmp_path / "run", epochs=1, hidden=(2,))
 
 
+@pytest.mark.long
 def test_classes_are_matched_by_name_when_evaluating(tmp_path):
     root = make(tmp_path / "d", *many("a", "b", "c", "d", n=30))
     rng = np.random.default_rng(0)
@@ -299,6 +304,7 @@ def test_classes_are_matched_by_name_when_evaluating(tmp_path):
         clearsight.evaluate(tmp_path / "run", other)
 
 
+@pytest.mark.long
 def test_pictures_of_one_class_alone_can_be_evaluated(tmp_path):
     root = make(tmp_path / "d", *many("a", "b"))
     clearsight.train(root, out=tmp_path / "run", epochs=1, hidden=(4,))

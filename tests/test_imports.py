@@ -51,6 +51,7 @@ def test_every_part_has_its_place():
     assert {unit(path) for path in FILES} - {"__init__", "__main__"} == set(RANK)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_no_file_imports_pickle_or_runs_text(path):
     modules = {module.split(".")[0] for module, _ in imports(path)}
@@ -80,6 +81,7 @@ def test_start_up_imports_nothing_heavy(command):
     assert not loaded & set(HEAVY)
 
 
+@pytest.mark.long
 def test_core_needs_no_torch(tmp_path):
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('torch is hidden')")
     code = (

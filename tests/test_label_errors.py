@@ -13,6 +13,8 @@ from clearsight.data.relabel import relabel
 from clearsight.errors import DataError, RunError, UsageError
 from clearsight.evaluation.labels import find_suspects
 
+pytestmark = pytest.mark.long
+
 
 def draw(seed):
     """Probabilities (n, K) of a fair judge, and labels of which a tenth is wrong."""

@@ -97,6 +97,7 @@ def config(engine, **train):
     })  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "options",
     [{"optimizer": "sgd"}, {"optimizer": "momentum"}, {"optimizer": "adam"}, {"sampling": "balanced"}],
@@ -147,6 +148,7 @@ def test_rates_that_make_no_search_are_refused(options):
 
 
 # Study D2, as its recipe: the best rate of a grid reaches 0.914 on average over five seeds (docs/log.md).
+@pytest.mark.long
 def test_lr_auto_trains_the_published_digits_net_within_a_point_of_the_best_rate():
     found = {}
     for lr in ("auto", 0.03):
@@ -162,6 +164,7 @@ def test_lr_auto_trains_the_published_digits_net_within_a_point_of_the_best_rate
     assert found["auto"] >= found[0.03] - 0.01
 
 
+@pytest.mark.long
 def test_lr_auto_is_written_to_the_configuration_and_told(tmp_path, call, capsys):
     assert call("train", "digits", "--hidden", "16", "--epochs", "2", "--lr", "auto", "--out", tmp_path / "r") == 0
     assert "found by a batch at each of" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import clearsight
 from clearsight.errors import UsageError
 from clearsight.training.saliency import grad_cam, occlude
 
+pytestmark = pytest.mark.long
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 

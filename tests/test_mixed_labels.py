@@ -68,6 +68,7 @@ def assert_engines_agree(net, recipe, params, dtype=np.float64, **options):
         assert expected[3] == got[3]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("optimizer", DENSE_OPTIMIZERS)
 def test_engines_agree_on_mixed_labels_under_every_optimizer(optimizer, dtype):
@@ -109,6 +110,7 @@ def test_engines_agree_on_mixed_labels_in_any_combination(recipe, activation, bi
     assert_engines_agree(net, recipe, params, lr=0.01)
 
 
+@pytest.mark.long
 @settings(max_examples=25, deadline=None)
 @given(recipes, st.sampled_from(["sigmoid", "tanh", "gelu", "identity"]))
 def test_gradient_of_mixed_labels_equals_finite_differences(recipe, activation):

@@ -157,6 +157,7 @@ class Canary:
         return os.mkdir, ("canary",)
 
 
+@pytest.mark.long
 @forms
 @pytest.mark.parametrize("name", HEADERS)
 def test_a_bad_tensor_file_is_refused(tmp_path, monkeypatch, good, form, name):
@@ -232,6 +233,7 @@ def test_a_cut_zip_is_refused_wherever_it_is_cut(tmp_path, good):
         refuse(path, " must be a")
 
 
+@pytest.mark.long
 @forms
 def test_nan_weights_load_with_a_note_that_the_command_prints(tmp_path, good, form):
     tensors = good.with_values(layers__1__bias=np.nan, selftest__outputs=np.nan)
@@ -392,6 +394,7 @@ def test_300_mutations_are_refused_or_sound(tmp_path, good):
     assert 0 < loaded < 150
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["one weight flipped", "not JSON", "10,000 deep"])
 def test_the_command_ends_with_1_and_one_line(tmp_path, good, name):
     write(tmp_path, "zip", HEADERS[name][0](good), good.text)
@@ -402,6 +405,7 @@ def test_the_command_ends_with_1_and_one_line(tmp_path, good, name):
     assert HEADERS[name][1] in done.stderr
 
 
+@pytest.mark.long
 def test_names_from_a_model_cannot_steer_the_terminal(tmp_path, good):
     text = good.with_setting("class_names", ["a\nb\x1b[31m", "\ud800", "<script>"])
     write(tmp_path, "zip", good.tensors, text)
@@ -413,6 +417,7 @@ def test_names_from_a_model_cannot_steer_the_terminal(tmp_path, good):
     assert "\\ud800" in done.stdout
 
 
+@pytest.mark.long
 def test_a_file_of_the_first_format_still_loads_and_keeps_black_under_transparency(tmp_path):
     run = clearsight.train("digits", epochs=1, out=tmp_path / "run")
     run.bundle.save(tmp_path / "model", examples=clearsight.load_data("digits").images[:3])

@@ -35,6 +35,7 @@ def data(size=(16, 20), channels=3, count=30):
     return load_data(images, np.arange(count) % 5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_maps_pictures_to_logits_and_back_from_its_file(family, tmp_path):
     net, dataset = small(family), data()
@@ -55,6 +56,7 @@ def test_every_family_maps_pictures_to_logits_and_back_from_its_file(family, tmp
     np.testing.assert_allclose(single, logits[:4], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_learns_one_batch_by_heart(family):
     model = (
@@ -69,6 +71,7 @@ def test_every_family_learns_one_batch_by_heart(family):
     assert run.train.accuracy > 0.9
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_untrained_net_knows_nothing_and_its_signals_end_in_its_logits(family):
     model = {"family": family, **SMALL.get(family, {})}

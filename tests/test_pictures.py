@@ -454,6 +454,7 @@ def test_a_picture_cut_short_is_refused(format_, percent):
         decode(content[: len(content) * percent // 100])
 
 
+@pytest.mark.long
 def test_a_huge_picture_of_one_colour_is_refused_fast():
     packer = zlib.compressobj(9)
     block = b"".join(packer.compress(bytes(50_001)) for _ in range(2000)) + packer.flush()
@@ -501,6 +502,7 @@ def test_the_first_page_of_a_tiff_and_the_first_picture_of_an_mpo_are_taken():
         assert facts(content, suffix).notes == ("has several frames, of which the first is taken",), format_
 
 
+@pytest.mark.long
 def test_no_warning_leaves_the_decoder():
     content = pack(Image.fromarray(COLOUR), exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     with calm_decoder():
@@ -551,6 +553,7 @@ def folder(tmp_path_factory):
     return root
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "settings",
     [
@@ -576,6 +579,7 @@ def test_training_prediction_and_evaluation_see_the_same_pixels(folder, tmp_path
         assert replace(again, calibration=None).as_dict() == replace(evaluation, calibration=None).as_dict()
 
 
+@pytest.mark.long
 def test_another_folder_is_evaluated_in_the_size_of_the_model(folder, tmp_path):
     clearsight.train(folder, out=tmp_path / "run", epochs=1, hidden=(4,), check=False, image_size=[5, 3], resize="pad")
     bundle = clearsight.load(tmp_path / "run")

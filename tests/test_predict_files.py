@@ -57,6 +57,7 @@ NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), d
 JPEG = encode(NOISE, "JPEG")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -239,6 +240,7 @@ def test_one_picture_with_or_without_batch_axis_is_the_same(tmp_path, model):
     assert len({json.dumps(answer["probabilities"]) for answer in answers}) == 1
 
 
+@pytest.mark.long
 def test_the_command_fails_only_the_bad_picture_and_ends_with_3(tmp_path, model):
     (tmp_path / "a.png").write_bytes(encode(GREY, "PNG"))
     (tmp_path / "b.png").write_bytes(b"text")

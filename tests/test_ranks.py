@@ -14,6 +14,7 @@ from processes import LIMIT_SECONDS, wait_until
 import clearsight
 from clearsight.training.team import Team
 
+pytestmark = pytest.mark.long
 COMMAND = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 FLAGS = [
     "--model", "cnn", "--set", "model.norm=none", "--set", "model.widths=[8,16]", "--set", "model.depths=[1,1]", "--epochs", "4",

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 

@@ -30,6 +30,7 @@ from clearsight.report import verdicts as verdicts_module
 from clearsight.report.verdicts import draw_verdicts, render_verdicts
 from clearsight.threads import one_blas_thread
 
+pytestmark = pytest.mark.long
 LEVELS = {"safe", "doubtful", "unsafe", "unknown"}
 
 

@@ -21,7 +21,7 @@ from clearsight.models.pretrained import find_weights, load_weights
 from clearsight.published import import_timm as import_library
 from clearsight.training.logits import build_bound
 
-pytestmark = pytest.mark.usefixtures("no_report")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("no_report")]
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 timm = import_timm()

@@ -41,6 +41,7 @@ OPTIONS = [
 ]  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("augment", [{}, {**AUGMENT, "cutmix": 1.0}], ids=["plain", "mixed"])
 def test_a_dense_net_trains_as_in_the_textbook(options, augment):
@@ -116,12 +117,14 @@ RESUMED = [{"optimizer": name} for name in (*DENSE_OPTIMIZERS, "muon")] + [
 ]  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", RESUMED, ids=str)
 def test_stopped_and_resumed_is_byte_identical(options, tmp_path):
     whole = in_steps(tmp_path / "whole", [], **options)
     assert in_steps(tmp_path / "some", [1, 5, 6, 13], **options) == whole
 
 
+@pytest.mark.long
 def test_stopped_at_every_step_and_resumed_is_byte_identical(tmp_path):
     whole = in_steps(tmp_path / "whole", [], ema=0.9)
     for step in range(1, STEPS):
@@ -129,6 +132,7 @@ def test_stopped_at_every_step_and_resumed_is_byte_identical(tmp_path):
     assert in_steps(tmp_path / "each", list(range(1, STEPS)), ema=0.9) == whole
 
 
+@pytest.mark.long
 def test_equal_seeds_give_equal_bytes_and_other_seeds_do_not():
     one, again, other = (
         train_dataset(config(augment=AUGMENT, dropout=0.2, seed=seed), data()).bundle.params for seed in (1, 1, 2)
@@ -136,6 +140,7 @@ def test_equal_seeds_give_equal_bytes_and_other_seeds_do_not():
     assert one.tobytes() == again.tobytes() != other.tobytes()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("norm", ["none", "batch"])
 def test_parts_of_a_batch_add_up_to_it(norm):
     model = {**CNN, "norm": norm}
@@ -209,6 +214,7 @@ def test_muon_moves_matrices_along_orthogonal_directions():
     )  # the last layer goes by Adam, at 0.15 of the rate
 
 
+@pytest.mark.long
 def test_bfloat16_learns_and_is_judged_in_float32():
     run = train_dataset(config(precision="bfloat16", epochs=8), data())
     exact = train_dataset(config(epochs=8), data())
@@ -269,6 +275,7 @@ def test_a_gpu_gives_the_same_bits_again_and_nearly_those_of_a_cpu():
     np.testing.assert_allclose(weights("cuda"), weights("cpu"), rtol=5e-3, atol=5e-4)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of PyTorch's own
 def test_a_compiled_net_trains_like_one_that_is_not():
@@ -311,6 +318,7 @@ def test_a_last_batch_of_one_row_trains_too(augment):
     assert np.isfinite(run.history.step_losses).all()
 
 
+@pytest.mark.long
 def test_the_weights_of_every_epoch_are_drawn(tmp_path, call):
     flags = [*SMALL_CNN, "--epochs", "2", "--weight-history", "--quiet"]
     assert call("train", "digits", *flags, "--out", tmp_path / "r") == 0
@@ -354,6 +362,7 @@ def test_validation_measures_the_loss_that_is_trained():
     assert row["valid_loss"] == pytest.approx(float(expected), rel=1e-5)
 
 
+@pytest.mark.long
 def test_the_record_names_what_the_bits_depend_on(tmp_path, call):
     import json
 

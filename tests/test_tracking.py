@@ -7,6 +7,7 @@ import pytest
 import clearsight
 from clearsight.errors import UsageError
 
+pytestmark = pytest.mark.long
 FAST = {"epochs": 3, "hidden": (8,)}
 
 

@@ -22,7 +22,7 @@ from clearsight.report import words
 from clearsight.report.diagnostics import render_errors, render_parity, render_signals
 from clearsight.training.probes import describe_signals
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("own_cache")]
 CNN = {"family": "cnn", "widths": (4, 6), "depths": (1, 1)}
 
 
