@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from clearsight import __version__
 from clearsight.archive import DESCRIPTION, TENSORS, pack_tensors, pack_zip, parse_json, parse_tensors, read_members
 from clearsight.data.dataset import check_images
-from clearsight.data.pictures import calm_decoder, check_file, decode_picture
+from clearsight.data.pictures import MAX_PIXELS, calm_decoder, check_file, decode_picture
 from clearsight.data.preprocess import Preprocess
 from clearsight.dense.reference import softmax
 from clearsight.description import Description
@@ -160,7 +160,7 @@ class Bundle:
             return self._finish(logits)
         return np.asarray(np.array(self.class_names)[logits.argmax(axis=1)])
 
-    def read_pictures(self, paths: list[Path]) -> NDArray[Any]:
+    def read_pictures(self, paths: list[Path], *, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
         """Picture files as the stored pixels that this model takes, (n, H, W, C), exactly as they were read for training.
 
         uint8 where the model's range is 0..255, else float32 scaled to that range.
@@ -168,7 +168,7 @@ class Bundle:
         Raises:
             DataError: a file is missing, damaged, too large or no picture; or the model takes rows of features.
         """
-        return np.stack([read_picture(Path(path), self.preprocess) for path in paths])
+        return np.stack([read_picture(Path(path), self.preprocess, max_pixels=max_pixels) for path in paths])
 
     def save(self, path: str | Path, *, examples: NDArray[Any]) -> None:
         """Write a `.clearsight` zip, whole or not at all; with a folder's path (no suffix), a folder of the two files.
@@ -215,7 +215,7 @@ class Bundle:
             write_durably(path / name, content)
 
 
-def read_picture(path: Path, preprocess: Preprocess) -> NDArray[Any]:
+def read_picture(path: Path, preprocess: Preprocess, *, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
     """A picture file as (H, W, C) in a model's size and value range; see `Bundle.read_pictures`."""
     if preprocess.height == 1:
         raise DataError(f"{path} must be a row of numbers for this model, got a picture. Pass a .npy array.")
@@ -223,7 +223,7 @@ def read_picture(path: Path, preprocess: Preprocess) -> NDArray[Any]:
         raise DataError(f"{path} must give {preprocess.channels} channels, got a picture file. Pass a .npy array.")
     check_file(path)
     with calm_decoder():
-        pixels = decode_picture(path, str(path), preprocess.picture_format)
+        pixels = decode_picture(path, str(path), preprocess.picture_format, max_pixels=max_pixels)
     low, high = preprocess.low, preprocess.high
     return pixels if (low, high) == (0.0, 255.0) else (low + pixels * ((high - low) / 255)).astype(np.float32)
 

@@ -83,6 +83,8 @@ class DataConfig(_Section):
     task: Literal["classification", "regression"] = Field("classification", description="Predict classes or numbers.")
     label_column: str = Field("auto", description="Of a CSV or metadata.csv: first, last, a header name, or auto.")
     skip_bad: bool = Field(False, description="Go on without bad files, copies across splits and conflicting labels.")
+    follow_links: bool = Field(False, description="Read what links in a folder lead to, wherever that is.")
+    max_megapixels: float = Field(50.0, gt=0, le=1000, description="Largest picture file; others are bad files.")
     relabel: str | None = Field(None, description="CSV that corrects labels, as label-errors writes it.")
     check: bool = Field(True, description="Check the data before training.")
     valid_fraction: float = Field(0.1, ge=0, lt=1, description="Share of the training rows held out for validation.")
@@ -392,11 +394,8 @@ def _shorten(text: str) -> str:
 
 
 _OTHER_NAMES = {
-    "learning_rate": "train.lr",
-    "layers": "model.hidden",
-    "units": "model.hidden",
-    "wd": "train.weight_decay",
-}
+    "learning_rate": "train.lr", "layers": "model.hidden", "units": "model.hidden", "wd": "train.weight_decay",
+}  # fmt: skip
 
 
 def find_near(name: str) -> str:

@@ -15,7 +15,7 @@ from clearsight.data.arrays import read_array
 from clearsight.data.dataset import SPLITS, Dataset, check_images
 from clearsight.data.duplicates import hash_rows
 from clearsight.data.folder import PictureRequest
-from clearsight.data.load import read_data
+from clearsight.data.load import count_pixels, read_data
 from clearsight.data.pictures import PictureFormat, calm_decoder, check_file, read_facts
 from clearsight.errors import ClearsightError, DataError, RunError, UsageError
 from clearsight.evaluation.metrics import Evaluation
@@ -63,6 +63,8 @@ def evaluate(
     split: str | None = None,
     label_column: str = "auto",
     skip_bad: bool = False,
+    follow_links: bool = False,
+    max_megapixels: float | None = None,
     note: Note = lambda text: None,
     meter: MeterBuilder = SilentMeter,
 ) -> Evaluation:
@@ -77,6 +79,8 @@ def evaluate(
             `test` if it brings one, else `all`.
         label_column: of a CSV or a `metadata.csv`.
         skip_bad: leave out picture files that cannot be read instead of refusing the data.
+        follow_links: read what links in a folder lead to; on the data of the model's own run, as the run did or if so asked.
+        max_megapixels: of a picture file; by default that of the model's run, or 50.
         note: is told what was assumed or left out while reading.
         meter: shows progress while pictures are read.
 
@@ -89,8 +93,9 @@ def evaluate(
         UsageError, DataError: see `answer_data`.
     """
     answered = answer_data(
-        model, data, labels, split=split, label_column=label_column, skip_bad=skip_bad, note=note, meter=meter
-    )
+        model, data, labels, split=split, label_column=label_column, skip_bad=skip_bad, follow_links=follow_links,
+        max_megapixels=max_megapixels, note=note, meter=meter,
+    )  # fmt: skip
     found = evaluate_outputs(answered.bundle, answered.outputs, answered.truth, split=answered.split)
     own = answered.dataset.fingerprint == answered.bundle.data.get("fingerprint")
     found = add_calibration(
@@ -120,6 +125,8 @@ def answer_data(
     split: str | None = None,
     label_column: str = "auto",
     skip_bad: bool = False,
+    follow_links: bool = False,
+    max_megapixels: float | None = None,
     note: Note = lambda text: None,
     meter: MeterBuilder = SilentMeter,
 ) -> Answered:
@@ -140,14 +147,16 @@ def answer_data(
         data, label_column = config.data.source, config.data.label_column
     same_column = config is not None and label_column in ("auto", config.data.label_column)
     if config is not None and same_column and labels is None and is_source(data, config.data.source):
-        own_data = config.data.model_copy(update={"skip_bad": config.data.skip_bad or skip_bad})
+        asked = {"skip_bad": skip_bad, "follow_links": follow_links, "max_megapixels": max_megapixels}
+        own_data = config.data.model_copy(update={key: value for key, value in asked.items() if value})
         dataset = load_dataset(config.model_copy(update={"data": own_data}), meter=meter)
     else:
         p = bundle.preprocess
         wanted = p.picture_format if p.height > 1 and p.channels in (1, 3) else PictureFormat(channels=0)
         request = PictureRequest(
-            wanted, skip_bad, resize_arrays=config is not None and config.preprocess.image_size is not None
-        )
+            wanted, skip_bad, resize_arrays=config is not None and config.preprocess.image_size is not None,
+            follow_links=follow_links, max_pixels=_find_limit(config, max_megapixels),
+        )  # fmt: skip
         dataset = read_data(data, labels, label_column=label_column, task=task, request=request, meter=meter)
     for text in dataset.notes:
         note(text)
@@ -177,6 +186,11 @@ def answer_data(
         _note_seen(bundle, dataset.images, parts[chosen], note)
     rows, truth = parts[chosen], align_classes(dataset, bundle.class_names)
     return Answered(bundle, dataset, rows, chosen, truth[rows], bundle.logits(dataset.images, rows=rows))
+
+
+def _find_limit(config: RunConfig | None, max_megapixels: float | None) -> int:
+    """The largest number of pixels of a picture file: what is asked for, or what the model's run allowed."""
+    return count_pixels(max_megapixels or (config or RunConfig()).data.max_megapixels)
 
 
 def _note_outside(bundle: Bundle, targets: NDArray[Any], logits: NDArray[np.float32], note: Note) -> None:
@@ -226,12 +240,18 @@ def own_config(bundle: Bundle) -> RunConfig | None:
 
 
 def predict_files(
-    bundle: Bundle, paths: list[Path], *, abstain_below: float = 0.0, sets: float | None = None
+    bundle: Bundle,
+    paths: list[Path],
+    *,
+    abstain_below: float = 0.0,
+    sets: float | None = None,
+    max_megapixels: float | None = None,
 ) -> tuple[list[dict[str, Any]], list[ClearsightError]]:
     """Predictions for picture files and `.npy` arrays; one bad file fails only itself.
 
     Args:
         abstain_below: confidence below which no class is named. sets: level of a set of classes to name too.
+        max_megapixels: as for `evaluate`.
 
     Returns:
         For each picture `name` and either `label` (None where abstained) with `probabilities` by class, `number` for
@@ -247,11 +267,12 @@ def predict_files(
         raise UsageError("--abstain-below and --sets must have a classifier, got a regression model. Leave them out.")
     if sets is not None:
         bundle.find_sets(np.full((1, len(bundle.class_names)), 0.5, np.float32), level=sets)  # refused before the work
+    limit = _find_limit(own_config(bundle), max_megapixels)
     answers: list[dict[str, Any]] = []
     problems: list[ClearsightError] = []
     for path in paths:
         try:
-            names, images, notes = _read_inputs(bundle, path)
+            names, images, notes = _read_inputs(bundle, path, max_pixels=limit)
             found = _answer(bundle, names, images, abstain_below=abstain_below, sets=sets)
             answers += [answer | notes for answer in found]
         except ClearsightError as error:
@@ -260,12 +281,14 @@ def predict_files(
     return answers, problems
 
 
-def _read_inputs(bundle: Bundle, path: Path) -> tuple[list[str], NDArray[Any], dict[str, list[str]]]:
+def _read_inputs(
+    bundle: Bundle, path: Path, *, max_pixels: int
+) -> tuple[list[str], NDArray[Any], dict[str, list[str]]]:
     """Names and stored pixels of the pictures in a file, and `notes` about it if there are any."""
     if path.suffix.lower() != ".npy":
-        images = bundle.read_pictures([path])
+        images = bundle.read_pictures([path], max_pixels=max_pixels)
         with calm_decoder():
-            notes = read_facts(path, str(path), suffix=path.suffix).notes
+            notes = read_facts(path, str(path), suffix=path.suffix, max_pixels=max_pixels).notes
         return [str(path)], images, {"notes": list(notes)} if notes else {}
     check_file(path)
     with path.open("rb") as file:

@@ -24,7 +24,8 @@ from clearsight.threads import one_blas_thread
 Note = Callable[[str], None]
 _SHOWN_FILES = 3
 DATASET_KEYS = (
-    "data.source", "data.task", "data.label_column", "data.skip_bad", "data.relabel", "preprocess.image_size",
+    "data.source", "data.task", "data.label_column", "data.skip_bad", "data.follow_links", "data.max_megapixels", "data.relabel",
+    "preprocess.image_size",
     "preprocess.resize", "preprocess.channels", "preprocess.background",
 )  # fmt: skip
 """Settings that decide which pictures and labels there are."""
@@ -56,7 +57,7 @@ def _read_source(config: RunConfig, data: Any, labels: Any, *, skip_bad: bool, m
     return load_data(
         config.data.source if data is None else data, labels, label_column=config.data.label_column, task=config.data.task,
         image_size=wanted.image_size, resize=wanted.resize, channels=wanted.channels, background=wanted.background,
-        skip_bad=skip_bad, meter=meter,
+        skip_bad=skip_bad, follow_links=config.data.follow_links, max_megapixels=config.data.max_megapixels, meter=meter,
     )  # fmt: skip
 
 

@@ -75,13 +75,16 @@ def find_mistakes(
     saliency: str = "auto",
     neighbours: int = 3,
     skip_bad: bool = False,
+    follow_links: bool = False,
+    max_megapixels: float | None = None,
     note: Note = lambda text: None,
     meter: MeterBuilder = SilentMeter,
 ) -> Mistakes:
     """Look at a model's worst mistakes.
 
     Args:
-        model, data, labels, split, skip_bad, note, meter: as for `evaluate`; on a test split it counts as a look at it.
+        model, data, labels, split, skip_bad, follow_links, max_megapixels, note, meter: as for `evaluate`; on a test split it
+            counts as a look at it.
         count: how many. neighbours: how many training pictures to each.
         saliency: `grad-cam` (convolutional nets), `occlusion`, `none`, or `auto` for the first that fits.
 
@@ -95,7 +98,10 @@ def find_mistakes(
     bundle = model if isinstance(model, Bundle) else load(model)
     if not bundle.class_names:
         raise UsageError("mistakes must be those of a classifier, got a regression model. See its report instead.")
-    answered = answer_data(bundle, data, labels, split=split, skip_bad=skip_bad, note=note, meter=meter)
+    answered = answer_data(
+        bundle, data, labels, split=split, skip_bad=skip_bad, follow_links=follow_links, max_megapixels=max_megapixels,
+        note=note, meter=meter,
+    )  # fmt: skip
     dataset = answered.dataset
     if answered.split == "test":
         count_look(answered, by="mistakes")

@@ -67,12 +67,12 @@ def refuse(path, message, **options):
         load_data(path, **options)
 
 
-def bad_of(path):
+def bad_of(path, **options):
     """Bad files by path; they must be told without skip_bad, too."""
-    dataset = load_data(path, skip_bad=True)
+    dataset = load_data(path, skip_bad=True, **options)
     found = {b.path: b.reason for b in dataset.bad}
     with pytest.raises(DataError, match=r"must hold pictures that can be read, got ") as caught:
-        load_data(path)
+        load_data(path, **options)
     for name, reason in found.items():
         assert f"{name}: {reason.removeprefix(name + ' ')}" in str(caught.value)
     assert str(caught.value).endswith(" Mend or remove them, or go on without them with --skip-bad.")

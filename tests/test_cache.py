@@ -43,9 +43,9 @@ def decodings(monkeypatch):
     """Names of the files that were decoded, as they come."""
     seen, decode = [], folder.decode_picture
 
-    def spy(content, what, wanted):
+    def spy(content, what, wanted, **options):
         seen.append(what)
-        return decode(content, what, wanted)
+        return decode(content, what, wanted, **options)
 
     monkeypatch.setattr(folder, "decode_picture", spy)
     return seen

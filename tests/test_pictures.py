@@ -3,8 +3,10 @@
 import io
 import re
 import struct
+import threading
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +15,7 @@ from PIL import Image, ImageDraw
 
 import clearsight
 from clearsight.config import build_config
+from clearsight.data import pictures
 from clearsight.data.load import build_request, load_data, parse_background
 from clearsight.data.pictures import PictureFormat, calm_decoder, decode_picture, read_facts, resize_images
 from clearsight.errors import DataError, UsageError
@@ -465,16 +468,79 @@ def test_a_huge_picture_of_one_colour_is_refused_fast():
     )
     assert len(content) < 10**6
     began = time.process_time()
-    with pytest.raises(DataError, match=r"^p\.png must have at most 50,000,000 pixels, got .*\. Shrink it\.$"):
+    with pytest.raises(
+        DataError, match=r"^p\.png must have at most 50 megapixels, got .*\. Shrink it, or raise --max-megapixels\.$"
+    ):
         decode(content, height=8, width=8)
-    with pytest.raises(DataError, match=r"^p\.png must have at most 50,000,000 pixels, got .*\. Shrink it\.$"):
+    with pytest.raises(
+        DataError, match=r"^p\.png must have at most 50 megapixels, got .*\. Shrink it, or raise --max-megapixels\.$"
+    ):
         facts(content)
     assert time.process_time() - began < 5  # decoding it would take a minute
 
 
 def test_a_large_picture_below_pillows_bound_is_refused_with_its_size():
     content = png(10_000, 6_000, 8, 0, [])
-    refuse(content, "p.png must have at most 50,000,000 pixels, got 10000x6000. Shrink it.")
+    refuse(content, "p.png must have at most 50 megapixels, got 60 (10000x6000). Shrink it, or raise --max-megapixels.")
+
+
+@pytest.mark.parametrize(
+    ("size", "bound"), [((10_000, 6_000), 60), ((20_000, 10_000), 200)]
+)  # Pillow's own bound is 179
+def test_larger_pictures_are_read_if_allowed_and_only_as_far(size, bound):
+    content, usual = pack(Image.new("L", size, 50), "JPEG"), Image.MAX_IMAGE_PIXELS
+    with calm_decoder():
+        read_facts(content, "p", max_pixels=bound * 10**6)
+        assert decode_picture(content, "p", PictureFormat(2, 2, 1), max_pixels=bound * 10**6).max() == 50
+        with pytest.raises(
+            DataError, match=r"^p must have at most .* megapixels, got .*\. Shrink it, or raise --max-megapixels\.$"
+        ):
+            decode_picture(content, "p", PictureFormat(2, 2, 1), max_pixels=bound * 10**6 - 1)
+    assert usual == Image.MAX_IMAGE_PIXELS  # the guard of the process is as before
+    assert not pictures._large.locked()
+
+
+def test_large_pictures_are_decoded_one_at_a_time(monkeypatch):
+    content, busy, most, lock = pack(Image.new("L", (10_000, 6_000)), "JPEG"), [0], [0], threading.Lock()
+    load = pictures.fit_picture
+
+    def watch(*arguments):
+        with lock:
+            busy[0] += 1
+            most[0] = max(most[0], busy[0])
+        found = load(*arguments)
+        with lock:
+            busy[0] -= 1
+        return found
+
+    monkeypatch.setattr(pictures, "fit_picture", watch)
+    with calm_decoder(), ThreadPoolExecutor(4) as pool:
+        sizes = [pool.submit(decode_picture, content, "p", PictureFormat(2, 2, 1), max_pixels=10**8) for _ in range(8)]
+        assert {one.result().shape for one in sizes} == {(2, 2, 1)}
+    assert most == [1]
+
+
+def test_a_photograph_too_large_is_read_by_every_step_that_allows_it(tmp_path, call, capsys):
+    for label, grey in (("a", 10), ("b", 200)):
+        (tmp_path / "d" / label).mkdir(parents=True)
+        for k in range(6):
+            Image.fromarray((RNG.integers(0, 40, (8, 8)) + grey).astype(np.uint8)).save(
+                tmp_path / "d" / label / f"{k}.png"
+            )
+    Image.new("L", (9_000, 6_000), 90).save(tmp_path / "d" / "a" / "large.jpg")
+    train = ("train", tmp_path / "d", "--out", tmp_path / "run", "--hidden", "2", "--epochs", "1", "--image-size", "8")
+    assert call(*train) == 3
+    assert "got 54 (9000x6000). Shrink it, or raise --max-megapixels" in capsys.readouterr().err
+    assert call(*train, "--max-megapixels", "54") == 0
+    assert call("evaluate", tmp_path / "run", "--split", "train") == 0
+    assert call("evaluate", tmp_path / "run", tmp_path / "d", "--split", "all") == 0
+    assert call("predict", tmp_path / "run", tmp_path / "d" / "a" / "large.jpg") == 0
+    (tmp_path / "alone.clearsight").write_bytes((tmp_path / "run" / "model.clearsight").read_bytes())
+    assert call("predict", tmp_path / "alone.clearsight", tmp_path / "d" / "a" / "large.jpg") == 3
+    assert (
+        call("predict", tmp_path / "alone.clearsight", tmp_path / "d" / "a" / "large.jpg", "--max-megapixels", "54")
+        == 0
+    )
 
 
 def test_a_picture_of_another_format_than_its_name_says_is_taken_with_a_note():
@@ -598,6 +664,8 @@ def test_another_folder_is_evaluated_in_the_size_of_the_model(folder, tmp_path):
     [
         ({"image_size": 0}, "image_size must be one or two whole numbers of 2 to 4096, got 0. For example 64."),
         ({"image_size": [3, 4, 5]}, "image_size must be one or two whole numbers of 2 to 4096, got [3, 4, 5]. For example 64."),
+        ({"max_megapixels": 0}, "max_megapixels must lie above 0 and up to 1000, got 0. For example 108."),
+        ({"max_megapixels": 1001}, "max_megapixels must lie above 0 and up to 1000, got 1001. For example 108."),
         ({"resize": "stretch"}, "resize must be one of squash, crop, pad, got 'stretch'. Choose one of them."),
         ({"channels": "two"}, "channels must be one of auto, grey, rgb, got 'two'. Choose one of them."),
     ],

@@ -24,7 +24,7 @@ LUMA = np.asarray(COLOUR.convert("L"))
 NONE = "{path} must be a picture (JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM), got %s."
 TEXT = NONE % "text. Remove it"
 BROKEN = "{path} must be a whole picture, got damage (%s). Save it again."
-PIXELS = "{path} must have at most 50,000,000 pixels, got far more. Shrink it."
+PIXELS = "{path} must have at most 50 megapixels, got far more. Shrink it, or raise --max-megapixels."
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,8 @@ def compare(
     optimizer: options.Optimizer = None,
     augment: options.Augment = None,
     image_size: options.ImageSize = None,
+    follow_links: options.FollowLinks = False,
+    max_megapixels: options.MaxMegapixels = None,
     seed: options.Seed = None,
     engine: options.Engine = None,
     device: options.Device = None,
@@ -57,10 +59,12 @@ def compare(
         engine=engine, device=device,
     )  # fmt: skip
     layers = build_layers(flags, config=config, image_size=image_size, augment=augment, set_=set_)
+    reading = {"follow_links": follow_links or None, "max_megapixels": max_megapixels}
     silent = quiet or json_
     found = compare_sides(
         *sides, data=data, config=merge(*layers) or None, pairs=pairs, split=split, metric=metric, workers=workers,
         executor=executor, root=root, note=tell(quiet=silent), meter=build_meter(quiet=silent),
+        **{key: value for key, value in reading.items() if value is not None},
     )  # fmt: skip
     text, svg = _describe(found, next_seed=seed or 0)
     if plot:

@@ -34,6 +34,8 @@ def cv(
     optimizer: options.Optimizer = None,
     augment: options.Augment = None,
     image_size: options.ImageSize = None,
+    follow_links: options.FollowLinks = False,
+    max_megapixels: options.MaxMegapixels = None,
     target: options.Target = None,
     relabel: options.Relabel = None,
     seed: options.Seed = None,
@@ -57,7 +59,16 @@ def cv(
         engine=engine, device=device, pretrained=pretrained, weights=weights, tune=tune,
     )  # fmt: skip
     flags = {"data.group_by": group_by, "data.relabel": relabel, **flags}
-    layers = build_layers(flags, config=config, image_size=image_size, target=target, augment=augment, set_=set_)
+    layers = build_layers(
+        flags,
+        config=config,
+        image_size=image_size,
+        target=target,
+        augment=augment,
+        follow_links=follow_links,
+        max_megapixels=max_megapixels,
+        set_=set_,
+    )
     silent = quiet or json_
     found = cross_validate(
         data, config=merge(*layers), folds=folds, repeats=repeats, metric=metric, workers=workers, executor=executor, out=out,

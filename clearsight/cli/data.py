@@ -14,21 +14,13 @@ _LISTED = 10
 _CLASSES = 30
 
 
-def _configure(
-    data: str,
-    *,
-    set_: list[str] | None,
-    image_size: str | None,
-    resize: str | None,
-    target: str | None,
-    augment: str | None = None,
-    skip_bad: bool = False,
-) -> Any:
+def _configure(data: str, *, resize: str | None, skip_bad: bool, **words: Any) -> Any:
+    """The configuration that flags mean; `words` are those of `build_layers`."""
     from clearsight.config import build_config
     from clearsight.settings import merge
 
     flags = {"data.source": data, "preprocess.resize": resize, "data.skip_bad": skip_bad or None}
-    return build_config(merge(*build_layers(flags, image_size=image_size, target=target, augment=augment, set_=set_)))
+    return build_config(merge(*build_layers(flags, **words)))
 
 
 @app.command()
@@ -38,6 +30,8 @@ def check(
         Path | None, typer.Option("--sheet", help="Draw the pictures concerned, as out.png.", show_default=False)
     ] = None,
     image_size: options.ImageSize = None,
+    follow_links: options.FollowLinks = False,
+    max_megapixels: options.MaxMegapixels = None,
     resize: options.Resize = None,
     target: options.Target = None,
     skip_bad: options.SkipBad = False,
@@ -53,7 +47,10 @@ def check(
     from clearsight.intake import check_source
     from clearsight.meter import build_meter
 
-    config = _configure(data, set_=set_, image_size=image_size, resize=resize, target=target, skip_bad=skip_bad)
+    config = _configure(
+        data, set_=set_, image_size=image_size, resize=resize, target=target, skip_bad=skip_bad,
+        follow_links=follow_links, max_megapixels=max_megapixels,
+    )  # fmt: skip
     dataset, findings = check_source(config, meter=build_meter(quiet=quiet or json_))
     print_notes(dataset.notes, quiet=quiet or json_)
     if sheet:
@@ -114,6 +111,8 @@ def show(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Which pictures, and how they are augmented.")] = 0,
     image_size: options.ImageSize = None,
+    follow_links: options.FollowLinks = False,
+    max_megapixels: options.MaxMegapixels = None,
     resize: options.Resize = None,
     target: options.Target = None,
     skip_bad: options.SkipBad = False,
@@ -128,8 +127,9 @@ def show(
     from clearsight.report.sheet import save_sheet
 
     config = _configure(
-        data, set_=set_, image_size=image_size, resize=resize, target=target, augment=augment, skip_bad=skip_bad
-    )
+        data, set_=set_, image_size=image_size, resize=resize, target=target, augment=augment, skip_bad=skip_bad,
+        follow_links=follow_links, max_megapixels=max_megapixels,
+    )  # fmt: skip
     dataset = load_dataset(config, meter=build_meter(quiet=quiet or json_))
     print_notes(dataset.notes, quiet=quiet or json_)
     rows = build_split(config, dataset).train
@@ -157,6 +157,8 @@ def safety(
         Path | None, typer.Option("--sheet", help="Draw examples, as out.png.", show_default=False)
     ] = None,
     image_size: options.ImageSize = None,
+    follow_links: options.FollowLinks = False,
+    max_megapixels: options.MaxMegapixels = None,
     resize: options.Resize = None,
     target: options.Target = None,
     skip_bad: options.SkipBad = False,
@@ -174,8 +176,9 @@ def safety(
     from clearsight.report.verdicts import draw_verdicts, render_verdicts
 
     config = _configure(
-        data, set_=set_, image_size=image_size, resize=resize, target=target, augment=augment, skip_bad=skip_bad
-    )
+        data, set_=set_, image_size=image_size, resize=resize, target=target, augment=augment, skip_bad=skip_bad,
+        follow_links=follow_links, max_megapixels=max_megapixels,
+    )  # fmt: skip
     dataset = load_dataset(config, meter=build_meter(quiet=quiet or json_))
     print_notes(dataset.notes, quiet=quiet or json_)
     augmentation, left_out = settle_augmentation(config, dataset)

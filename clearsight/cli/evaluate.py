@@ -22,6 +22,8 @@ def evaluate(
     ] = "auto",
     target: options.Target = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read.")] = False,
+    follow_links: options.FollowLinks = False,
+    max_megapixels: options.MaxMegapixels = None,
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -38,6 +40,8 @@ def evaluate(
         split=split,
         label_column=target or label_column,
         skip_bad=skip_bad,
+        follow_links=follow_links,
+        max_megapixels=max_megapixels,
         note=tell(quiet=quiet),
         meter=build_meter(quiet=quiet),
     )
@@ -58,6 +62,7 @@ def predict(
         float | None,
         option("Also name a set of classes that holds the true one with this probability, as 0.9.", "--sets"),
     ] = None,
+    max_megapixels: options.MaxMegapixels = None,
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -67,7 +72,9 @@ def predict(
 
     bundle = load(model)
     print_notes(bundle.notes, quiet=quiet)
-    answers, problems = predict_files(bundle, pictures, abstain_below=abstain_below, sets=sets)
+    answers, problems = predict_files(
+        bundle, pictures, abstain_below=abstain_below, sets=sets, max_megapixels=max_megapixels
+    )
     level = bundle.known.level if bundle.known else 0.0
     if bundle.known and not bundle.known.can_tell:
         count = len(bundle.known.distances)

@@ -30,6 +30,8 @@ def label_errors(
     optimizer: options.Optimizer = None,
     augment: options.Augment = None,
     image_size: options.ImageSize = None,
+    follow_links: options.FollowLinks = False,
+    max_megapixels: options.MaxMegapixels = None,
     relabel: options.Relabel = None,
     seed: options.Seed = None,
     engine: options.Engine = None,
@@ -54,7 +56,15 @@ def label_errors(
         device=device, pretrained=pretrained, weights=weights, tune=tune,
     )  # fmt: skip
     flags = {"data.relabel": relabel, **flags}
-    layers = build_layers(flags, config=config, image_size=image_size, augment=augment, set_=set_)
+    layers = build_layers(
+        flags,
+        config=config,
+        image_size=image_size,
+        augment=augment,
+        follow_links=follow_links,
+        max_megapixels=max_megapixels,
+        set_=set_,
+    )
     silent = quiet or json_
     settings = merge(*layers) or None
     found = find_label_errors(

@@ -22,6 +22,8 @@ def learning_curve(
     epochs: options.Epochs = None,
     augment: options.Augment = None,
     image_size: options.ImageSize = None,
+    follow_links: options.FollowLinks = False,
+    max_megapixels: options.MaxMegapixels = None,
     target: options.Target = None,
     quiet: options.Quiet = False,
     json_: options.Json = False,
@@ -40,7 +42,16 @@ def learning_curve(
 
     check_place(plot, "--plot")
     flags = {"data.source": data, **parse_common(model=model, hidden=hidden, epochs=epochs)}
-    layers = build_layers(flags, config=config, image_size=image_size, target=target, augment=augment, set_=set_)
+    layers = build_layers(
+        flags,
+        config=config,
+        image_size=image_size,
+        target=target,
+        augment=augment,
+        follow_links=follow_links,
+        max_megapixels=max_megapixels,
+        set_=set_,
+    )
     wanted = parse_numbers(shares, "--shares", float) or []
     curve = measure_curve(
         build_config(merge(*layers)), shares=wanted, seeds=seeds, meter=build_meter(quiet=quiet or json_)

@@ -25,6 +25,8 @@ def lr_find(
     batch_size: options.BatchSize = None,
     augment: options.Augment = None,
     image_size: options.ImageSize = None,
+    follow_links: options.FollowLinks = False,
+    max_megapixels: options.MaxMegapixels = None,
     target: options.Target = None,
     engine: options.Engine = None,
     device: options.Device = None,
@@ -49,7 +51,16 @@ def lr_find(
         device=device,
     )  # fmt: skip
     flags["data.source"] = data
-    layers = build_layers(flags, config=config, image_size=image_size, target=target, augment=augment, set_=set_)
+    layers = build_layers(
+        flags,
+        config=config,
+        image_size=image_size,
+        target=target,
+        augment=augment,
+        follow_links=follow_links,
+        max_megapixels=max_megapixels,
+        set_=set_,
+    )
     settings, quiet = build_config(merge(*layers)), quiet or json_
     found, notes = load_and_search(
         settings, low=low, high=high, steps=steps, note=tell(quiet=quiet), meter=build_meter(quiet=quiet)

@@ -29,6 +29,8 @@ def mistakes(
         int, typer.Option("--neighbours", min=0, max=20, help="Training pictures to show beside each.")
     ] = 3,
     skip_bad: options.SkipBad = False,
+    follow_links: options.FollowLinks = False,
+    max_megapixels: options.MaxMegapixels = None,
     out: Annotated[
         Path | None,
         option(
@@ -54,7 +56,7 @@ def mistakes(
     silent = quiet or json_
     found = find_mistakes(
         bundle, data, split=split, count=count, saliency=saliency, neighbours=neighbours, skip_bad=skip_bad,
-        note=tell(quiet=silent), meter=build_meter(quiet=silent),
+        follow_links=follow_links, max_megapixels=max_megapixels, note=tell(quiet=silent), meter=build_meter(quiet=silent),
     )  # fmt: skip
     write_text(out, found.render())
     summary = {"model": model, "page": str(out), **found.summary()}

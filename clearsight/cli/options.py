@@ -54,6 +54,12 @@ Resize = Annotated[str | None, option("squash, crop or pad.", "--resize")]
 Target = Annotated[str | None, option("Predict the numbers of this column (regression).", "--target")]
 Relabel = Annotated[str | None, option("CSV that corrects labels, as label-errors writes it.", "--relabel")]
 SkipBad = Annotated[bool, option("Go on without bad files, copies of pictures and conflicting labels.", "--skip-bad")]
+FollowLinks = Annotated[
+    bool, option("Read what links in a folder lead to, also out of it and to other folders.", "--follow-links")
+]
+MaxMegapixels = Annotated[
+    float | None, option("Largest picture file that is read; by default 50 megapixels.", "--max-megapixels")
+]
 Seed = Annotated[int | None, option("Of weights, order and dropout.", "--seed")]
 Engine = Annotated[str | None, option("auto, dense (compiled), reference (NumPy textbook) or torch.", "--engine")]
 Device = Annotated[str | None, option("auto, cpu, cuda or mps, of engine torch.", "--device")]
@@ -69,12 +75,15 @@ def build_layers(
     image_size: str | None = None,
     target: str | None = None,
     augment: str | None = None,
+    follow_links: bool = False,
+    max_megapixels: float | None = None,
     set_: list[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Nested settings of a file, flags and `--set`, later ones over earlier ones."""
     from clearsight.settings import nest, parse_setting, read_config_file
 
     flags = flags | {"preprocess.image_size": parse_size(image_size), **_parse_augment(augment)}
+    flags |= {"data.follow_links": follow_links or None, "data.max_megapixels": max_megapixels}
     if target:
         flags |= {"data.task": "regression", "data.label_column": target}
     layers = [read_config_file(config)] if config else []

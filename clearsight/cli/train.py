@@ -54,6 +54,8 @@ def train(
         str | None, option("natural, or balanced: every class equally often in an epoch.", "--sampling")
     ] = None,
     image_size: options.ImageSize = None,
+    follow_links: options.FollowLinks = False,
+    max_megapixels: options.MaxMegapixels = None,
     resize: options.Resize = None,
     channels: Annotated[str | None, option("auto, grey or rgb.", "--channels")] = None,
     background: Annotated[
@@ -139,7 +141,16 @@ def train(
         "train.monitor": monitor,
         "train.checkpoint_steps": checkpoint_steps, "train.weight_history": weight_history or None,
     }  # fmt: skip
-    layers = build_layers(flags, config=config, image_size=image_size, target=target, augment=augment, set_=set_)
+    layers = build_layers(
+        flags,
+        config=config,
+        image_size=image_size,
+        target=target,
+        augment=augment,
+        follow_links=follow_links,
+        max_megapixels=max_megapixels,
+        set_=set_,
+    )
     run = runs.train(
         data, config=merge(*layers), out=out, root=root, quiet=quiet, note=tell(quiet=quiet),
         resume=resume, track=track or (),

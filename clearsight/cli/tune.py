@@ -46,6 +46,8 @@ def tune(
     optimizer: options.Optimizer = None,
     augment: options.Augment = None,
     image_size: options.ImageSize = None,
+    follow_links: options.FollowLinks = False,
+    max_megapixels: options.MaxMegapixels = None,
     target: options.Target = None,
     relabel: options.Relabel = None,
     seed: options.Seed = None,
@@ -75,6 +77,8 @@ def tune(
         image_size=image_size,
         target=target,
         augment=augment,
+        follow_links=follow_links,
+        max_megapixels=max_megapixels,
         set_=set_,
     )
     silent = quiet or json_

@@ -1,6 +1,7 @@
 """Files below a folder, or in a zip or tar, listed and read in place; nothing is ever unpacked to disk.
 
-Links that leave the folder, names that leave the archive, and archives that swell are refused. It must not know pictures.
+Links out of a folder and to other folders are followed only if asked for; links in archives, names that leave the archive, and
+archives that swell are refused. It must not know pictures.
 """
 
 import lzma
@@ -11,9 +12,10 @@ import tarfile
 import threading
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -21,6 +23,9 @@ from clearsight.errors import DataError
 
 MAX_FILES = 1_000_000
 MAX_FILE_BYTES = 256 * 2**20
+_NOT_TEXT = "must have a name in UTF-8, got other bytes"
+_MOST_LINKS_TO_ONE = 100  # folder: links that fan out again and again would multiply its files without end
+_SYSTEM = ("thumbs.db", "desktop.ini", "__macosx", "icon\r", "@eadir", "$recycle.bin")
 _END_OF_ZIP, _END_OF_ZIP64 = b"PK\x05\x06", b"PK\x06\x06"
 _DAMAGE = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, NotImplementedError,
@@ -48,14 +53,30 @@ class BadFile:
     passing: bool = False  # it may be well the next time, as after a failed read
 
 
+@dataclass
+class Listing:
+    """What a place holds, by paths below it.
+
+    Args:
+        members: files, in order of their paths. bad: those that cannot be used. empty: folders without any file that is read.
+        unread: links that were left out. outside: links out of the place that were followed.
+    """
+
+    members: list[Member] = field(default_factory=list)
+    bad: list[BadFile] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
+
+
 class Source(Protocol):
     """A place that holds files. `sequential`: reads are best in the order of the members' places. Close it in the end."""
 
     root: Path
     sequential: bool
 
-    def members(self) -> tuple[list[Member], list[BadFile], list[str]]:
-        """Files in order of their paths, those that cannot be used, and folders without any file."""
+    def list_files(self) -> Listing:
+        """What it holds."""
 
     def read(self, member: Member) -> bytes:
         """A file's content. May be called from several threads. Raises a DataError if that fails."""
@@ -89,15 +110,36 @@ def is_tar(path: Path) -> bool:
     return path.name.lower().endswith(_TAR_SUFFIXES)
 
 
-def open_source(path: Path) -> Source:
+def is_hidden(path: str) -> bool:
+    """Whether a system or an editor made this file: its name, or a folder's above it, starts with a dot or is known."""
+    return any(
+        part.startswith(".") or part.lower() in _SYSTEM
+        for part in path.replace("\\", "/").split("/")
+        if part not in (".", "..")
+    )
+
+
+def open_source(path: Path, *, follow_links: bool = False) -> Source:
     """The files of a folder, zip or tar.
+
+    Args:
+        follow_links: read files behind links that leave a folder or lead to other folders. Links in archives are never followed.
 
     Raises:
         DataError: the archive is damaged, encrypted, or holds too many files.
     """
     if path.is_dir():
-        return FolderSource(path)
+        return FolderSource(path, follow_links=follow_links)
     return TarSource(path) if is_tar(path) else ZipSource(path)
+
+
+def _spell(path: str) -> str:
+    """A path in which bytes that are not UTF-8 are spelt out."""
+    return path.encode("utf-8", "backslashreplace").decode()
+
+
+def _add_bad(listing: Listing, path: str, reason: str) -> None:
+    listing.bad.append(BadFile(_spell(path), reason))
 
 
 def _check_size(size: int, what: str) -> None:
@@ -114,10 +156,8 @@ def _find_flaw(name: str) -> str:
     """Why a path in an archive cannot be used; empty if it can."""
     if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or name[1:2] == ":":
         return "must have a path inside the archive, got one that leaves it"
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return "must have a name in UTF-8, got other bytes"
+    if _spell(name) != name:
+        return _NOT_TEXT
     return "must have a name without null bytes, got one" if "\0" in name else ""
 
 
@@ -146,61 +186,90 @@ def _check_content(content: bytes, member: Member, root: Path) -> bytes:
     return content
 
 
+@dataclass(frozen=True)
+class _Folder:
+    """A folder to be listed: its path below the root, the real folders from the root down to it, whether a link is on the way."""
+
+    path: str
+    real: tuple[str, ...]
+    linked: bool = False
+
+
 class FolderSource:
-    """Files below a folder. Links to files inside it are followed; links to folders, and out of it, are not."""
+    """Files below a folder. Links to files inside it are followed; links to folders, and out of it, with `follow_links` alone."""
 
     sequential = False
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, follow_links: bool = False) -> None:
         self.root = root
+        self._follow_links = follow_links
 
-    def members(self) -> tuple[list[Member], list[BadFile], list[str]]:
-        """See `Source`."""
-        found: list[Member] = []
-        bad: list[BadFile] = []
-        empty: list[str] = []
-        top = self.root.resolve()
-        waiting = [""]
+    def list_files(self) -> Listing:
+        """See `Source`. Folders that links lead into without end, and broken links, are bad files."""
+        listing, entered = Listing(), Counter[str]()
+        waiting = [_Folder("", (str(self.root.resolve()),))]
         while waiting:
             folder = waiting.pop()
             try:
-                entries = sorted(os.scandir(self.root / folder), key=lambda e: e.name)
+                entries = sorted(os.scandir(self.root / folder.path), key=lambda e: e.name)
             except OSError as error:
-                bad.append(BadFile(folder or ".", f"must be a folder that can be read, got {error.strerror}"))
+                _add_bad(listing, folder.path or ".", f"must be a folder that can be read, got {error.strerror}")
                 continue
-            if not entries and (reason := _find_flaw(folder)):
-                bad.append(BadFile(folder.encode("utf-8", "backslashreplace").decode(), reason))
+            if not entries and _spell(folder.path) != folder.path:
+                _add_bad(listing, folder.path, _NOT_TEXT)
             elif not entries:
-                empty.append(folder)
+                listing.empty.append(folder.path)
             for entry in entries:
-                path = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(path)
-                elif reason := self._add(entry, path, top, found):
-                    bad.append(BadFile(path.encode("utf-8", "backslashreplace").decode(), reason))
-            _check_count(len(found), self.root)
-        return sorted(found, key=lambda m: m.path), bad, sorted(empty)
+                path = f"{folder.path}/{entry.name}" if folder.path else entry.name
+                try:
+                    inner = self._take(entry, path, folder, listing)
+                except (OSError, RuntimeError) as error:
+                    what = getattr(error, "strerror", None) or "it leads to itself"
+                    _add_bad(listing, path, f"must be a file, got a broken link ({what})")
+                    continue
+                if inner and inner.real[-1] in folder.real:
+                    _add_bad(listing, path, "must not hold itself, got a link to a folder above it")
+                elif inner and inner.linked and entered[inner.real[-1]] == _MOST_LINKS_TO_ONE:
+                    _add_bad(
+                        listing, path, f"must be reached by at most {_MOST_LINKS_TO_ONE} ways, got links that fan out"
+                    )
+                elif inner:
+                    entered[inner.real[-1]] += inner.linked
+                    waiting.append(inner)
+            _check_count(len(listing.members), self.root)
+        listing.members.sort(key=lambda m: m.path)
+        listing.empty = sorted(set(listing.empty))
+        listing.unread.sort()
+        listing.outside.sort()
+        return listing
 
-    def _add(self, entry: os.DirEntry[str], path: str, top: Path, found: list[Member]) -> str:
-        """Take a file into `found`, or return why it cannot be used."""
-        try:
-            path.encode()
-        except UnicodeEncodeError:
-            return "must have a name in UTF-8, got other bytes"
-        try:
-            if entry.is_symlink():
-                target = Path(entry.path).resolve(strict=True)
-                if not target.is_relative_to(top):
-                    return "must be a file of this folder, got a link that leaves it"
-                if target.is_dir():
-                    return "must be a file, got a link to a folder; these are not followed"
-            known = entry.stat()
-        except (OSError, RuntimeError) as error:
-            return f"must be a file, got a broken link ({getattr(error, 'strerror', None) or 'it leads to itself'})"
+    def _take(self, entry: os.DirEntry[str], path: str, folder: _Folder, listing: Listing) -> _Folder | None:
+        """Put an entry where it belongs in the listing; a folder is returned instead. Raises an OSError for a broken link."""
+        linked, is_folder = entry.is_symlink(), entry.is_dir()
+        if not is_folder and _spell(path) != path:
+            _add_bad(listing, path, _NOT_TEXT)
+            return None
+        real = os.path.join(folder.real[-1], entry.name)  # noqa: PTH118
+        if linked:
+            target = Path(entry.path).resolve(strict=True)
+            inside, real = target.is_relative_to(folder.real[0]), str(target)
+            if is_hidden(path) or not (self._follow_links or (inside and not is_folder)):
+                listing.unread.append(_spell(path))
+                listing.empty.append(path if is_folder else folder.path)
+                return None
+            if not inside:
+                listing.outside.append(_spell(path))
+        if is_folder:
+            return _Folder(path, (*folder.real, real), folder.linked or linked)
+        known = entry.stat()
         if not stat.S_ISREG(known.st_mode):
-            return "must be a file, got a pipe or device"
-        found.append(Member(path, known.st_size, f"{known.st_mtime_ns}.{known.st_ctime_ns}"))
-        return ""
+            _add_bad(listing, path, "must be a file, got a pipe or device")
+            return None
+        stamp = f"{known.st_mtime_ns}.{known.st_ctime_ns}"
+        if folder.linked or linked:  # a link may come to lead to another file of the same size and age
+            stamp += f".{known.st_dev}.{known.st_ino}"
+        listing.members.append(Member(path, known.st_size, stamp))
+        return None
 
     def close(self) -> None:
         """See `Source`."""
@@ -239,11 +308,9 @@ class ZipSource:
             )
         self._infos: dict[str, zipfile.ZipInfo] = {}
 
-    def members(self) -> tuple[list[Member], list[BadFile], list[str]]:
+    def list_files(self) -> Listing:
         """See `Source`."""
-        found: list[Member] = []
-        bad: list[BadFile] = []
-        folders: set[str] = set()
+        listing, folders = Listing(), set[str]()
         for info in self._zip.infolist():
             path = info.filename.replace("\\", "/")  # as some archivers on Windows write it
             reason = _find_flaw(path)
@@ -252,15 +319,15 @@ class ZipSource:
             elif info.flag_bits & 1:
                 reason = "must not be encrypted, got a file with a password"
             if reason:
-                bad.append(BadFile(info.filename.encode("utf-8", "backslashreplace").decode(), reason))
+                _add_bad(listing, info.filename, reason)
             elif path.endswith("/"):
                 folders.add(path.rstrip("/"))
             elif path in self._infos:
-                bad.append(BadFile(path, "must be in the zip once, got it twice"))
+                _add_bad(listing, path, "must be in the zip once, got it twice")
             else:
                 self._infos[path] = info
-                found.append(Member(path, info.file_size, f"{info.CRC:x}", info.header_offset))
-        return sorted(found, key=lambda m: m.path), bad, _find_empty(folders, found)
+                listing.members.append(Member(path, info.file_size, f"{info.CRC:x}", info.header_offset))
+        return _finish(listing, folders)
 
     def close(self) -> None:
         """See `Source`."""
@@ -288,11 +355,9 @@ class TarSource:
         except _DAMAGE as error:
             raise DataError(f"{root} must be a whole tar, got damage ({_say(error)}). Get it again.") from None
 
-    def members(self) -> tuple[list[Member], list[BadFile], list[str]]:
+    def list_files(self) -> Listing:
         """See `Source`."""
-        found: list[Member] = []
-        bad: list[BadFile] = []
-        folders: set[str] = set()
+        listing, folders = Listing(), set[str]()
         try:
             for info in self._tar:
                 name = info.name.removeprefix("./")
@@ -300,19 +365,20 @@ class TarSource:
                 if not (info.isfile() or info.isdir()):
                     reason = "must be a file, got a link or device"
                 if reason:
-                    bad.append(BadFile(name.encode("utf-8", "backslashreplace").decode(), reason))
+                    _add_bad(listing, name, reason)
                 elif info.isdir():
                     folders.add(name)
                 elif name in self._infos:
-                    bad.append(BadFile(name, "must be in the tar once, got it twice"))
+                    _add_bad(listing, name, "must be in the tar once, got it twice")
                 else:
                     self._infos[name] = info
-                    found.append(Member(name, info.size, f"{self._changed}.{info.offset_data}", info.offset_data))
-                _check_count(len(found) + len(bad), self.root)
+                    stamp = f"{self._changed}.{info.offset_data}"
+                    listing.members.append(Member(name, info.size, stamp, info.offset_data))
+                _check_count(len(listing.members) + len(listing.bad), self.root)
             self._check_end()
         except _DAMAGE as error:
             raise DataError(f"{self.root} must be a whole tar, got damage ({_say(error)}). Get it again.") from None
-        return sorted(found, key=lambda m: m.path), bad, _find_empty(folders, found)
+        return _finish(listing, folders)
 
     def _check_end(self) -> None:
         """Refuse a tar that ends in anything but zeros, where `tarfile` would quietly stop, and read on for the checksum."""
@@ -334,8 +400,10 @@ class TarSource:
             return _check_content(file.read() if file else b"", member, self.root)
 
 
-def _find_empty(folders: set[str], found: list[Member]) -> list[str]:
-    """Folders named in an archive below which there is no file."""
-    own = {member.path.rpartition("/")[0] for member in found}
+def _finish(listing: Listing, folders: set[str]) -> Listing:
+    """The listing of an archive in order, with the folders named in it below which there is no file."""
+    own = {member.path.rpartition("/")[0] for member in listing.members}
     full = own | {str(parent) for folder in own for parent in PurePosixPath(folder).parents}
-    return sorted(folders - full)
+    listing.members.sort(key=lambda m: m.path)
+    listing.empty = sorted(folders - full)
+    return listing

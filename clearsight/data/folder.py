@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from clearsight.data.cache import build_key, drop_entry, load_entry, save_entry
 from clearsight.data.dataset import SPLITS, Dataset, check_targets
-from clearsight.data.files import BadFile, Member, Source, open_source
-from clearsight.data.layout import Layout, arrange_files, is_hidden
+from clearsight.data.files import BadFile, Member, Source, is_hidden, open_source
+from clearsight.data.layout import Layout, arrange_files
 from clearsight.data.pictures import (
     MAX_PIXELS,
     PictureFacts,
@@ -46,12 +46,14 @@ class PictureRequest:
 
     The size is then that of all pictures if they agree and it is at most 128x128, else 64x64; the channels are 1 if
     every picture is grey, else 3. `skip_bad` leaves out files that cannot be used; `resize_arrays` brings pictures that
-    are not files to the size, too.
+    are not files to the size, too. `follow_links`: see `open_source`. `max_pixels`: of a file; larger ones cannot be used.
     """
 
     format: PictureFormat = field(default_factory=lambda: PictureFormat(channels=0))
     skip_bad: bool = False
     resize_arrays: bool = True
+    follow_links: bool = False
+    max_pixels: int = MAX_PIXELS
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,17 +90,17 @@ def read_picture_files(
     Raises:
         DataError: no layout fits, or a file is bad (all are listed) unless `skip_bad`.
     """
-    with closing(open_source(path)) as source:
-        members, bad, empty = source.members()
-        hidden = [b.path for b in bad if is_hidden(b.path)]
+    with closing(open_source(path, follow_links=request.follow_links)) as source:
+        listing = source.list_files()
+        hidden = [path for path in (*(b.path for b in listing.bad), *listing.unread) if is_hidden(path)]
         layout = arrange_files(
-            members, empty, root=str(path), read=source.read, label_column=label_column, as_numbers=task == "regression"
+            listing, root=str(path), read=source.read, label_column=label_column, as_numbers=task == "regression"
         )
         known = {b.path for b in layout.bad}
-        layout.bad += [b for b in bad if b.path not in known and not is_hidden(b.path)]
+        layout.bad += [b for b in listing.bad if b.path not in known and not is_hidden(b.path)]
         if hidden:
             layout.notes.append(f"{len(hidden)} hidden links or special files were left out: {hidden[0]!r}")
-        decoded = _load_decoded(source, layout, request.format, meter)
+        decoded = _load_decoded(source, layout, request, meter)
     layout.bad += decoded.bad
     if layout.bad and not request.skip_bad:
         raise DataError(render_bad(layout.bad, str(path)))
@@ -171,25 +173,25 @@ def _as_numbers(labels: list[str], path: Path) -> list[float]:
     return numbers
 
 
-def _load_decoded(source: Source, layout: Layout, wanted: PictureFormat, meter: MeterBuilder) -> _Decoded:
+def _load_decoded(source: Source, layout: Layout, request: PictureRequest, meter: MeterBuilder) -> _Decoded:
     """Headers, then pixels, each from the cache or read now and kept there."""
     import PIL
 
-    members = layout.members
+    members, limit = layout.members, request.max_pixels
     files = build_key([
-        f"{DECODER_VERSION} {PIL.__version__} {MAX_PIXELS}", *(f"{m.path}\n{m.size}\n{m.stamp}" for m in members),
+        f"{DECODER_VERSION} {PIL.__version__} {limit}", *(f"{m.path}\n{m.size}\n{m.stamp}" for m in members),
     ])  # fmt: skip
-    facts, hashes, bad, problem = _load_facts(source, members, files, meter)
+    facts, hashes, bad, problem = _load_facts(source, members, files, meter, limit=limit)
     if not facts:
         return _Decoded(np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0, np.int64), [], hashes[:0], bad, [])
-    settled, notes = settle_format(wanted, list(facts.values()))
+    settled, notes = settle_format(request.format, list(facts.values()))
     key = build_key([files, str(settled), str(list(facts))])
     found = load_entry(key)
     if found and found[0] is not None and _fits(found[1], "rows", len(found[0]), len(members)):
         images, kept = found[0], found[1]
     else:
         drop_entry(key)
-        images, kept = _decode(source, members, list(facts), settled, meter)
+        images, kept = _decode(source, members, list(facts), settled, meter, limit=limit)
         if not kept["passing"]:
             problem = save_entry(key, kept, images, source=str(source.root.resolve())) or problem
         saved = load_entry(key)
@@ -201,7 +203,7 @@ def _load_decoded(source: Source, layout: Layout, wanted: PictureFormat, meter: 
 
 
 def _load_facts(
-    source: Source, members: list[Member], key: str, meter: MeterBuilder
+    source: Source, members: list[Member], key: str, meter: MeterBuilder, *, limit: int
 ) -> tuple[dict[int, PictureFacts], NDArray[np.uint64], list[BadFile], str]:
     """Headers of the files that have one, by their place in `members`; hashes of all files' bytes (0 for those that cannot be
     read); the files without a header; and why these could not be kept.
@@ -221,7 +223,7 @@ def _load_facts(
     def scan(member: Member, content: bytes) -> PictureFacts | BadFile:
         hashes[place[member.path]] = int.from_bytes(hashlib.sha256(content).digest()[:8], "little")
         try:
-            return read_facts(content, member.path, suffix=Path(member.path).suffix)
+            return read_facts(content, member.path, suffix=Path(member.path).suffix, max_pixels=limit)
         except DataError as error:
             return BadFile(member.path, str(error))
 
@@ -260,7 +262,7 @@ def _fits(kept: dict[str, Any], key: str, count: int, limit: int) -> bool:
 
 
 def _decode(
-    source: Source, members: list[Member], chosen: list[int], settled: PictureFormat, meter: MeterBuilder
+    source: Source, members: list[Member], chosen: list[int], settled: PictureFormat, meter: MeterBuilder, *, limit: int
 ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
     """Pixels of the chosen members that can be decoded, and which those are: `rows`, and the `bad` ones."""
     images = np.empty((len(chosen), settled.height, settled.width, settled.channels), np.uint8)
@@ -268,7 +270,7 @@ def _decode(
 
     def decode(member: Member, content: bytes) -> BadFile | None:
         try:
-            images[place[member.path]] = decode_picture(content, member.path, settled)
+            images[place[member.path]] = decode_picture(content, member.path, settled, max_pixels=limit)
         except DataError as error:
             return BadFile(member.path, str(error))
         return None

@@ -8,16 +8,16 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from posixpath import normpath
 
-from clearsight.data.files import BadFile, Member
+from clearsight.data.files import BadFile, Listing, Member, is_hidden
 from clearsight.errors import DataError, UsageError
 
 SPLIT_FOLDERS = {
     "train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid",
     "test": "test", "testing": "test",
 }  # fmt: skip
-_SYSTEM = ("thumbs.db", "desktop.ini", "__macosx", "icon\r", "@eadir", "$recycle.bin")
 _OTHER_SUFFIXES = (
     ".txt",
     ".md",
@@ -56,23 +56,13 @@ class Layout:
         self.labels.append(label)
 
 
-def is_hidden(path: str) -> bool:
-    """Whether a system or an editor made this file: its name, or a folder's above it, starts with a dot or is known."""
-    return any(
-        part.startswith(".") or part.lower() in _SYSTEM
-        for part in path.replace("\\", "/").split("/")
-        if part not in (".", "..")
-    )
-
-
 def _name_some(paths: Sequence[str]) -> str:
     more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
     return ", ".join(repr(path) for path in paths[:_SHOWN]) + more
 
 
 def arrange_files(
-    members: list[Member],
-    empty: Sequence[str],
+    listing: Listing,
     *,
     root: str,
     read: Callable[[Member], bytes],
@@ -82,7 +72,7 @@ def arrange_files(
     """Find out the layout of a place.
 
     Args:
-        members: its files. empty: its folders without any file.
+        listing: what it holds.
         root: how messages call the place.
         read: a member's content, for the tables of labels.
         label_column: of a table; `auto` is `label`, or the only other column.
@@ -91,10 +81,15 @@ def arrange_files(
     Raises:
         DataError: no layout fits, or a table is not sound. UsageError: a label column that no table has.
     """
-    layout = Layout()
+    layout, members, empty = Layout(), listing.members, listing.empty
     hidden = [m.path for m in members if is_hidden(m.path)]
     if hidden:
         layout.notes.append(f"{len(hidden)} hidden or system files were left out: {_name_some(hidden)}")
+    unread = [path for path in listing.unread if not is_hidden(path)]
+    if unread:
+        layout.notes.append(f"{_count_links(unread)} left out; use --follow-links to read them: {_name_some(unread)}")
+    if listing.outside:
+        layout.notes.append(f"{_count_links(listing.outside)} followed out of {root}: {_name_some(listing.outside)}")
     shown = [m for m in members if not is_hidden(m.path)]
     others = [m for m in shown if m.path.lower().endswith(_OTHER_SUFFIXES)]
     pictures = [m for m in shown if not m.path.lower().endswith(_OTHER_SUFFIXES)]
@@ -106,7 +101,7 @@ def arrange_files(
     for table in tables:
         rows = _read_table(read(table), f"{root}/{table.path}", label_column, as_numbers)
         if rows is not None:
-            _take_table(layout, table.path, top, rows, pictures, root)
+            _take_table(layout, table.path, top, rows, pictures, root, unread=unread)
             others.remove(table)
     if others:
         layout.notes.append(
@@ -123,7 +118,7 @@ def arrange_files(
     useful = {m.path for m in pictures}
     without = {*empty, *(m.path.rpartition("/")[0] for m in members if m.path not in useful)}
     folders = sorted(e for e in without if e and e.startswith(top) and not is_hidden(e))
-    _take_folders(layout, pictures, folders, top, root)
+    _take_folders(layout, pictures, folders, top, root, unread=unread)
     return layout
 
 
@@ -141,7 +136,13 @@ def _find_wrapper(paths: list[str]) -> str:
     return top
 
 
-def _take_folders(layout: Layout, pictures: list[Member], empty: list[str], top: str, root: str) -> None:
+def _count_links(paths: Sequence[str]) -> str:
+    return "1 link was" if len(paths) == 1 else f"{len(paths):,} links were"
+
+
+def _take_folders(
+    layout: Layout, pictures: list[Member], empty: list[str], top: str, root: str, *, unread: Sequence[str]
+) -> None:
     paths = [(m, m.path.removeprefix(top).split("/")) for m in pictures]
     first = sorted(
         {parts[0] for _, parts in paths if len(parts) > 1} | {e.removeprefix(top).split("/")[0] for e in empty}
@@ -169,10 +170,14 @@ def _take_folders(layout: Layout, pictures: list[Member], empty: list[str], top:
             continue
         layout.add(member, SPLIT_FOLDERS[parts[0].lower()] if named else "train", parts[depth - 1])
     if not layout.members:
-        got = f"{len(stray)} pictures without one" if stray else "no pictures"
+        got, advice = (
+            f"{len(stray)} pictures without one" if stray else "no pictures",
+            "See the README for the layouts.",
+        )
+        if unread:
+            got, advice = f"{got}; {_count_links(unread)} left out", "Use --follow-links to read them."
         raise DataError(
-            f"{root} must hold a folder of pictures a class, IDX files, or a metadata.csv, got {got}. "
-            "See the README for the layouts."
+            f"{root} must hold a folder of pictures a class, IDX files, or a metadata.csv, got {got}. {advice}"
         )
     if stray:
         layout.notes.append(f"{len(stray)} files outside the class folders were left out: {_name_some(stray)}")
@@ -253,11 +258,18 @@ def _find_label_column(header: list[str], file_column: str, wanted: str, what: s
 
 
 def _take_table(
-    layout: Layout, table: str, top: str, rows: list[tuple[str, str, str]], pictures: list[Member], root: str
+    layout: Layout,
+    table: str,
+    top: str,
+    rows: list[tuple[str, str, str]],
+    pictures: list[Member],
+    root: str,
+    *,
+    unread: Sequence[str],
 ) -> None:
     """Take the pictures that a table lists; their paths are relative to its own folder."""
-    folder = table.rpartition("/")[0]
-    by_path = {m.path: m for m in pictures}
+    folder, missing = table.rpartition("/")[0], f"must exist, got a name in {table} without a file"
+    links, by_path = set(unread), {m.path: m for m in pictures}
     seen = {m.path for m in layout.members}
     for name, label, split in rows:
         path = normpath(f"{folder}/{name}" if folder else name)
@@ -266,14 +278,15 @@ def _take_table(
         seen.add(path)
         member = by_path.get(path)
         if member is None:
-            layout.bad.append(BadFile(path, f"must exist, got a name in {table} without a file"))
+            linked = links.intersection({path, *map(str, PurePosixPath(path).parents)})
+            reason = "must be a file, got a link; use --follow-links to read it" if linked else missing
+            layout.bad.append(BadFile(path, reason))
             continue
         first = path.removeprefix(top).split("/")[0].lower()
         layout.add(member, split or SPLIT_FOLDERS.get(first, "train"), label)
     if not layout.members:
-        raise DataError(
-            f"{root}/{table} must list pictures that exist, got {len(rows)} names without a file. Check the paths."
-        )
+        advice = "Use --follow-links to read links." if unread else "Check the paths."
+        raise DataError(f"{root}/{table} must list pictures that exist, got {len(rows)} names without a file. {advice}")
 
 
 def _note_unlisted(layout: Layout, pictures: list[Member]) -> None:

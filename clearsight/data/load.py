@@ -14,13 +14,14 @@ from clearsight.data.dataset import Dataset, build_dataset
 from clearsight.data.files import is_tar
 from clearsight.data.folder import PictureRequest, read_picture_files
 from clearsight.data.idx import find_idx, is_idx, read_idx_folder
-from clearsight.data.pictures import PictureFormat, resize_images
+from clearsight.data.pictures import MAX_PIXELS, PictureFormat, resize_images
 from clearsight.data.preprocess import find_range
 from clearsight.data.table import read_csv
 from clearsight.errors import DataError, UsageError
 from clearsight.meter import MeterBuilder, SilentMeter
 
 _BACKGROUNDS = {"white": (255, 255, 255), "black": (0, 0, 0), "grey": (128, 128, 128)}
+_MOST_MEGAPIXELS = 1000
 _CHANNELS = {"auto": 0, "grey": 1, "rgb": 3}
 DIGITS = tuple(str(k) for k in range(10))
 NAMED: dict[str, tuple[str, ...]] = {
@@ -128,6 +129,19 @@ def parse_background(text: str) -> tuple[int, int, int]:
     raise UsageError(f"background must be {', '.join(_BACKGROUNDS)} or #rrggbb, got {text!r}. For example #ffffff.")
 
 
+def count_pixels(megapixels: float) -> int:
+    """Megapixels as pixels.
+
+    Raises:
+        UsageError: none, or more than a picture may ever have.
+    """
+    if not 0 < megapixels <= _MOST_MEGAPIXELS:
+        raise UsageError(
+            f"max_megapixels must lie above 0 and up to {_MOST_MEGAPIXELS}, got {megapixels}. For example 108."
+        )
+    return round(megapixels * 1e6)
+
+
 def build_request(
     *,
     image_size: Any = None,
@@ -135,6 +149,8 @@ def build_request(
     channels: str = "auto",
     background: str = "white",
     skip_bad: bool = False,
+    follow_links: bool = False,
+    max_megapixels: float = MAX_PIXELS / 1e6,
 ) -> PictureRequest:
     """What picture files shall be brought to, from the words of a configuration (see `PreprocessConfig`).
 
@@ -151,7 +167,7 @@ def build_request(
     if channels not in _CHANNELS:
         raise UsageError(f"channels must be one of {', '.join(_CHANNELS)}, got {channels!r}. Choose one of them.")
     wanted = PictureFormat(sides[0], sides[1], _CHANNELS[channels], cast(Resize, resize), parse_background(background))
-    return PictureRequest(wanted, skip_bad)
+    return PictureRequest(wanted, skip_bad, follow_links=follow_links, max_pixels=count_pixels(max_megapixels))
 
 
 def _check_task(dataset: Dataset, task: str) -> Dataset:
@@ -173,6 +189,8 @@ def load_data(
     channels: str = "auto",
     background: str = "white",
     skip_bad: bool = False,
+    follow_links: bool = False,
+    max_megapixels: float = MAX_PIXELS / 1e6,
     meter: MeterBuilder = SilentMeter,
 ) -> Dataset:
     """Labelled pictures from a name, a path or arrays.
@@ -191,6 +209,8 @@ def load_data(
         channels: of picture files: `grey`, `rgb`, or `auto`, which is grey where all are.
         background: under transparent pixels: `white`, `black`, `grey` or `#rrggbb`.
         skip_bad: leave out picture files that cannot be read.
+        follow_links: read what links in a folder lead to, also out of the folder and to other folders.
+        max_megapixels: of a picture file; larger ones are bad files.
         meter: shows progress.
 
     Raises:
@@ -198,8 +218,9 @@ def load_data(
         UsageError: arguments that do not go together.
     """
     request = build_request(
-        image_size=image_size, resize=resize, channels=channels, background=background, skip_bad=skip_bad
-    )
+        image_size=image_size, resize=resize, channels=channels, background=background, skip_bad=skip_bad,
+        follow_links=follow_links, max_megapixels=max_megapixels,
+    )  # fmt: skip
     return read_data(source, labels, label_column=label_column, task=task, name=name, request=request, meter=meter)
 
 

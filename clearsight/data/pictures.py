@@ -7,9 +7,10 @@ Pillow decodes in-process are opened, so no file can start another program. It m
 import io
 import stat
 import struct
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,10 @@ _SUFFIXES = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"), "PNG": (".png", ".apng"), "GIF": (".gif",), "BMP": (".bmp", ".dib"),
     "WEBP": (".webp",), "TIFF": (".tif", ".tiff"), "PPM": (".ppm", ".pgm", ".pbm", ".pnm"), "MPO": (".jpg", ".jpeg", ".mpo"),
 }  # fmt: skip
-MAX_PIXELS = 50_000_000
+MAX_PIXELS = 50_000_000  # of a file, unless the caller allows more
+_large = (
+    threading.Lock()
+)  # larger pictures are opened and decoded one at a time, so that threads cannot multiply their memory
 _GREY_MODES = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I", "F")
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")
 _ORIENTATION = 0x0112
@@ -99,25 +103,55 @@ def check_file(path: Path) -> None:
 
 
 @contextmanager
-def _opened(content: bytes | Path, what: str) -> Iterator[Any]:
-    """The file as an open Pillow picture of at most `MAX_PIXELS`; whatever goes wrong inside becomes a DataError."""
+def _opened(content: bytes | Path, what: str, max_pixels: int) -> Iterator[Any]:
+    """The file as an open Pillow picture of at most `max_pixels`; whatever goes wrong inside becomes a DataError."""
     from PIL import Image, UnidentifiedImageError
 
+    most = f"{what} must have at most {max_pixels / 1e6:g} megapixels"
+    advice = "Shrink it, or raise --max-megapixels."
     try:
-        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise DataError(
-                    f"{what} must have at most {MAX_PIXELS:,} pixels, got {picture.width}x{picture.height}. Shrink it."
-                )
+        with ExitStack() as stack:
+            picture = _open(content, max_pixels, stack)
+            if picture.width * picture.height > max_pixels:
+                size = f"{picture.width * picture.height / 1e6:,.4g} ({picture.width}x{picture.height})"
+                raise DataError(f"{most}, got {size}. {advice}")
             yield picture
     except UnidentifiedImageError:
         raise DataError(f"{what} must be a picture ({', '.join(FORMATS)}), got {_describe(content)}.") from None
     except Image.DecompressionBombError:
-        raise DataError(f"{what} must have at most {MAX_PIXELS:,} pixels, got far more. Shrink it.") from None
+        raise DataError(f"{most}, got far more. {advice}") from None
     except DataError:
         raise
     except _DAMAGE as error:
         raise DataError(f"{what} must be a whole picture, got damage ({error}). Save it again.") from None
+
+
+def _open(content: bytes | Path, max_pixels: int, stack: ExitStack) -> Any:
+    """An open Pillow picture, with `_large` held if it is large.
+
+    Pillow itself refuses headers of some 179 megapixels and more, by a value that is the process's own. It is moved only while
+    one such picture is open, and only as far as the caller allows.
+    """
+    from PIL import Image
+
+    def read() -> Any:
+        file = io.BytesIO(content) if isinstance(content, bytes) else content
+        return stack.enter_context(Image.open(file, formats=FORMATS))
+
+    try:
+        picture = read()
+        if MAX_PIXELS < picture.width * picture.height <= max_pixels:
+            stack.enter_context(_large)
+        return picture
+    except Image.DecompressionBombError:
+        if max_pixels <= MAX_PIXELS:
+            raise
+    stack.enter_context(_large)
+    usual = Image.MAX_IMAGE_PIXELS
+    if usual is not None and max_pixels > 2 * usual:
+        stack.callback(setattr, Image, "MAX_IMAGE_PIXELS", usual)
+        Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)
+    return read()
 
 
 def _describe(content: bytes | Path) -> str:
@@ -142,18 +176,19 @@ def _describe(content: bytes | Path) -> str:
     return "text. Remove it" if is_text else "something else. Convert it"
 
 
-def read_facts(content: bytes | Path, what: str, *, suffix: str = "") -> PictureFacts:
+def read_facts(content: bytes | Path, what: str, *, suffix: str = "", max_pixels: int = MAX_PIXELS) -> PictureFacts:
     """A picture file's header, without decoding its pixels. Within `calm_decoder`.
 
     Args:
         content: the file's bytes, or its path.
         what: how errors call it.
         suffix: of its name, to note where it says another format.
+        max_pixels: larger ones are refused.
 
     Raises:
         DataError: no picture, too large, or a damaged header.
     """
-    with _opened(content, what) as picture:
+    with _opened(content, what, max_pixels) as picture:
         height, width = picture.height, picture.width
         late = isinstance(content, bytes) and (b"eXIf" in content or b"Orientation" in content)
         if (picture.format != "PNG" or late) and _find_orientation(picture) >= 5:  # asking a PNG decodes it
@@ -166,24 +201,29 @@ def read_facts(content: bytes | Path, what: str, *, suffix: str = "") -> Picture
         return PictureFacts(height, width, picture.format, picture.mode, tuple(notes))
 
 
-def decode_picture(content: bytes | Path, what: str, wanted: PictureFormat) -> NDArray[np.uint8]:
+def decode_picture(
+    content: bytes | Path, what: str, wanted: PictureFormat, *, max_pixels: int = MAX_PIXELS
+) -> NDArray[np.uint8]:
     """A picture file as uint8 (H, W, C). Within `calm_decoder`.
 
     EXIF orientation is applied; transparency is laid on the background; 16-bit greys are scaled to 8; CMYK and the like
     become RGB; the first of several frames is taken. Resizing is Pillow's antialiased bilinear filter; a JPEG of more than
     twice the wanted size is decoded at a half, a quarter or an eighth first, as the format allows.
 
+    Pictures of more than `MAX_PIXELS` are decoded one at a time; of more than `max_pixels` they are refused.
+
     Raises:
         DataError: the file is missing, damaged, too large or no picture.
     """
-    with _opened(content, what) as picture:
+    with _opened(content, what, max_pixels) as picture:
         orientation = _find_orientation(picture)
         if wanted.height and picture.format == "JPEG":
             sides = (2 * wanted.width, 2 * wanted.height)
             picture.draft(picture.mode, sides if orientation < 5 else sides[::-1])
         picture.load()
         upright = _turn(_flatten(picture, what, wanted.background), orientation)
-        fitted = fit_picture(upright.convert("L" if wanted.channels == 1 else "RGB"), wanted)
+        mode = "L" if wanted.channels == 1 else "RGB"
+        fitted = fit_picture(upright if upright.mode == mode else upright.convert(mode), wanted)
         return np.asarray(fitted).reshape(fitted.height, fitted.width, wanted.channels)
 
 

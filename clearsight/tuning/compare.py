@@ -36,6 +36,7 @@ from clearsight.tuning.jobs import METRICS, Job, choose_metric, note_patience
 UNCHANGED = "base"
 _RECIPE_FILES = (".toml", ".json")
 _MOST_PAIRS = 10_000
+_READING = ("follow_links", "max_megapixels")  # settings that say which files can be read
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ def compare(
     Args:
         sides: models (bundles, model files, run directories), or recipes: configuration files, nested settings, texts such as
             `train.lr=0.1 train.l2=0.001`, or `base` for the common settings as they are.
-        data, labels: as for `evaluate` and `train`. config, settings: common to all recipes.
+        data, labels: as for `evaluate` and `train`. config, settings: common to all recipes; of models `follow_links` and
+            `max_megapixels` alone, as for `evaluate`.
         pairs: runs of each recipe, ten or more; pair k has the same seed and the same rows for all.
         split: rows to be judged on; of models by default `test`, of recipes `valid`, drawn anew for each pair where the data
             brings none. `test` counts as a look at it.
@@ -124,12 +126,15 @@ def compare(
     if len(kinds) > 1:
         raise UsageError("compare must have models alone or recipes alone, got both. Compare those of one kind.")
     if not kinds.pop():
+        reading = {key: settings.pop(key) for key in _READING if key in settings}
         computed = pairs != LEAST_PAIRS or workers is not None or executor != "auto"
         if config is not None or settings or metric or computed or len(sides) != 2:
             raise UsageError(
                 "models must be compared two at a time and as they are, got settings or more. Leave those out."
             )
-        return _compare_models(sides[0], sides[1], data, labels, split=split, root=Path(root), note=note, meter=meter)
+        return _compare_models(
+            sides[0], sides[1], data, labels, split=split, root=Path(root), note=note, meter=meter, **reading
+        )
     if isinstance(data, str | Path):
         settings = {"source": str(data), **settings}
     base = resolve_config(config, settings).model_dump(exclude_unset=True)
@@ -195,10 +200,19 @@ def _read_recipe(side: Any) -> dict[str, Any]:
 
 
 def _compare_models(
-    a: Any, b: Any, data: Any, labels: Any, *, split: str | None, root: Path, note: Note, meter: MeterBuilder
+    a: Any,
+    b: Any,
+    data: Any,
+    labels: Any,
+    *,
+    split: str | None,
+    root: Path,
+    note: Note,
+    meter: MeterBuilder,
+    **reading: Any,
 ) -> ModelsCompared:
     models = [side if isinstance(side, Bundle) else load(side) for side in (a, b)]
-    answers = [answer_data(model, data, labels, split=split, note=note, meter=meter) for model in models]
+    answers = [answer_data(model, data, labels, split=split, note=note, meter=meter, **reading) for model in models]
     _check_same(*answers)
     right = [answered.outputs.argmax(axis=1) == answered.truth for answered in answers]
     found = compare_answers(right[0], right[1])
