@@ -17,7 +17,7 @@ PICTURE = "label," + ",".join(f"p{k}" for k in range(64)) + "\n"
 CELL = "{path} must hold finite numbers, got %s in row 6, column 3. Mend the cell."
 LABEL = "{path} must hold labels that are %s, got %s in row 6. Mend the cell."
 NAMED, NUMBERS = "names or whole numbers from 0", "all names or all numbers"
-ONE_COLUMN = "{path} must have columns with commas between, got one column. Save it with commas."
+ONE_COLUMN = "{path} must have two or more columns, got one. Save it with commas between them."
 NO_ROWS = "{path} must hold at least one row of data, got none. Check the file."
 WIDTH = "{path} must have %d columns in each row, got %d in row %d. Mend the row."
 
@@ -58,8 +58,9 @@ def picture_row(label, value=7, last=7):
         (GOOD + "-1,1,2,3\n", LABEL % (NAMED, "'-1'")),
         (GOOD + "1e30,1,2,3\n", LABEL % (NAMED, "'1e30'")),
         (GOOD + "cat,1,2,3\n", LABEL % (NUMBERS, "'cat'")),
-        (GOOD.replace(",", ";"), ONE_COLUMN),
-        (GOOD.replace(",", "\t"), ONE_COLUMN),
+        (GOOD.replace(",", "|"), ONE_COLUMN),
+        (GOOD.replace(",", ";") + "0;1;x;3\n", CELL % "'x'"),
+        (GOOD.replace(",", ";") + "0;1;2\n", WIDTH % (4, 3, 6)),
         (HEAD.encode() + b"\xe9,1,2,3\n", "{path} must be UTF-8 text, got byte 0xe9 in row 2. Save it as UTF-8."),
         (GOOD.encode("utf-16"), "{path} must be UTF-8 text, got byte 0xff in row 1. Save it as UTF-8."),
         (
@@ -67,9 +68,12 @@ def picture_row(label, value=7, last=7):
             "{path} must be a CSV file, got field larger than field limit (131072). Check the quotes.",
         ),
         (
-            ",label,a,b\n0,0,1,2\n1,1,2,3\n",
-            "{path} must name every column in its header, got no name for column 1. Name it, or remove it: "
-            "the row numbers of a table are no pixels.",
+            ",label,a,b\n0.5,0,1,2\n1,1,2,3\n",
+            "{path} must name every column in its header, got no name for column 1. Name it, or remove it.",
+        ),
+        (
+            "label,a,\n0,1,2\n1,2,2\n",
+            "{path} must name every column in its header, got no name for column 3. Name it, or remove it.",
         ),
         (
             PICTURE + picture_row(0) + picture_row(1, last=300),
@@ -200,3 +204,52 @@ def test_a_good_file_trains_after_a_bad_one(tmp_path):
     assert (done.returncode, done.stderr.startswith("note: data.csv: took the 'label' column")) == (0, True), (
         done.stderr
     )
+
+
+@pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs")])
+def test_other_separators_than_commas_are_read_with_a_note(separator, name, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (6, 64))
+    rows = [f"{k % 2}," + ",".join(map(str, image)) for k, image in enumerate(images)]
+    plain = load_data(write(tmp_path, PICTURE + "\n".join(rows)))
+    other = load_data(write(tmp_path, (PICTURE + "\n".join(rows)).replace(",", separator), "other.csv"))
+    assert (other.images == plain.images).all()
+    assert plain.images.shape == (6, 8, 8, 1)
+    assert (other.labels == plain.labels).all()
+    assert other.notes[0] == f"other.csv: columns are separated by {name}"
+
+
+NUMBERED = {
+    "pandas": [",label,a,b,c", "0,0,1,2,3", "1,1,4,5,6", "2,0,7,8,9"],
+    "subset": [",label,a,b,c", "17,0,1,2,3", "4,1,4,5,6", "90,0,7,8,9"],
+    "read again": ["Unnamed: 0,label,a,b,c", "0,0,1,2,3", "1,1,4,5,6", "2,0,7,8,9"],
+    "id": ["label,ID,a,b,c", "0,11,1,2,3", "1,12,4,5,6", "0,13,7,8,9"],
+    "R": ['"label","a","b","c"', '"1",0,1,2,3', '"2",1,4,5,6', '"3",0,7,8,9'],
+    "no header": ["1,1,2,3,0", "2,4,5,6,1", "3,7,8,9,0"],
+}
+
+
+@pytest.mark.parametrize("kind", NUMBERED)
+def test_a_column_that_numbers_the_rows_is_left_out_with_a_note(kind, tmp_path):
+    found = load_data(
+        write(tmp_path, "\n".join(NUMBERED[kind])), label_column="last" if kind == "no header" else "auto"
+    )
+    assert found.images.ravel().tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert found.labels.tolist() == [0, 1, 0]
+    assert f"data.csv: column {2 if kind == 'id' else 1} numbers the rows and was left out" in found.notes
+
+
+def test_numbered_rows_with_numbered_pixels_are_pictures_as_pandas_writes_them(tmp_path):
+    rows = [f"{k},{k % 2}," + ",".join(str((k * 7 + p) % 256) for p in range(64)) for k in range(5)]
+    head = ",label," + ",".join(map(str, range(64)))
+    found = load_data(write(tmp_path, "\n".join([head, *rows])))
+    assert found.images.shape == (5, 8, 8, 1)
+    assert found.images[1].ravel().tolist() == [(7 + p) % 256 for p in range(64)]
+    first = load_data(write(tmp_path, "\n".join([head, *rows])), label_column="first")
+    assert first.labels.tolist() == found.labels.tolist()  # not the row numbers
+
+
+@pytest.mark.parametrize("text", [GOOD, "label,id,a\n0,5,1\n1,5,2\n0,7,2\n", "label,id,a\n0,0.5,1\n1,1.5,2\n0,7,2\n"])
+def test_a_column_that_does_not_number_the_rows_is_kept(text, tmp_path):
+    found = load_data(write(tmp_path, text))
+    assert found.images.shape[2] == text.split("\n")[0].count(",")
+    assert not any("numbers the rows" in note for note in found.notes)

@@ -108,7 +108,7 @@ def _read_path(
         return read_npz(path, name=name, task=task)
     if zipped or is_tar(path):
         return read_picture_files(path, name=name, request=request, label_column=label_column, task=task, meter=meter)
-    if path.suffix.lower() in (".csv", ".txt") or (b"," in head and b"\0" not in head):
+    if path.suffix.lower() in (".csv", ".tsv", ".txt") or (b"," in head and b"\0" not in head):
         return read_csv(path, name=name, label_column=label_column, task=task)
     raise DataError(
         f"{path} must be a folder, a zip or tar of pictures, an IDX, NPZ or CSV file, got something else ({head[:8]!r}). "
