@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from picture_trees import make, many
 from safetensors.numpy import load_file
 
 import clearsight
@@ -134,7 +135,9 @@ def test_what_cannot_be_cross_validated_is_refused_before_it_is_trained(tmp_path
 def test_cross_validation_is_its_folds_one_by_one(tmp_path):
     found = cross_validate("digits", folds=3, repeats=2, epochs=2, hidden=(16,), root=tmp_path)
     again = [
-        clearsight.train("digits", folds=3, fold=f, fold_seed=r, epochs=2, hidden=(16,), root=tmp_path).valid.accuracy
+        clearsight.train(
+            "digits", folds=3, fold=f, fold_seed=r, epochs=2, hidden=(16,), test_fraction=0.0, root=tmp_path
+        ).valid.accuracy
         for r in range(2)
         for f in range(3)
     ]
@@ -144,7 +147,7 @@ def test_cross_validation_is_its_folds_one_by_one(tmp_path):
 
 
 def test_every_row_has_outputs_of_a_model_that_had_not_seen_it(tmp_path):
-    found = cross_validate("digits", folds=4, repeats=2, epochs=2, hidden=(16,), root=tmp_path)
+    found = cross_validate("digits", folds=4, repeats=2, epochs=2, hidden=(16,), test_fraction=0.2, root=tmp_path)
     kept = load_file(found.path / "out-of-fold.safetensors")
     assert kept["outputs"].shape == (2, 1438, 10)
     assert np.isfinite(kept["outputs"]).all()
@@ -207,8 +210,30 @@ def test_cv_on_the_command_line(tmp_path, call, capsys):
     assert found["interval"][0] < found["mean"] < found["interval"][1]
     assert call("cv", "digits", "--folds", "3", "--epochs", "1", "--hidden", "8", "--root", tmp_path) == 0
     text = capsys.readouterr()
-    assert "mean of 3 runs on 1,438 pictures, 95 % interval" in text.out
-    assert "359 rows are left for test and are in no fold" in text.err
+    assert "mean of 3 runs on 1,797 pictures, 95 % interval" in text.out
+    assert (
+        "all 1,797 pictures are in the folds; --set data.test_fraction=0.2 keeps a test split out of them" in text.err
+    )
+    assert (
+        call(
+            "cv",
+            "digits",
+            "--folds",
+            "2",
+            "--epochs",
+            "1",
+            "--hidden",
+            "8",
+            "--root",
+            tmp_path,
+            "--set",
+            "data.test_fraction=0.2",
+        )
+        == 0
+    )
+    text = capsys.readouterr()
+    assert "mean of 2 runs on 1,438 pictures" in text.out
+    assert "359 test pictures are in no fold, as they were asked for by data.test_fraction" in text.err
     assert call("cv", "digits", "--folds", "500", "--root", tmp_path) == 2
 
 
@@ -239,3 +264,13 @@ def test_a_place_where_nothing_could_begin_is_left_free(tmp_path, call, capsys):
     flags = ["--executor", "dask://127.0.0.1:1", "--out", tmp_path / "cv", "--root", tmp_path]
     assert call("cv", "digits", *flags) == 2
     assert not (tmp_path / "cv").exists()
+
+
+def test_a_test_split_that_came_with_the_data_is_in_no_fold_unless_pooled(tmp_path):
+    root = make(tmp_path / "d", *many("train/a", "train/b"), *many("test/a", "test/b", n=4))
+    notes = []
+    options = {"folds": 2, "epochs": 1, "hidden": (2,), "check": False, "note": notes.append}
+    assert len(cross_validate(root, root=tmp_path / "runs", **options).rows) == 24
+    assert "8 test pictures are in no fold, as they came with the data; --set data.pool=true takes them in" in notes
+    assert len(cross_validate(root, root=tmp_path / "runs", pool=True, **options).rows) == 32
+    assert any(text.startswith("all 32 pictures are in the folds;") for text in notes)

@@ -49,7 +49,8 @@ def cv(
 ) -> None:
     """Cross-validate: train on all folds but one, judge on that one, in turn. Stratified, and repeated if you like.
 
-    The interval counts in that folds share training pictures. What each picture got from the model that had not seen it is kept.
+    All pictures are in the folds, unless data.test_fraction is set or a test split came with the data. The interval counts in
+    that folds share training pictures. What each picture got from the model that had not seen it is kept.
     """
     from clearsight.settings import merge
     from clearsight.tuning.folds import cross_validate

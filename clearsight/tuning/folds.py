@@ -1,7 +1,7 @@
 """Cross-validation with its directory: what `clearsight cv` and `clearsight.cross_validate` call.
 
 Each fold is a run of its own configuration (`data.folds`, `data.fold`), so that `train` can repeat it, and is on disk before the
-next is counted. The test split is left alone.
+next is counted. All rows are in the folds but a test split that came with the data or was asked for.
 """
 
 import csv
@@ -22,7 +22,8 @@ from pydantic import TypeAdapter
 from clearsight import store
 from clearsight.combinations import check_used
 from clearsight.config import RunConfig, build_config
-from clearsight.data.dataset import Dataset
+from clearsight.data.dataset import TEST, Dataset
+from clearsight.data.split import Rows
 from clearsight.durable import write_durably
 from clearsight.errors import DivergedError, Interrupted, RunError, UsageError
 from clearsight.finetune import check_weights, find_weights_hash, warm_features
@@ -108,7 +109,8 @@ def cross_validate(
     """Train on all folds but one, judge on that one, in turn; repeats draw the folds anew. Stratified; see `fold_training`.
 
     Args:
-        data, labels, config, settings: as for `train`. Rows of the test split are in no fold; `test_fraction=0` leaves none out.
+        data, labels, config, settings: as for `train`. No test split is drawn unless `test_fraction` is set;
+            one that came with the data is in no fold unless `pool=True`.
         metric: `accuracy`, `loss` or `mae`. workers, executor: see `open_pool`. out, root: as for `train`.
         resume: the directory of a cross-validation to go on with, or `last`; everything else but how to compute is taken from it.
 
@@ -126,6 +128,8 @@ def cross_validate(
     if isinstance(data, str | Path):
         settings = {"source": str(data), **settings}
     resolved = resolve_config(config, {**settings, "folds": folds})
+    if "test_fraction" not in resolved.data.model_fields_set:
+        resolved = resolve_config(resolved, {"test_fraction": 0.0})
     if repeats > 1 and not resolved.data.shuffle_split:
         raise UsageError(
             f"--repeats must be 1 without data.shuffle_split, got {repeats}: all would be alike. Leave it out."
@@ -140,8 +144,7 @@ def cross_validate(
     refuse_flaws(resolved, dataset, note=note)
     refuse_unsafe(resolved, dataset, note=note, meter=build_meter(quiet=quiet))
     note_patience([resolved], note)
-    if left := len(build_split(resolved, dataset).test):
-        note(f"{left:,} rows are left for test and are in no fold; --set data.test_fraction=0 takes what it can in")
+    note(_tell_rows(dataset, test=build_split(resolved, dataset).test))
     path = store.create_run(Path(root), data=dataset.name, model="cv", out=Path(out) if out else None)
     with store.lock_run(path):
         about = {
@@ -155,6 +158,15 @@ def cross_validate(
         store.write_json(path / RECORD, about | {"config": resolved.model_dump(mode="json", exclude_unset=True)})
         store.write_text(path / store.CONFIG, render_toml(resolved))
         return _run_folds(path, dataset, resolved, plan, way)
+
+
+def _tell_rows(dataset: Dataset, *, test: Rows) -> str:
+    """Which rows the folds are made of."""
+    if len(test) == 0:
+        return f"all {len(dataset):,} pictures are in the folds; --set data.test_fraction=0.2 keeps a test split out of them"
+    came = bool((dataset.given[test] == TEST).all())
+    way = "came with the data; --set data.pool=true takes them in" if came else "were asked for by data.test_fraction"
+    return f"{len(test):,} test pictures are in no fold, as they {way}"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from clearsight import store
 from clearsight.config import build_config
-from clearsight.data.dataset import TEST, Dataset
+from clearsight.data.dataset import Dataset
 from clearsight.data.relabel import guard_cell, parse_corrections, read_corrections
 from clearsight.dense.reference import softmax
 from clearsight.errors import ClearsightError, DivergedError, UsageError
@@ -70,7 +70,7 @@ def find_label_errors(data: Any = None, labels: Any = None, *, quiet: bool = Tru
     """Look for wrong labels: k-fold, so that each picture is judged by a model that had not seen it, and confident learning.
 
     Args:
-        data, labels, options: as for `cross_validate`. Where the data brings no test split, none is held out here.
+        data, labels, options: as for `cross_validate`.
 
     Raises:
         UsageError, DataError, RunError: see there.
@@ -89,8 +89,6 @@ def find_label_errors(data: Any = None, labels: Any = None, *, quiet: bool = Tru
     data = load_given(config, data, labels, meter=build_meter(quiet=quiet))
     if data.is_regression:
         raise UsageError("label errors must be sought among classes, got numbers to predict. Leave --target out.")
-    if resume is None and not (data.given == TEST).any() and "test_fraction" not in config.data.model_fields_set:
-        options["test_fraction"] = 0.0
     found = cross_validate(data, labels, quiet=quiet, **options)
     classes = len(data.class_names)
     shares = softmax(found.outputs.astype(np.float64).reshape(-1, classes)).reshape(found.outputs.shape)
