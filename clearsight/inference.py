@@ -139,6 +139,7 @@ def answer_data(
     bundle = model if isinstance(model, Bundle) else load(model)
     task = "classification" if bundle.class_names else "regression"
     config = own_config(bundle)
+    limit = _find_limit(config, max_megapixels)
     if data is None:
         if config is None or config.data.source == "arrays":
             raise UsageError(
@@ -155,7 +156,7 @@ def answer_data(
         wanted = p.picture_format if p.height > 1 and p.channels in (1, 3) else PictureFormat(channels=0)
         request = PictureRequest(
             wanted, skip_bad, resize_arrays=config is not None and config.preprocess.image_size is not None,
-            follow_links=follow_links, max_pixels=_find_limit(config, max_megapixels),
+            follow_links=follow_links, max_pixels=limit,
         )  # fmt: skip
         dataset = read_data(data, labels, label_column=label_column, task=task, request=request, meter=meter)
     for text in dataset.notes:
@@ -190,7 +191,7 @@ def answer_data(
 
 def _find_limit(config: RunConfig | None, max_megapixels: float | None) -> int:
     """The largest number of pixels of a picture file: what is asked for, or what the model's run allowed."""
-    return count_pixels(max_megapixels or (config or RunConfig()).data.max_megapixels)
+    return count_pixels((config or RunConfig()).data.max_megapixels if max_megapixels is None else max_megapixels)
 
 
 def _note_outside(bundle: Bundle, targets: NDArray[Any], logits: NDArray[np.float32], note: Note) -> None:

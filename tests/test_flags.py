@@ -310,6 +310,21 @@ REFUSED = (
     ("train digits --target size --task regression", "--target must stand alone, got --label-column or --task beside it"),
     ("tune digits --search train.lr=0.01,0.1 --track paper", "--track must be one of tensorboard, mlflow, got 'paper'"),
     ("cv digits --resume nowhere", "got 'nowhere'"),
+    *(
+        (line, "max_megapixels must")
+        for line in (
+            "lr-find digits --max-megapixels 0",
+            "learning-curve digits --shares 1 --max-megapixels 0",
+            "tune digits --search train.lr=0.01,0.1 --max-megapixels 0",
+            "cv digits --max-megapixels 0",
+            "compare base train.lr=0.1 --data digits --max-megapixels 0",
+            "label-errors digits --max-megapixels 0",
+            "train digits --max-megapixels 0",
+            "data check digits --max-megapixels 0",
+            "data show digits --max-megapixels 0",
+            "data safety digits --max-megapixels 0",
+        )
+    ),
     ("recipe run F3 --seeds 2 --root runs", "--seeds must be left out for F3, which is a search, got 2. Remove it."),
     ("data fetch letters --folder here --json --quiet", "must be one of"),
 )  # fmt: skip
