@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 import clearsight
-from clearsight.data.check import LEVELS, check_dataset
+from clearsight.data.check import LEVELS, Finding, check_dataset
 from clearsight.data.clean import drop_flawed
 from clearsight.data.dataset import build_dataset
 from clearsight.data.duplicates import build_signatures, find_copies, find_near_copies
@@ -240,7 +240,67 @@ def test_targets_are_those_of_training():
     assert flaws(build_dataset(parts, name="d", task="regression")) == []
 
 
+def rows_of(*counts):
+    """Labels of so many training, and then so many test rows of each class."""
+    return [np.repeat(np.arange(len(one)), one) for one in counts]
+
+
+def test_a_class_of_one_picture_counts_in_every_finding():
+    """Of five classes: many, one in training alone, one in test alone, none at all, and some."""
+    train, test = rows_of([12, 1, 0, 0, 11], [10, 0, 1, 0, 10])
+    images = noise(45)
+    parts = {"train": (images[:24], train), "test": (images[24:], test)}
+    dataset = build_dataset(parts, name="d", class_names=("many", "one", "new", "nothing", "some"))
+    found = {f.kind: f.message for f in check_dataset(dataset, split_data(dataset, valid_fraction=0).parts())}
+    assert set(found) == {"unknown-class", "missing-class", "tiny-class", "imbalance"}
+    assert "got none of 'new'. Add" in found["unknown-class"]
+    assert found["missing-class"].startswith("test has no pictures of 'one', so")
+    assert found["tiny-class"].startswith("2 classes of fewer than 10 pictures: one (1), new (1). ")
+    assert "'many' has 12 training pictures, 'one' 1." in found["imbalance"]
+
+
+def test_one_training_row_has_nothing_constant():
+    numbers = load_data(noise(2), np.array([1.0, 2.0]), task="regression")
+    assert check_dataset(numbers, {"train": np.array([0])}) == []
+
+
+def test_a_finding_is_plain_values():
+    found = Finding("note", "odd", "Text.", ("a", "b"), (1, 2)).as_dict()
+    assert found == {"level": "note", "kind": "odd", "message": "Text.", "files": ["a", "b"]}
+
+
+def test_bad_files_are_an_error_unless_they_are_left_out(folder):
+    (folder / "a" / "x.png").write_text("text")
+    dataset = load_data(folder, skip_bad=True)
+    parts = split_data(dataset).parts()
+    assert [f.level for f in check_dataset(dataset, parts) if f.kind == "unreadable"] == ["error"]
+    assert [f.level for f in check_dataset(dataset, parts, skip_bad=True) if f.kind == "unreadable"] == ["note"]
+
+
 # copies
+
+
+def test_copies_of_rows_that_no_split_uses_are_no_leak():
+    images = noise(60)
+    images[50], images[21] = images[2], images[4]
+    dataset = load_data(images, np.arange(60) // 2 % 2)
+    parts = {"train": np.arange(20), "valid": np.arange(20, 40)}  # 2 and 50, 4 and 21
+    found = {f.kind: f.rows for f in check_dataset(dataset, parts) if f.level == "error" or f.kind == "copies"}
+    assert found.pop("copies") == (2, 50)
+    assert found == {"leakage": (4, 21)}
+
+
+def test_near_copies_are_told_apart_by_label_and_split(monkeypatch):
+    """Pairs as found: within a split, across splits, and with two labels, within a split and across."""
+    pairs = np.array([[0, 2], [4, 6], [1, 41], [0, 1], [3, 40]])
+    monkeypatch.setattr("clearsight.data.check.find_near_copies", lambda images: pairs)
+    dataset = load_data(noise(60), np.arange(60) % 2)
+    found = {f.kind: f for f in check_dataset(dataset, {"train": np.arange(40), "test": np.arange(40, 60)})}
+    assert {kind: one.rows for kind, one in found.items()} == {
+        "near-copies": (0, 2, 4, 6), "near-leakage": (1, 41), "near-conflict": (0, 1, 3, 40),
+    }  # fmt: skip
+    assert found["near-copies"].message == "2 pairs of pictures look the same within a split."
+    assert check_dataset(dataset, {"train": np.arange(60)}, near=False) == []
 
 
 def test_copies_within_a_split_are_a_warning():
@@ -492,6 +552,31 @@ def test_a_twentieth_of_the_pixels_may_stand_still(same, found):
     images[:40].reshape(40, -1)[:, :same] = 9
     dataset = build_dataset({"train": (images[:40], labels[:40]), "test": (images[40:], labels[40:])}, name="d")
     assert kinds(dataset) == found
+
+
+@pytest.mark.parametrize(("same", "found"), [(10, []), (11, ["constant-pixels"])])
+def test_just_a_twentieth_of_the_pixels_may_stand_still(same, found):
+    images = noise(60, shape=(10, 20))
+    images.reshape(60, -1)[:, :same] = 9
+    assert kinds(load_data(images, np.arange(60) % 2)) == found
+
+
+@pytest.mark.parametrize(
+    ("value_range", "top", "found"), [((0, 16), 1, []), ((16, 32), 17, []), ((16, 32), 16.9, ["dark"])]
+)
+def test_the_sixteenth_is_of_the_range_and_from_its_lower_end(value_range, top, found):
+    images = np.random.default_rng(0).uniform(value_range[0], top, (60, 12, 12)).astype(np.float32)
+    images[0, 0, 0] = top
+    parts = {"train": (images, np.arange(60) % 2)}
+    assert kinds(build_dataset(parts, name="d", value_range=tuple(map(float, value_range)))) == found
+
+
+def test_proportions_are_those_of_the_size_asked_for(folder):
+    save(folder / "a" / "same.png", noise(1, 5, (12, 36))[0])
+    save(folder / "a" / "tall.png", noise(1, 6, (36, 12))[0])
+    found = one_of(load_data(folder, image_size=[12, 30]), "aspect")
+    assert "a/same.png: 36x12" not in found.files
+    assert "a/tall.png: 12x36" in found.files
 
 
 @pytest.mark.parametrize(("top", "found"), [(4095, ["dark"]), (4096, [])])

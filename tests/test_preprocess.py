@@ -238,3 +238,32 @@ def test_values_up_to_a_range_beyond_fit_and_fractions_for_bytes_do_not(low, hig
     if values == [0.0, 1.0]:
         one.check_range(images.astype(np.uint8))  # whole numbers may be that dark
     replace(one, height=1).check_range(images)  # features have no common range
+
+
+@pytest.mark.parametrize("scaling", ["unit", "standardize"])
+def test_values_too_small_to_scale_are_refused_even_in_one_column(scaling):
+    features = np.random.default_rng(0).random((8, 3)).astype(np.float32)
+    features[:, 1] = np.where(np.arange(8) % 2, 1e-42, -1e-42)
+    dataset = load_data(features if scaling == "standardize" else features[:, 1:2], np.arange(8) % 2)
+    with pytest.raises(
+        DataError, match=r"pixels must span a range that float32 can scale, got .*\. Rescale them first"
+    ):
+        fit_preprocess(dataset, np.arange(8), scaling=scaling)
+
+
+def test_without_a_word_classes_are_not_scaled_and_files_are_squashed_on_white():
+    one = Preprocess(2, 2, 1, "unit", 0.0, 1.0, np.ones(4, np.float32), np.zeros(4, np.float32))
+    for found in (one, fit_preprocess(data(), ROWS)):
+        assert (found.target_mean, found.target_std) == (0, 1)
+        assert (found.resize, found.background) == ("squash", (255, 255, 255))
+
+
+def test_pictures_of_one_value_are_not_scaled():
+    for value in (0, -5):
+        found = fit_preprocess(load_data(np.full((6, 2, 2), value, np.float32), np.arange(6) % 2), np.arange(6))
+        assert found.scale.tolist() == [1] * 4
+        assert found.apply(np.full((1, 2, 2, 1), value + 2.0)).tolist() == [[2] * 4]
+
+
+def test_one_row_of_features_is_one_picture():
+    assert fit_preprocess(data(), ROWS).check_shape(np.zeros((1, 1, 60, 1))).shape == (1, 60)

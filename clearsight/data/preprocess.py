@@ -198,4 +198,4 @@ def find_range(dataset: Dataset, rows: NDArray[np.int64]) -> tuple[float, float]
         block = flat[rows[start : start + _CHUNK]]
         lows.append(float(block.min()))
         highs.append(float(block.max()))
-    return min(0.0, *lows) if min(lows) >= 0 else min(lows), max(highs)
+    return min(0.0, *lows), max(highs)
