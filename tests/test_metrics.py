@@ -122,9 +122,9 @@ def test_worst_mistakes_are_wrong_answers_by_falling_loss():
 
 
 def test_equal_mistakes_stand_in_the_order_of_their_rows():
-    logits = np.tile([[1.0, 0.0], [0.0, 1.0]], (50, 1))
-    found = worst_mistakes(logits, np.zeros(100, np.int64), count=60)
-    assert [row for row, _, _ in found] == list(range(1, 100, 2))
+    logits = np.tile([[1.0, 0.0], [0.0, 1.0], [0.0, 0.5]], (50, 1))
+    found = worst_mistakes(logits, np.zeros(150, np.int64), count=200)
+    assert [row for row, _, _ in found] == [*range(1, 150, 3), *range(2, 150, 3)]
     assert {answer for _, answer, _ in found} == {1}
     assert found[0][2] == pytest.approx(np.log(1 + np.e))
 
