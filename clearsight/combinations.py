@@ -21,6 +21,7 @@ def check_used(config: RunConfig) -> None:
     pooled = residual or family in ("cnn", "efficientnet_lite0")
     adams = train.optimizer in ("adam", "adamw", "muon")
     torch = uses_torch(config)
+    activated = family == "mlp" and bool(config.hidden or model.activation == ())
     needs: list[tuple[BaseModel, str, str, bool]] = [
         (train, "momentum", "optimizer momentum, nesterov or muon", train.optimizer in ("momentum", "nesterov", "muon")),
         (train, "rho", "optimizer rmsprop", train.optimizer == "rmsprop"),
@@ -29,6 +30,7 @@ def check_used(config: RunConfig) -> None:
         (train, "eps", "optimizer rmsprop, adam, adamw or muon", adams or train.optimizer == "rmsprop"),
         (train, "step_epochs", "schedule step", train.schedule == "step"),
         (train, "step_gamma", "schedule step", train.schedule == "step"),
+        (train, "schedule_unit", "a schedule or warmup_epochs", train.schedule != "constant" or train.warmup_epochs > 0),
         (train, "monitor", "patience", train.patience is not None),
         (train, "huber_delta", "loss huber", train.loss == "huber"),
         (train, "dropout", "a hidden layer", bool(config.hidden) or family != "mlp"),
@@ -44,7 +46,7 @@ def check_used(config: RunConfig) -> None:
         (train, "layer_decay", "pretrained and tune last or all", model.pretrained and config.depth != "head"),
         (config.augment, "preset", "tune all, as features are kept of pictures as they are", config.depth == "all"),
         (model, "hidden", "model mlp or vgg", family in ("mlp", "vgg")),
-        (model, "activation", "model mlp, cnn or vgg", plain or family == "mlp"),
+        (model, "activation", "a hidden layer, or model cnn or vgg", plain or activated),
         (model, "bias", "model mlp", family == "mlp"),
         (model, "widths", "a convolutional model of our own", family != "mlp" and not is_timm(family)),
         (model, "depths", "model cnn, vgg, a resnet or efficientnet_lite0", plain or residual or family == "efficientnet_lite0"),
