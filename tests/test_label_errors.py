@@ -109,7 +109,9 @@ def test_arrays_and_tables_have_label_errors_too(tmp_path):
     labels[:10] = 1 - labels[:10]
     found = clearsight.find_label_errors(features, labels, hidden=(8,), epochs=40, lr=0.01, root=tmp_path)
     assert len(set(range(10)) & set(found.rows)) >= 8
-    assert "<table" in (found.path / "suspects.html").read_text()
+    page = (found.path / "suspects.html").read_text()
+    assert page.count("<fieldset") == len(found.rows)
+    assert "<img" not in page
 
 
 def test_numbers_have_no_label_errors(tmp_path):

@@ -46,8 +46,10 @@ def label_errors(
 ) -> None:
     """Look for wrong labels: each picture is judged by models that had not seen it, and those surely of another class are listed.
 
-    Writes suspects.html to look at and suspects.csv to correct: fill its column new_label, then train --relabel suspects.csv.
+    Writes suspects.html, whose buttons keep, change or leave out each picture and save that as a file for train --relabel; and
+    suspects.csv, the same table to fill in by hand.
     """
+    from clearsight.report.suspects import describe_suspects
     from clearsight.settings import merge
     from clearsight.tuning.label_errors import GALLERY, TABLE, find_label_errors
 
@@ -78,9 +80,11 @@ def label_errors(
     for one in summary["suspects"][:_SHOWN]:
         shares = f"{one['probability_of_label']:.3f} against {one['probability_of_suggested']:.3f}"
         typer.echo(plain(f"{one['name']}  {one['label']} or {one['suggested']}?  {shares}"))
+    head, *parts = describe_suspects(found.dataset, found.rows, found.suggested, judged=summary["n"])
     more = f" (the first {_SHOWN} above)" if len(summary["suspects"]) > _SHOWN else ""
-    typer.echo(
-        f"{len(summary['suspects']):,} of {summary['n']:,} labels look wrong{more}; the judges were right on "
-        f"{summary['accuracy']:.4f} of the labels as they are"
-    )
-    typer.echo(f"look    {found.path / GALLERY}\ncorrect {found.path / TABLE}")
+    typer.echo(plain(f"{head}{more}{':' if parts else ''}"))
+    for part in parts:
+        typer.echo(plain(f"  {part}"))
+    typer.echo(f"The models agree with {summary['accuracy']:.1%} of the {summary['n']:,} labels.")
+    typer.echo(f"look    {found.path / GALLERY} (its buttons write the corrections to a file)")
+    typer.echo(f"correct {found.path / TABLE} (the same table to fill in by hand)")

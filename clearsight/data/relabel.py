@@ -14,14 +14,16 @@ from clearsight.errors import DataError, UsageError
 
 _MOST_BYTES = 2**28
 COLUMNS = ("row", "name", "label", "new_label")
+LEAVE_OUT = "leave_out"  # a column that may be there
 
 
 def relabel(dataset: Dataset, path: Path) -> Dataset:
-    """The same data set with the labels that a CSV corrects.
+    """The same data set with the labels that a CSV corrects, and without the pictures that it leaves out.
 
     Args:
         path: CSV with a header and at least the columns `row` (number of the picture, from 0), `name` (what it is called),
-            `label` (its class until now) and `new_label` (its class from now on; empty to leave it).
+            `label` (its class until now) and `new_label` (its class from now on; empty to leave it). A column `leave_out` may
+            say `yes` for pictures that belong to no class.
 
     Raises:
         UsageError: no such file, numbers instead of classes, or a file that is no such table. DataError: a row that is not that
@@ -30,12 +32,16 @@ def relabel(dataset: Dataset, path: Path) -> Dataset:
     if dataset.is_regression:
         raise UsageError("--relabel must have classes, got numbers to predict. Leave it out.")
     labels, seen, changed = np.array(dataset.labels), set[int](), 0
+    kept = np.ones(len(dataset), np.bool_)
     content = read_corrections(path)
     for line, fields in parse_corrections(content, path):
         where = f"in line {line} of {path}"
-        new = fields["new_label"]
-        if not new.strip():
+        new, out = fields["new_label"], fields[LEAVE_OUT].strip().lower()
+        if not new.strip() and not out:
             continue
+        if out not in ("", "yes") or (out and new.strip()):
+            got = f"new_label {new!r} beside it" if out == "yes" else repr(fields[LEAVE_OUT][:40])
+            raise DataError(f"leave_out must be yes alone or empty, got {got} {where}. Correct it.")
         new = new if new in dataset.class_names else new.strip()
         row = _parse_row(fields["row"], len(dataset), where)
         if row in seen:
@@ -46,14 +52,18 @@ def relabel(dataset: Dataset, path: Path) -> Dataset:
                 f"row {row} must be {dataset.row_name(row)} of class {dataset.class_names[labels[row]]}, as in {dataset.name}, "
                 f"got {fields['name']} of class {fields['label']} {where}. Make the file from this data."
             )
+        if out:
+            kept[row] = False
+            continue
         if new not in dataset.class_names:
             near = difflib.get_close_matches(new, dataset.class_names, n=1)
             advice = f"Did you mean {near[0]}?" if near else f"Classes are {', '.join(dataset.class_names[:12])}."
             raise DataError(f"new_label must be a class of {dataset.name}, got {new!r} {where}. {advice}")
         changed += dataset.class_names[labels[row]] != new
         labels[row] = dataset.class_names.index(new)
-    note = f"{changed:,} labels are changed as {path} says"
-    return replace(dataset, labels=labels, relabelled=hashlib.sha256(content).hexdigest(), notes=(*dataset.notes, note))
+    left = f" and {np.count_nonzero(~kept):,} pictures left out" if not kept.all() else ""
+    found = replace(dataset, labels=labels, relabelled=hashlib.sha256(content).hexdigest())
+    return found.select(np.flatnonzero(kept), notes=[f"{changed:,} labels are changed{left} as {path} says"])
 
 
 def hash_corrections(path: Path) -> str:
@@ -122,7 +132,8 @@ def parse_corrections(content: bytes, path: Path) -> list[tuple[int, dict[str, s
                 where = f"in line {table.line_num + skipped} of {path}"
                 count = "more" if more else "fewer"
                 raise DataError(f"lines of --relabel must have {len(names)} cells, got {count} {where}. Mend the file.")
-            found.append((table.line_num + skipped, {name: unguard_cell(fields[name]) for name in COLUMNS}))
+            cells = {name: unguard_cell(fields[name]) for name in COLUMNS}
+            found.append((table.line_num + skipped, cells | {LEAVE_OUT: fields.get(LEAVE_OUT) or ""}))
         return found
     except csv.Error as error:
         raise UsageError(

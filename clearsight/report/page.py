@@ -128,23 +128,31 @@ def pictures(items: Iterable[tuple[bytes, str, Sequence[str]]], *, cell: str, sh
     return f'<div class="grid" style="--cell:{cell};--shape:{shape}">{"".join(_picture(*item) for item in items)}</div>'
 
 
-def _picture(png: bytes, text: str, lines: Sequence[str]) -> str:
+def image(png: bytes, text: str) -> str:
+    """One picture that is part of the page, with its alternative text."""
     data = base64.b64encode(png).decode()
+    return f'<img src="data:image/png;base64,{data}" alt="{escape(text)}" loading="lazy">'
+
+
+def _picture(png: bytes, text: str, lines: Sequence[str]) -> str:
     caption = "".join(f"<small>{escape(line)}</small>" if at else escape(line) for at, line in enumerate(lines))
-    return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{escape(text)}" loading="lazy">'
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
+    return f"<figure>{image(png, text)}<figcaption>{caption}</figcaption></figure>"
 
 
-def render_page(title: str, html: Iterable[str]) -> str:
-    """The whole document."""
+def render_page(title: str, html: Iterable[str], *, style: str = "", script: str = "", facts: str = "") -> str:
+    """The whole document.
+
+    Args:
+        style, script: of this page, ours and not of data. facts: JSON for the script, with text from anywhere.
+    """
+    safe = facts.replace("<", "\\u003c").replace("&", "\\u0026")  # so that no text ends the element
+    code = f'<script type="application/json" id="facts">{safe}</script>\n<script>{script}</script>\n' if script else ""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n<body><main>\n"
+        f"<title>{escape(title)}</title><style>{_STYLE}{style}</style></head>\n<body><main>\n"
         + "\n".join(part for part in html if part)
-        + "\n</main></body></html>\n"
+        + f"\n</main>{code}</body></html>\n"
     )
 
 

@@ -1,18 +1,39 @@
-"""The gallery of labels that are likely wrong, as one HTML page. It must not know how they were found."""
+"""The gallery of labels that are likely wrong, as one HTML page with buttons to decide. It must not know how they were found."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.data.dataset import Dataset
 from clearsight.report import page, pictures
-from clearsight.report.text import find_confused_pairs
 
-_SHOWN, _PAIRS = 200, 10
+MOST_SHOWN = 1000
+_MOST_PARTS = 10
+_HERE = Path(__file__).parent
 _NOTE = (
-    "Each picture was judged by models that had not seen it; the worst come first. A suspect is no proof: look, then write "
-    "the right class into the column new_label of suspects.csv, and train with --relabel suspects.csv. What is left empty "
-    "stays as it is."
+    "These pictures were classified by models that had not seen them, and the models are sure of another class than the label. "
+    "The models can be wrong: look at each picture and decide. The most suspicious come first."
 )
+_KEYS = (
+    "With the keyboard: Tab goes to the next picture; 1 keeps the label, 2 takes the suggested one, 3 leaves the picture out, "
+    "and each of them goes on to the next picture."
+)
+
+
+def describe_suspects(
+    dataset: Dataset, rows: NDArray[np.int64], suggested: NDArray[np.int64], *, judged: int
+) -> list[str]:
+    """How many labels look wrong, and a line for each pair of label and suggested class; the lines add up to all suspects."""
+    names = dataset.class_names
+    pairs = Counter(zip(dataset.labels[rows].tolist(), suggested.tolist(), strict=True)).most_common()
+    lines = [f"{count:,} labelled {names[own]} look like {names[other]}" for (own, other), count in pairs[:_MOST_PARTS]]
+    if rest := sum(count for _, count in pairs[_MOST_PARTS:]):
+        lines.append(f"{rest:,} are of {len(pairs) - _MOST_PARTS:,} other pairs")
+    return [f"{len(rows):,} of {judged:,} labels of {dataset.name} look wrong", *lines]
 
 
 def render_suspects(
@@ -20,45 +41,80 @@ def render_suspects(
     rows: NDArray[np.int64],
     suggested: NDArray[np.int64],
     confidence: NDArray[np.float64],
-    joint: NDArray[np.int64],
     *,
     judged: int,
+    agreed: float,
+    table: str,
+    cells: Sequence[str],
 ) -> str:
     """The page.
 
     Args:
         rows: (m,) of the data set, worst first. suggested: (m,) classes. confidence: (m, 2) probabilities of the label and of the
-            suggested class. joint: (K, K) rows labelled i that are surely of class j. judged: how many rows were.
+            suggested class. judged: how many rows were. agreed: the share of labels that the models agree with.
+        table: the CSV of corrections as it is written, a line a row, its last two cells empty. cells: the classes as its cells.
     """
-    names, low, high = dataset.class_names, *(dataset.value_range or (0.0, 255.0))
-    pairs = find_confused_pairs(joint, count=_PAIRS)
-    lines = [f"{names[t]} that look like {names[a]}: {count:,} of {of:,}" for t, a, count, of in pairs]
+    title, *parts = describe_suspects(dataset, rows, suggested, judged=judged)
+    shown = min(len(rows), MOST_SHOWN)
+    more = f" The first {shown:,} are shown; suspects.csv has all." if shown < len(rows) else ""
+    agreement = f"The models agree with {agreed:.1%} of the {judged:,} labels.{more}"
+    items = "".join(f"<li>{page.escape(part)}</li>" for part in parts)
     heading = page.section(
-        f"{len(rows):,} of {judged:,} labels of {dataset.name} look wrong",
-        page.paragraph(_NOTE),
-        f"<pre>{page.escape_lines(chr(10).join(lines))}</pre>" if lines else "",
+        title,
+        f'<ul class="parts">{items}</ul>' if items else "",
+        page.paragraph(agreement),
+        page.paragraph(_NOTE) if items else "",
     )
-    if dataset.picture_shape[0] == 1:
-        table = [
-            (dataset.row_name(int(row)), names[dataset.labels[row]], names[other], f"{own:.3f}")
-            for row, other, (own, _) in zip(rows[:_SHOWN], suggested, confidence, strict=False)
-        ]
-        return page.render_page(
-            "Label errors", [heading, page.table(("row", "label", "looks like", "p(label)"), table)]
-        )
-    items = [
-        (
-            pictures.draw_picture(dataset.images[row], low=low, high=high),
-            f"labelled {names[dataset.labels[row]]}, looks like {names[other]}",
-            (
-                f"{names[dataset.labels[row]]} → {names[other]}?",
-                f"{own:.0%} against {of_other:.0%}",
-                f"row {row}: {dataset.row_name(int(row))}",
-            ),
-        )
-        for row, other, (own, of_other) in zip(rows[:_SHOWN], suggested, confidence, strict=False)
-    ]
-    more = f" (the first {_SHOWN} of {len(rows):,})" if len(rows) > _SHOWN else ""
+    if not len(rows):
+        return page.render_page(f"Label errors of {dataset.name} – clearsight", [heading])
+    cards = "".join(
+        _render_card(dataset, place, int(rows[place]), int(suggested[place]), confidence[place])
+        for place in range(shown)
+    )
     height, width, _ = dataset.picture_shape
-    gallery = page.section(f"Suspects{more}", page.pictures(items, cell="7.5rem", shape=f"{width}/{height}"))
-    return page.render_page(f"Label errors of {dataset.name} – clearsight", [heading, gallery if items else ""])
+    gallery = page.section(
+        "Decide", page.paragraph(_KEYS, kind="note"),
+        f'<div class="suspects" style="--shape:{width}/{height}">{cards}</div>',
+    )  # fmt: skip
+    bar = (
+        '<div class="bar" role="status"><span id="state"></span><button type="button" id="save">Save suspects.csv</button>'
+        "<small>Then train with <code>--relabel</code> and the path of the saved file.</small></div>"
+    )
+    facts = {
+        "table": table.encode("utf-8", "backslashreplace").decode(),
+        "cells": list(cells),
+        "classes": list(dataset.class_names),
+        "own": dataset.labels[rows].tolist(),
+        "suggested": suggested.tolist(),
+    }
+    return page.render_page(
+        f"Label errors of {dataset.name} – clearsight", [heading, gallery, bar],
+        style=(_HERE / "suspects.css").read_text(encoding="utf-8"),
+        script=(_HERE / "suspects.js").read_text(encoding="utf-8"), facts=json.dumps(facts),
+    )  # fmt: skip
+
+
+def _render_card(dataset: Dataset, place: int, row: int, other: int, confidence: NDArray[np.float64]) -> str:
+    """One suspect with its four choices."""
+    names, low, high = dataset.class_names, *(dataset.value_range or (0.0, 255.0))
+    own, name = names[dataset.labels[row]], dataset.row_name(row)
+    short = name if dataset.files else name.split(" (")[0]  # without the source, which is the same for all
+    image = ""
+    if dataset.picture_shape[0] > 1:
+        png = pictures.draw_picture(dataset.images[row], low=low, high=high)
+        image = page.image(png, f"labelled {own}, looks like {names[other]}")
+    choices = [("keep", f"keep {own}"), ("suggested", f"relabel to {names[other]}"), ("out", "leave out")]
+    radios = "".join(
+        f'<label><input type="radio" name="s{place}" value="{value}"><span>{page.escape(text)}</span></label>'
+        for value, text in choices
+    )
+    more = (
+        '<select aria-label="another class"><option value="">another class …</option></select>'
+        if len(names) > 2
+        else ""
+    )
+    return (
+        f'<fieldset data-place="{place}"><legend title="{page.escape(name)}">{page.escape(short)}</legend>{image}'
+        f"<p>labelled <b>{page.escape(own)}</b> ({confidence[0]:.0%}), looks like <b>{page.escape(names[other])}</b> "
+        f"({confidence[1]:.0%})</p>{radios}{more}</fieldset>"
+    )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from clearsight import store
 from clearsight.config import build_config
 from clearsight.data.dataset import Dataset
-from clearsight.data.relabel import guard_cell, parse_corrections, read_corrections
+from clearsight.data.relabel import LEAVE_OUT, guard_cell, parse_corrections, read_corrections
 from clearsight.dense.reference import softmax
 from clearsight.errors import ClearsightError, DivergedError, UsageError
 from clearsight.evaluation.labels import Suspects, find_suspects
@@ -110,10 +110,19 @@ def find_label_errors(data: Any = None, labels: Any = None, *, quiet: bool = Tru
     own = np.stack([shares[at, judged.labels], shares[at, judged.suggested]], axis=1)
     right = float((shares[known].argmax(axis=1) == found.labels[known]).mean())
     result = LabelErrors(found.path, data, found.rows[at], judged.suggested, own, judged, found, right)
-    store.write_text(found.path / TABLE, _render_csv(result))
-    page = render_suspects(data, result.rows, result.suggested, own, judged.joint, judged=len(found.rows))
-    store.write_text(found.path / GALLERY, page)
+    write_suspects(result)
     return result
+
+
+def write_suspects(found: LabelErrors) -> None:
+    """Write the table and the page, whose buttons fill the table in."""
+    table = _render_csv(found)
+    store.write_text(found.path / TABLE, table)
+    page = render_suspects(
+        found.dataset, found.rows, found.suggested, found.confidence, judged=len(found.cross_validated.rows),
+        agreed=found.accuracy, table=table, cells=[_render_line([guard_cell(name)]) for name in found.dataset.class_names],
+    )  # fmt: skip
+    store.write_text(found.path / GALLERY, page)
 
 
 def _say_nothing(text: str) -> None:
@@ -126,7 +135,7 @@ def _refuse_corrected(path: Path) -> None:
         return
     try:
         found = parse_corrections(read_corrections(path), path)
-        filled = f"{sum(bool(fields['new_label'].strip()) for _, fields in found):,}"
+        filled = f"{sum(bool((fields['new_label'] + fields[LEAVE_OUT]).strip()) for _, fields in found):,}"
     except ClearsightError:
         filled = "a table that was changed"
     if filled != "0":
@@ -135,14 +144,29 @@ def _refuse_corrected(path: Path) -> None:
         )
 
 
-def _render_csv(found: LabelErrors) -> str:
-    """A line a suspect, its last cell empty for a person to fill."""
+def _render_line(values: list[Any]) -> str:
     out = io.StringIO()
-    names = ("row", "name", "label", "suggested", "probability_of_label", "probability_of_suggested", "new_label")
+    csv.writer(out, lineterminator="\r\n").writerow(values)
+    return out.getvalue().removesuffix("\r\n")
+
+
+def _render_csv(found: LabelErrors) -> str:
+    """A line a suspect, its last two cells empty for a person to fill."""
+    out = io.StringIO()
+    names = (
+        "row",
+        "name",
+        "label",
+        "suggested",
+        "probability_of_label",
+        "probability_of_suggested",
+        LEAVE_OUT,
+        "new_label",
+    )
     writer = csv.DictWriter(out, names, lineterminator="\r\n")  # so that cells with either are quoted
     writer.writeheader()
     for line in found.summary()["suspects"]:
         rounded = {key: round(value, 6) for key, value in line.items() if isinstance(value, float)}
         words = {key: guard_cell(value) for key, value in line.items() if isinstance(value, str)}
-        writer.writerow(line | rounded | words | {"new_label": ""})
+        writer.writerow(line | rounded | words | {LEAVE_OUT: "", "new_label": ""})
     return out.getvalue()
