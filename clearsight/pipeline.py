@@ -23,7 +23,7 @@ from clearsight.data.dataset import Dataset
 from clearsight.data.load import parse_background
 from clearsight.data.preprocess import Preprocess, fit_preprocess
 from clearsight.data.split import Rows, Split
-from clearsight.errors import DataError, DivergedError, RunError, UsageError
+from clearsight.errors import DataError, DivergedError, UsageError
 from clearsight.evaluation.calibration import conformal_scores, fit_temperature, measure_calibration
 from clearsight.evaluation.metrics import Evaluation, evaluate_logits, evaluate_numbers
 from clearsight.evaluation.outside import MOST_KNOWN, remember
@@ -258,42 +258,10 @@ def _computing(prepared: Prepared, note: Note) -> Iterator[None]:
     """What an engine needs around its work: NumPy's products in one thread, and the kernel compiled."""
     with nullcontext() if prepared.engine.name == "torch" else one_blas_thread():
         if prepared.engine.name == "dense":
-            _warm_up(prepared.dataset.images.dtype, note)
+            from clearsight.dense.compiling import warm_up
+
+            warm_up(prepared.dataset.images.dtype, note)
         yield
-
-
-def _warm_up(dtype: np.dtype[Any], note: Note) -> None:
-    """Load the kernel from its cache, or compile it and say so, because that takes seconds."""
-    try:
-        from numba.core import event
-
-        from clearsight.dense import kernel
-
-        with event.install_listener("numba:compile", _compile_listener(note)):
-            kernel.warm_up(dtype)
-    except (ValueError, EOFError, OSError, AttributeError, NotImplementedError) as error:
-        raise RunError(
-            f"the dense engine must compile and be kept in its cache, got: {error}. Delete NUMBA_CACHE_DIR or the __pycache__ of "
-            "clearsight/dense, free space, or use --engine reference."
-        ) from None
-
-
-def _compile_listener(note: Note) -> Any:
-    """What tells of the first function that Numba compiles; one that it finds in its cache raises no such event."""
-    from numba.core import event
-
-    class Listener(event.Listener):
-        told = False
-
-        def on_start(self, event: Any) -> None:
-            if not self.told:
-                self.told = True
-                note("compiling the dense engine for this machine, once (10 seconds or more)")
-
-        def on_end(self, event: Any) -> None:
-            pass
-
-    return Listener()
 
 
 def build_bundle(prepared: Prepared, *, epoch: int, status: str) -> Bundle:

@@ -406,15 +406,14 @@ def test_what_cannot_be_trained_is_refused_before_it_starts(tmp_path):
 
 
 def test_a_cache_of_the_engine_that_cannot_be_kept_is_told(monkeypatch):
-    from clearsight import pipeline
-    from clearsight.dense import kernel
+    from clearsight.dense import compiling, kernel
 
     def fail(dtype):
         raise ValueError("underlying object has vanished")
 
     monkeypatch.setattr(kernel, "warm_up", fail)
     text = "the dense engine must compile and be kept in its cache, got: underlying object has vanished. Delete NUMBA_CACHE_DIR"
-    refused(errors.RunError, text, pipeline._warm_up, np.dtype(np.float32), lambda text: None)
+    refused(errors.RunError, text, compiling.warm_up, np.dtype(np.float32), lambda text: None)
 
 
 def test_an_engine_of_another_name_is_refused():

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 import clearsight
-from clearsight import pipeline
 from clearsight.config import build_config
 from clearsight.data.load import load_data
-from clearsight.dense import kernel, reference
+from clearsight.dense import compiling, kernel, reference
 from clearsight.dense.recipe import Recipe
 from clearsight.errors import DivergedError, UsageError
 from clearsight.pipeline import fit_prepared, prepare, train_dataset
@@ -269,5 +268,5 @@ def test_compiling_is_told_once_and_only_where_the_cache_has_nothing(monkeypatch
     monkeypatch.setattr(kernel, "warm_up", work)
     for wanted in (["compiling the dense engine for this machine, once (10 seconds or more)"], []):
         told = []
-        pipeline._warm_up(np.dtype(np.uint8), told.append)
+        compiling.warm_up(np.dtype(np.uint8), told.append)
         assert told == wanted
