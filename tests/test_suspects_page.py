@@ -43,9 +43,10 @@ def window(found):
     driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     write_suspects(found)
     with driver.sync_playwright() as tool:
-        browser = tool.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = tool.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=600_000)
         try:
             opened = browser.new_page(viewport={"width": 1200, "height": 900})
+            opened.set_default_timeout(600_000)  # a busy machine is no failure
             problems = []
             opened.on("pageerror", lambda error: problems.append(str(error)))
             opened.on(
@@ -59,7 +60,7 @@ def window(found):
 
 
 def save(window, path):
-    with window.expect_download() as download:
+    with window.expect_download(timeout=600_000) as download:
         window.click("#save")
     assert download.value.suggested_filename == "suspects.csv"
     download.value.save_as(path)
