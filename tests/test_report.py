@@ -242,3 +242,16 @@ def test_regression_is_one_line_with_its_error_and_r2():
     targets = np.arange(10.0)
     line = text.render_evaluation(evaluate_numbers(targets + 0.5, targets), split="test", color=True)
     assert line == "test mean absolute error 0.5 (n = 10), R2 0.9697, mean squared error 0.25"
+
+
+@pytest.mark.parametrize(
+    ("interval", "plain"),
+    [
+        ([None, None], "66 pictures are too few to tell whether stated confidence is true: confidence off by 0.124"),
+        ([0.0, 0.06], "stated confidence is true, as far as 66 pictures can tell: confidence off by 0.124"),
+        ([0.02, 0.06], "stated confidence is farther from the share of right answers than chance explains: confidence"),
+    ],
+)
+def test_confidence_is_said_in_a_plain_sentence_before_its_numbers(interval, plain):
+    calibration = {"error": 0.124, "n": 66, "chance": 0.108, "interval": interval, "temperature": 1.2, "before": 0.2}
+    assert text.render_calibration(calibration).startswith(plain)

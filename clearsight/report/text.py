@@ -55,9 +55,15 @@ def render_calibration(calibration: dict[str, Any]) -> str:
     rest = f", 95 % interval of the rest {low:.3f} to {high:.3f}" if high is not None else ""
     before = f", {calibration['before']:.3f} before" if calibration["temperature"] != 1 else ""
     here = " (fitted on these very rows, so likely worse on others)" if calibration.get("fitted_here") else ""
+    if low is None or high is None:
+        plain = f"{calibration['n']:,} pictures are too few to tell whether stated confidence is true"
+    elif low > 0:
+        plain = "stated confidence is farther from the share of right answers than chance explains"
+    else:
+        plain = f"stated confidence is true, as far as {calibration['n']:,} pictures can tell"
     return (
-        f"confidence off by {calibration['error']:.3f} on average (n = {calibration['n']:,}; {calibration['chance']:.3f} by "
-        f"chance alone{rest}); temperature {calibration['temperature']:.3g}{here}{before}"
+        f"{plain}: confidence off by {calibration['error']:.3f} on average (n = {calibration['n']:,}; "
+        f"{calibration['chance']:.3f} by chance alone{rest}); temperature {calibration['temperature']:.3g}{here}{before}"
     )
 
 
