@@ -15,7 +15,7 @@ quick: $(STAMP)-dev  ## the tests that take no more than a blink, in under a min
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not long and not slow and not smoke"
 
 smoke: $(STAMP)-dev  ## the smallest case of every benchmark and recipe
-	$(BIN)/python -m pytest -m smoke
+	$(BIN)/python -m pytest --numprocesses auto -m smoke
 
 check: $(STAMP)-dev  ## format, lint, types
 	$(BIN)/ruff format --check .
