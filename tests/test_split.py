@@ -91,7 +91,15 @@ def test_counts_do_not_override_given_splits_silently():
         split_data(dataset([0, 1] * 4, given=["train"] * 6 + ["test"] * 2), train_per_class=1)
 
 
-@pytest.mark.parametrize("bad", [{"valid_fraction": 1.0}, {"test_fraction": -0.1}, {"valid_per_class": 3}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"valid_fraction": 1.0},
+        {"test_fraction": -0.1},
+        {"valid_per_class": 3},
+        {"train_per_class": 2, "test_per_class": -1},
+    ],
+)
 def test_impossible_fractions_and_counts_are_refused(bad):
     with pytest.raises(UsageError, match=r"must (lie in \[0, 1\)|be 1 or more)"):
         split_data(dataset([0, 1] * 4), **bad)
@@ -236,6 +244,8 @@ def test_groups_are_named_by_the_first_group_of_the_expression_or_all_of_it():
     assert find_groups(data, group_by=r"p\d").tolist() == [0, 1, 0, 3, 1, 5]
     assert bound(r"p\d(x)?") == [list(range(6))]  # a group that takes no part is one name for all
     assert find_groups(data).tolist() == list(range(6))
+    many = named([f"{'abc'[k % 3]}{k}" for k in range(90)], np.arange(90) % 2)
+    assert [rows.tolist() for rows in find_bound(many, group_by="^.")] == [list(range(k, 90, 3)) for k in range(3)]
 
 
 def test_copies_join_the_groups_that_hold_them():
@@ -291,6 +301,8 @@ def test_folds_part_training_and_validation_rows_alone(task):
     one = fold_training(split, data, folds=4, fold=1)
     again, other = (fold_training(split, data, folds=4, fold=1, seeds=seeds) for seeds in ((0, 0), (0, 1)))
     assert one.valid.tolist() == again.valid.tolist() != other.valid.tolist()
+    drawn = {tuple(fold_training(split, data, folds=4, fold=1, seeds=(k, 0)).valid) for k in range(8)}
+    assert len(drawn) == 8
     plain = fold_training(split, data, folds=4, fold=0, shuffle=False)
     if task == "regression":
         assert plain.valid.tolist() == sorted(rows)[:10]
@@ -335,6 +347,7 @@ def test_thinning_keeps_classes_in_proportion_and_counts_the_rest_as_unused():
     data = dataset(labels)
     split = split_data(data, train_per_class=None, valid_fraction=0, test_fraction=0)
     thin = thin_training(split, labels, share=0.25, seeds=(1,))
+    assert thin_training(split, labels, share=1, seeds=(1,)) is split
     assert np.abs(np.bincount(labels[thin.train]) - [10, 5, 0.25]).max() <= 1
     assert len(thin.train) == round(61 * 0.25)
     assert sorted([*thin.train, *thin.unused]) == list(range(61))
