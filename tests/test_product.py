@@ -28,3 +28,19 @@ def test_product_equals_numpys(columns, transposed, dtype):
             np.testing.assert_allclose(c[LANES:-LANES].reshape(rows, columns), expected, **tolerance)
             assert (c[:LANES] == 7).all()
             assert (c[-LANES:] == 7).all()
+
+
+def test_every_element_is_summed_in_the_order_of_k_whatever_the_tile():
+    """One column at a time uses the narrowest tile, one row at a time the lowest: the same bits must come out."""
+    rng = np.random.default_rng(0)
+    rows, depth, columns = 13, BLOCK + 5, 70
+    a, b = rng.normal(size=(rows, depth)).astype(np.float32), rng.normal(size=(depth, columns)).astype(np.float32)
+    behind = np.concatenate([b.ravel(), np.zeros(LANES, np.float32)])
+    whole, parts = np.zeros(rows * columns, np.float32), np.zeros((rows, columns), np.float32)
+    multiply(a.ravel(), depth, 1, behind, columns, whole, columns, rows, depth, columns)
+    for i in range(rows):
+        for j in range(columns):
+            c = np.zeros(1, np.float32)
+            multiply(a[i].copy(), depth, 1, behind[j:].copy(), columns, c, 1, 1, depth, 1)
+            parts[i, j] = c[0]
+    assert np.array_equal(whole.reshape(rows, columns), parts)

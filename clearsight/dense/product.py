@@ -1,22 +1,26 @@
 """Matrix products of the shapes that dense layers have, written as tiles that LLVM keeps in vector registers.
 
-C = A B is cut into tiles of up to 6 rows and 4 vectors of 16 columns. A tile's sums stay in registers while k runs; at each k
-one row of B is loaded and, for each row of the tile, one element of A is multiplied with all of it. Small nets are too small
-for a general BLAS, whose packing and dispatch cost as much as the product; here nothing is packed. Rows of B are read in whole
-vectors, so up to 15 elements behind its end must be readable (they are never used). Source of the scheme: Goto & van de
+C = A B is cut into tiles of up to 6 rows and 4 vectors of 16 columns, or 1 vector where the machine has fewer registers. A
+tile's sums stay in registers while k runs; at each k one row of B is loaded and, for each row of the tile, one element of A is
+multiplied with all of it. Small nets are too small for a general BLAS, whose packing and dispatch cost as much as the product;
+here nothing is packed. Rows of B are read in whole vectors, so up to 15 elements behind its end must be readable (they are never
+used). Each element of C is summed in the order of k whatever the tile, so the tile changes no bit. Source of the scheme: Goto & van de
 Geijn 2008, "Anatomy of high-performance matrix multiplication", its inner kernel.
 """
 
 from typing import Any
 
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 LANES = 16  # elements a vector; LLVM splits them where the machine's are narrower
-ROWS, VECTORS = 6, 4
-BLOCK = 1024  # k's part that is run through at a time, so that the part of B in use stays in the second-level cache
+ROWS = 6
+# A tile's sums must fit in the registers: with AVX-512, 32 of 16 numbers; else, 16 of 8 (AVX2) or 32 of 4 (Arm). BLOCK is k's part that
+# is run through at a time, so that the part of B in use stays in the second-level cache, or in the first where tiles are narrow.
+VECTORS, BLOCK = (4, 1024) if get_host_cpu_features().get("avx512f") else (1, 256)
 
 
 def _make_tile(rows: int, vectors: int) -> Any:
@@ -113,25 +117,30 @@ def _make_tile(rows: int, vectors: int) -> Any:
     return tile
 
 
-def _make_strip(rows: int) -> Any:
-    """Tiles of `rows` rows and 1 to 4 vectors, chosen by their number."""
-    one, two, three, four = (_make_tile(rows, vectors) for vectors in range(1, VECTORS + 1))
+def _make_strip(rows: int, most: int) -> Any:
+    """Tiles of `rows` rows and 1 to `most` vectors, chosen by their number."""
+    tile = _make_tile(rows, most)
+    narrower = _make_strip(rows, most - 1) if most > 1 else None
 
-    @njit(nogil=True)
-    def strip(vectors, a, a_at, a_row, a_k, b, b_at, b_k, depth, c, c_at, c_row, width, add):  # type: ignore[no-untyped-def]
-        if vectors == 4:
-            four(a, a_at, a_row, a_k, b, b_at, b_k, depth, c, c_at, c_row, width, add)
-        elif vectors == 3:
-            three(a, a_at, a_row, a_k, b, b_at, b_k, depth, c, c_at, c_row, width, add)
-        elif vectors == 2:
-            two(a, a_at, a_row, a_k, b, b_at, b_k, depth, c, c_at, c_row, width, add)
-        else:
-            one(a, a_at, a_row, a_k, b, b_at, b_k, depth, c, c_at, c_row, width, add)
+    if narrower is None:
+
+        @njit(nogil=True)
+        def strip(vectors, a, a_at, a_row, a_k, b, b_at, b_k, depth, c, c_at, c_row, width, add):  # type: ignore[no-untyped-def]
+            tile(a, a_at, a_row, a_k, b, b_at, b_k, depth, c, c_at, c_row, width, add)
+
+    else:
+
+        @njit(nogil=True)
+        def strip(vectors, a, a_at, a_row, a_k, b, b_at, b_k, depth, c, c_at, c_row, width, add):  # type: ignore[no-untyped-def]
+            if vectors == most:
+                tile(a, a_at, a_row, a_k, b, b_at, b_k, depth, c, c_at, c_row, width, add)
+            else:
+                narrower(vectors, a, a_at, a_row, a_k, b, b_at, b_k, depth, c, c_at, c_row, width, add)
 
     return strip
 
 
-_many_rows, _one_row = _make_strip(ROWS), _make_strip(1)
+_many_rows, _one_row = _make_strip(ROWS, VECTORS), _make_strip(1, VECTORS)
 
 
 @njit(nogil=True)
