@@ -4,8 +4,8 @@ C = A B is cut into tiles of up to 6 rows and 4 vectors of 16 columns, or 1 vect
 tile's sums stay in registers while k runs; at each k one row of B is loaded and, for each row of the tile, one element of A is
 multiplied with all of it. Small nets are too small for a general BLAS, whose packing and dispatch cost as much as the product;
 here nothing is packed. Rows of B are read in whole vectors, so up to 15 elements behind its end must be readable (they are never
-used). Each element of C is summed in the order of k whatever the tile, so the tile changes no bit. Source of the scheme: Goto & van de
-Geijn 2008, "Anatomy of high-performance matrix multiplication", its inner kernel.
+used). Each element of C is summed in the order of k whatever the tile, so the tile changes no bit. Source of the scheme:
+Goto & van de Geijn 2008, "Anatomy of high-performance matrix multiplication", its inner kernel.
 """
 
 from typing import Any
@@ -18,8 +18,8 @@ from numba.extending import intrinsic
 
 LANES = 16  # elements a vector; LLVM splits them where the machine's are narrower
 ROWS = 6
-# A tile's sums must fit in the registers: with AVX-512, 32 of 16 numbers; else, 16 of 8 (AVX2) or 32 of 4 (Arm). BLOCK is k's part that
-# is run through at a time, so that the part of B in use stays in the second-level cache, or in the first where tiles are narrow.
+# A tile's sums must fit in the registers: with AVX-512, 32 of 16 numbers; else, 16 of 8 (AVX2) or 32 of 4 (Arm). BLOCK is k's
+# part that is run through at a time, so that the part of B in use stays in the second-level cache, or in the first where tiles are narrow.
 VECTORS, BLOCK = (4, 1024) if get_host_cpu_features().get("avx512f") else (1, 256)
 
 
