@@ -19,7 +19,8 @@ from numba.extending import intrinsic
 LANES = 16  # elements a vector; LLVM splits them where the machine's are narrower
 ROWS = 6
 # A tile's sums must fit in the registers: with AVX-512, 32 of 16 numbers; else, 16 of 8 (AVX2) or 32 of 4 (Arm). BLOCK is k's
-# part that is run through at a time, so that the part of B in use stays in the second-level cache, or in the first where tiles are narrow.
+# part that is run through at a time, so that the part of B in use stays in the second-level cache, or in the first where
+# tiles are narrow.
 VECTORS, BLOCK = (4, 1024) if get_host_cpu_features().get("avx512f") else (1, 256)
 
 
