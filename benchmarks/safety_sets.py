@@ -175,10 +175,12 @@ def _smooth(noise: NDArray[Any], sigma: float) -> NDArray[Any]:
 
 
 def _draw_grain(rng: np.random.Generator, k: int, side: int) -> NDArray[Any]:
-    """Cloudy noise, sharp or blurred by 1.5 to 2 pixels, at the same contrast."""
+    """Cloudy noise, sharp or blurred by about a pixel, which takes contrast as well."""
+    from scipy.ndimage import gaussian_filter
+
     cloud = _smooth(rng.normal(size=(side, side)), 0.6)
-    cloud = cloud if k == 0 else _smooth(cloud, rng.uniform(1.3, 1.7))
-    return 0.5 + rng.uniform(0.12, 0.18) * cloud
+    cloud = cloud if k == 0 else gaussian_filter(cloud, rng.uniform(0.8, 1.2), mode="wrap")
+    return 0.5 + rng.uniform(0.1, 0.2) * cloud
 
 
 def _draw_patches(rng: np.random.Generator, k: int, side: int) -> NDArray[Any]:

@@ -17,6 +17,10 @@ _SHAPE_SIDE, _BLOB_SIDE = 32, 224
 _CELLS, _DIRECTIONS = 5, 8
 _REACH = 1.25  # of a cell's window, in cells: a small shift moves little from one cell to the next
 _CHUNK_VALUES = 2**22
+_FIGURE_SIDE, _FRAME_SIDE = 48, 12
+_FAINT = 0.25  # of what stands out most
+_RIM = 0.01
+_SCALES, _TINY = 4, 1e-3
 _SHRINKAGE = 0.05  # of the variance of a standardised number
 
 
@@ -103,7 +107,56 @@ def describe_blobs(images: NDArray[np.generic], low: float, high: float) -> Floa
     return np.asarray(np.log1p(found), np.float32)
 
 
-DESCRIPTIONS = {"blobs": describe_blobs, "shape and colour": describe_shape}
+def describe_figure(images: NDArray[np.generic], low: float, high: float) -> Floats:
+    """What stands out from the picture's rim, in a frame around it that is stretched to 12x12; (n, 144), each of length 1.
+
+    Nothing changes with place, size and proportions, as little as people mind them in a letter or a sign.
+    """
+    grey = ((_shrink(images, _FIGURE_SIDE) - low) / ((high - low) or 1.0)).mean(axis=3)
+    rim = np.concatenate([grey[:, 0], grey[:, -1], grey[:, :, 0], grey[:, :, -1]], axis=1)
+    away = np.abs(grey - np.median(rim, axis=1)[:, None, None])
+    away[away < _FAINT * away.max(axis=(1, 2), keepdims=True)] = 0
+    found = np.zeros((len(grey), _FRAME_SIDE, _FRAME_SIDE), np.float32)
+    for i, picture in enumerate(away):
+        if picture.any():
+            found[i] = _frame(picture.sum(axis=1)) @ picture @ _frame(picture.sum(axis=0)).T
+    flat = found.reshape(len(found), -1)
+    return np.asarray(flat / (np.sqrt((flat * flat).sum(axis=1, keepdims=True)) + 1e-6), np.float32)
+
+
+def _frame(weights: Floats) -> Floats:
+    """(12, length): triangles of weight 1 over the places between which all but a hundredth of the weights at each end lies."""
+    total = np.concatenate([[0.0], np.cumsum(weights)]) / weights.sum()
+    start, end = np.interp([_RIM, 1 - _RIM], total, np.arange(len(total)))
+    cell = max((end - start) / _FRAME_SIDE, 1e-3)
+    middles = start + (np.arange(_FRAME_SIDE) + 0.5) * cell
+    distance = np.abs(np.arange(len(weights)) + 0.5 - middles[:, None])
+    shares = np.clip(1 - distance / (1.5 * max(cell, 1.0)), 0, None)
+    return np.asarray(shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-6), np.float32)
+
+
+def describe_surface(images: NDArray[np.generic], low: float, high: float) -> Floats:
+    """What a surface is like wherever one looks: its tones, how fine its grain is, and its colours; (n, 15 or 18)."""
+    small = (_shrink(images, _BLOB_SIDE) - low) / ((high - low) or 1.0)
+    grey = small.mean(axis=3)
+    flat = grey.reshape(len(grey), -1)
+    spread = flat.std(axis=1)
+    tones = [flat.mean(axis=1), np.log(spread + _TINY), *np.quantile(flat, [0.02, 0.25, 0.5, 0.75, 0.98], axis=1)]
+    grain = []
+    for _ in range(_SCALES):
+        soft = _soften(grey)
+        fine = np.abs(grey - soft).mean(axis=(1, 2))
+        grain += [np.log(fine + _TINY), np.log((fine + _TINY) / (spread + _TINY))]
+        grey = _soften(soft)[:, ::2, ::2]
+    if small.shape[3] == 3:
+        vivid = small.max(axis=3) - small.min(axis=3)
+        tones += [np.log(vivid.mean(axis=(1, 2)) + _TINY), np.log(vivid.max(axis=(1, 2)) + _TINY)]
+    return np.stack([*tones, *grain], axis=1).astype(np.float32)
+
+
+DESCRIPTIONS = {
+    "blobs": describe_blobs, "shape and colour": describe_shape, "figure": describe_figure, "surface": describe_surface,
+}  # fmt: skip
 
 
 def describe(
@@ -133,9 +186,19 @@ class Probe:
 
     def answers(self, features: Floats) -> NDArray[np.int64]:
         """Each member's class for each row (n, F), as (members, n)."""
+        return np.asarray(self._scores(features).argmax(axis=2))
+
+    def margins(self, features: Floats, classes: NDArray[np.int64]) -> Floats:
+        """By how much each row's score of a class exceeds that of any other, on average over the members, (n,)."""
+        scores, rows = self._scores(features).mean(axis=0), np.arange(len(classes))
+        own = scores[rows, classes]
+        scores[rows, classes] = -np.inf
+        return np.asarray(own - scores.max(axis=1))
+
+    def _scores(self, features: Floats) -> Floats:
         x = (features - self.mean) * self.scale
         x = np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1)
-        return np.asarray((x @ self.weights).argmax(axis=2))
+        return np.asarray(x @ self.weights)
 
     def distances(self, features: Floats, classes: NDArray[np.int64]) -> Floats:
         """How far each row is from the centre of a class (Mahalanobis 1936), (n,)."""

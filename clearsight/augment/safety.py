@@ -18,23 +18,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.augment.presets import Augmentation, are_counts
-from clearsight.augment.probe import DESCRIPTIONS, Floats, Probe, describe, fit_probe
-from clearsight.augment.transforms import augment_rows
+from clearsight.augment.probe import DESCRIPTIONS, describe
+from clearsight.augment.randomness import draw_keys, draw_uniforms
+from clearsight.augment.transforms import ONE_SIDED, STREAMS, augment_rows, turn_rows
+from clearsight.augment.views import FOLDS, View, build_view, majority_of
 from clearsight.intervals import wilson_interval
 from clearsight.meter import MeterBuilder, SilentMeter
 
+LEVELS = ("safe", "unknown", "doubtful", "unsafe")
 MOST_ROWS = 2400
 JUDGED_ROWS = (150, 400)  # of large and of small pictures
 UNSAFE_SHARE = 0.08
 UNSAFE_CLASS_SHARE = 0.25
 DOUBTFUL = {"turned": 0.05, "sure": 0.15, "changed": 0.5}
+_TURNS = ("90", "180", "270")
+_DRAWS = 8  # of which the strongest is taken
+_UPWARDS = 60  # a stream of random numbers that no transform uses
 _JUDGED_PIXELS = 400 * 96 * 96
-_LIKE_QUANTILE = 0.99
 _MERIT = 0.02
 _MIN_CLEAR = 20
 _UNSURE = 0.2  # a share that must be ruled out before a transform is called safe
 _MIN_CLASS = 8
-_FOLDS = 3
 _BINS = 8
 
 LADDER: dict[str, tuple[float, ...]] = {
@@ -59,6 +63,7 @@ class Verdict:
         worst: (from class, into class, share of the clear ones of that class) of what turned most, else was sure; or None.
         examples: (row, majority's answer) of pictures that turned if unsafe, changed if doubtful, else of all clear ones;
             those of the worst pair first.
+        variant: of the transform, see `vary`.
     """
 
     name: str
@@ -72,35 +77,12 @@ class Verdict:
     high: float
     worst: tuple[str, str, float] | None
     examples: tuple[tuple[int, str], ...]
+    variant: str = "as drawn"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
         names = ("name", "strength", "level", "clear", "changed", "sure", "turned", "low", "high")
         return {key: getattr(self, key) for key in names} | {"worst": list(self.worst) if self.worst else None}
-
-
-@dataclass(frozen=True, eq=False)
-class _View:
-    """Probes on one description of pictures, each judging rows it has not seen.
-
-    Args:
-        accuracy: on rows not seen. folds: (probe, positions among the judged rows). clean: (members, n) answers.
-        limit: how far from its class's centre a clear picture may be to be like it.
-    """
-
-    kind: str
-    accuracy: float
-    folds: tuple[tuple[Probe, NDArray[np.int64]], ...]
-    clean: NDArray[np.int64]
-    limit: float
-
-    def look(self, features: Floats) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Answers (members, n), and whether each row is like the class of its first answer (n,)."""
-        answers, like = np.empty_like(self.clean), np.empty(self.clean.shape[1], bool)
-        for probe, places in self.folds:
-            answers[:, places] = probe.answers(features[places])
-            like[places] = probe.distances(features[places], answers[0, places]) <= self.limit
-        return answers, like
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +94,7 @@ class Judge:
         chance: share of the largest class. strict: labels are counts, so that being sure is enough.
     """
 
-    views: tuple[_View, ...]
+    views: tuple[View, ...]
     rows: NDArray[np.int64]
     classes: NDArray[np.int64]
     names: tuple[str, ...]
@@ -161,12 +143,12 @@ def build_judge(
     chosen = np.sort(rng.permutation(rows)[:MOST_ROWS])
     classes, names = _as_classes(labels[rows], class_names)
     classes = classes[np.searchsorted(rows, chosen)]
-    fold = rng.permutation(len(chosen)) % _FOLDS
+    fold = rng.permutation(len(chosen)) % FOLDS
     least, most = JUDGED_ROWS
     count = int(np.clip(_JUDGED_PIXELS // (images.shape[1] * images.shape[2]), least, most))
     judged = np.sort(rng.permutation(len(chosen))[:count])
     views = [
-        _build_view(
+        build_view(
             kind, describe(kind, images, low=low, high=high, rows=chosen), classes, fold, judged, len(names), rng
         )
         for kind in DESCRIPTIONS
@@ -177,28 +159,35 @@ def build_judge(
     return Judge(tuple(good), chosen[judged], classes[judged], names, rows, chance, are_counts(labels, class_names))
 
 
-def _build_view(
-    kind: str, features: Floats, classes: NDArray[np.int64], fold: NDArray[np.int64], judged: NDArray[np.int64], num_classes: int,
-    rng: np.random.Generator,
-) -> _View:  # fmt: skip
-    others = [np.flatnonzero(fold != k) for k in range(_FOLDS)]
-    others = [rows if len(rows) else np.arange(len(fold)) for rows in others]  # of a single picture
-    probes = [fit_probe(features[rows], classes[rows], num_classes=num_classes, rng=rng) for rows in others]
-    answers, distances = np.empty((len(probes[0].weights), len(classes)), np.int64), np.empty(len(classes))
-    for k, probe in enumerate(probes):
-        own = fold == k
-        answers[:, own] = probe.answers(features[own])
-        distances[own] = probe.distances(features[own], classes[own])
-    clear = (answers == classes).all(axis=0)
-    accuracy = float((_majority(answers, num_classes) == classes).mean())
-    limit = float(np.quantile(distances[clear], _LIKE_QUANTILE)) if clear.any() else 0.0
-    folds = tuple((probe, np.flatnonzero(fold[judged] == k)) for k, probe in enumerate(probes))
-    return _View(kind, accuracy, folds, answers[:, judged], limit)
+def vary(
+    images: NDArray[Any],
+    rows: NDArray[np.int64],
+    augmentation: Augmentation,
+    *,
+    variant: str,
+    pool: NDArray[np.int64],
+    low: float,
+    high: float,
+) -> NDArray[Any]:
+    """Some rows as they are judged.
 
-
-def _majority(answers: NDArray[np.int64], num_classes: int) -> NDArray[np.int64]:
-    votes = np.stack([(answers == k).sum(axis=0) for k in range(num_classes)])
-    return np.asarray(votes.argmax(axis=0))
+    Args:
+        variant: `as drawn`, as in training's first epoch; `full`, of several draws of the one transform in use the strongest,
+            upwards for one half of the rows and downwards for the other; or `90`, `180`, `270`, all turned by so many degrees.
+    """
+    if variant in _TURNS:
+        return np.asarray(turn_rows(images, rows, quarters=_TURNS.index(variant) + 1))
+    uses = None
+    if variant == "full":
+        stream = STREAMS[next(iter(augmentation.active()))]
+        tries = (draw_keys(rows, seed=0, epoch=0, uses=np.full(len(rows), use)) for use in range(_DRAWS))
+        draws = np.array([draw_uniforms(keys, stream) for keys in tries])
+        upwards = draw_uniforms(draw_keys(rows, seed=0, epoch=0), _UPWARDS) < (1.0 if stream in ONE_SIDED else 0.5)
+        uses = np.where(upwards, draws.argmax(axis=0), draws.argmin(axis=0))
+    varied = augment_rows(
+        images, rows, augmentation=augmentation, seed=0, epoch=0, pool=pool, uses=uses, low=low, high=high
+    )
+    return np.asarray(varied.images)
 
 
 def judge_transform(
@@ -211,44 +200,65 @@ def judge_transform(
     low: float,
     high: float,
 ) -> Verdict:
-    """What an augmentation does to the pictures that a judge finds clear."""
-    varied = augment_rows(
-        images, judge.rows, augmentation=augmentation, seed=0, epoch=0, pool=judge.pool, low=low, high=high
-    ).images
-    clear = judge.clear
-    sure, turned, first = clear, clear, None
+    """What an augmentation does to the pictures that a judge finds clear.
+
+    Of the three quarter turns the worst counts. A transform of one random strength is refused as well if its strongest draws
+    turn a class: with small strengths among them, most draws would hide it.
+    """
+    active = tuple(augmentation.active())
+    variants = _TURNS if active == ("rot90",) else ("as drawn",)
+    if len(active) == 1 and active[0] in STREAMS and not judge.strict:
+        variants += ("full",)
+    found = []
+    for variant in variants:
+        varied = vary(images, judge.rows, augmentation, variant=variant, pool=judge.pool, low=low, high=high)
+        verdict = _judge_varied(judge, varied, name=name, strength=strength, variant=variant, low=low, high=high)
+        if variant != "full" or verdict.level == "unsafe":
+            found.append(verdict)
+    return max(found, key=lambda v: (LEVELS.index(v.level), v.turned, v.changed))
+
+
+def _judge_varied(
+    judge: Judge, varied: NDArray[Any], *, name: str, strength: float | None, variant: str, low: float, high: float
+) -> Verdict:
+    """A view may say that a picture has turned, unless another one still knows it as well as before; the others abstain."""
+    clear, seen = judge.clear, []
     for view in judge.views:
-        answers, like = view.look(describe(view.kind, varied, low=low, high=high))
-        first = answers if first is None else first
-        agreed = (answers == first[0]).all(axis=0) & (first[0] != judge.classes)
-        sure, turned = sure & agreed, turned & agreed & (like | judge.strict)
-    assert first is not None
+        features = describe(view.kind, varied, low=low, high=high)
+        seen.append(view.look(features, judge.classes, strict=judge.strict))
+    still = np.any([e.still for e in seen], axis=0)
+    if judge.strict:  # every view is needed to tell numbers from one another
+        still = ~np.all([e.sure for e in seen], axis=0)
+    turned = clear & np.any([e.turned for e in seen], axis=0) & ~still
+    sure = clear & np.any([e.sure for e in seen], axis=0) & ~still
+    answer = majority_of(seen[0].answers, len(judge.names))
+    for which in ("sure", "turned"):  # what the best view says that says so
+        for e in reversed(seen):
+            answer = np.where(getattr(e, which) & ~still & clear, e.answers[0], answer)
+    changed = clear & (answer != judge.classes)
     n, hits = int(clear.sum()), int(turned.sum())
     shares = {
-        "turned": hits / max(n, 1),
-        "sure": int(sure.sum()) / max(n, 1),
-        "changed": float((_majority(first, len(judge.names)) != judge.classes)[clear].sum()) / max(n, 1),
+        key: int(which.sum()) / max(n, 1) for key, which in (("turned", turned), ("sure", sure), ("changed", changed))
     }
     interval = wilson_interval(hits, n) if n else (0.0, 1.0)
-    worst, certain = _find_worst(judge, clear, turned, first[0])
+    worst, certain = _find_worst(judge, clear, turned, answer)
     level = "safe"
     if not judge.knows:
         level = "unknown"
-    elif interval[0] > UNSAFE_SHARE or certain:
+    elif certain or (interval[0] > UNSAFE_SHARE and variant != "full"):
         level = "unsafe"
     elif any(shares[key] > DOUBTFUL[key] for key in DOUBTFUL):
         level = "doubtful"
-        worst = worst or _find_worst(judge, clear, sure, first[0])[0]
+        worst = worst or _find_worst(judge, clear, sure, answer)[0]
     elif interval[1] > _UNSURE:
         level = "unknown"
-    majority = _majority(first, len(judge.names))
-    shown = {"unsafe": turned, "doubtful": clear & (majority != judge.classes)}.get(level, clear)
-    leads = shown & (judge.classes == worst[0]) & (majority == worst[1]) if worst else shown
+    shown = {"unsafe": turned, "doubtful": changed}.get(level, clear)
+    leads = shown & (judge.classes == worst[0]) & (answer == worst[1]) if worst else shown
     order = [*np.flatnonzero(leads), *np.flatnonzero(shown & ~leads)]
     return Verdict(
         name, strength, level, n, shares["changed"], shares["sure"], shares["turned"], *interval,
         None if worst is None else (judge.names[worst[0]], judge.names[worst[1]], worst[2]),
-        tuple((int(judge.rows[i]), judge.names[majority[i]]) for i in order),
+        tuple((int(judge.rows[i]), judge.names[answer[i]]) for i in order), variant,
     )  # fmt: skip
 
 

@@ -22,6 +22,11 @@ _SHARE = 256  # fixed point of shares and weights
 _HASH_MASK = 0xFFFFFFFF
 _BLOCK_VALUES = 2**18
 _NOISE_MEAN, _NOISE_STD = 510, 147.8  # of the sum of four bytes
+STREAMS = {
+    "rotate": 5, "shear": 6, "zoom": 8, "color": 20, "contrast": 21, "brightness": 22, "noise": 23, "blur": 26,
+}  # fmt: skip
+"""Of a transform with one random strength, the stream of random numbers from which that comes."""
+ONE_SIDED = (STREAMS["noise"], STREAMS["blur"])  # strengths from 0 up; others go either way
 _BLUR_PASS_VARIANCE = 0.5  # of the filter 1-2-1
 
 
@@ -125,27 +130,38 @@ def build_places(keys: NDArray[np.uint64], augmentation: Augmentation, height: i
     if g.shift:
         matrix = matrix @ _shift_by(_spread(keys, 3, g.shift * width), _spread(keys, 4, g.shift * height))
     if g.rotate:
-        angle = np.deg2rad(_spread(keys, 5, g.rotate))
+        angle = np.deg2rad(_spread(keys, STREAMS["rotate"], g.rotate))
         matrix = matrix @ _square(np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle))
     if g.shear:
-        slant = np.tan(np.deg2rad(_spread(keys, 6, g.shear)))
+        slant = np.tan(np.deg2rad(_spread(keys, STREAMS["shear"], g.shear)))
         across = draw_uniforms(keys, 7) < 0.5
         matrix = matrix @ _square(np.ones(n), np.where(across, slant, 0), np.where(across, 0, slant), np.ones(n))
     if g.zoom:
-        grow = 1 / (1 + _spread(keys, 8, g.zoom))
+        grow = 1 / (1 + _spread(keys, STREAMS["zoom"], g.zoom))
         matrix = matrix @ _square(grow, np.zeros(n), np.zeros(n), grow)
     if g.rot90:
         turns = np.where(draw_uniforms(keys, 9) < g.rot90, 1 + (draw_uniforms(keys, 10) * 3).astype(int), 0)
-        cos, sin = np.array([1, 0, -1, 0])[turns], np.array([0, 1, 0, -1])[turns]
-        matrix = matrix @ _square(cos, -sin * width / height, sin * height / width, cos)
+        matrix = matrix @ _turn_by(turns, height, width)
     if g.hflip or g.vflip:
         across = np.where(draw_uniforms(keys, 11) < g.hflip, -1.0, 1.0)
         down = np.where(draw_uniforms(keys, 12) < g.vflip, -1.0, 1.0)
         matrix = matrix @ _square(across, np.zeros(n), np.zeros(n), down)
+    return _fix_places(matrix, height, width)
+
+
+def turn_rows(images: Any, rows: NDArray[np.int64], *, quarters: int) -> Any:
+    """Some rows of a data set (N, H, W, C), all turned by so many quarters of a circle, as `rot90` turns them by chance."""
+    height, width = images.shape[1:3]
+    places = _fix_places(_turn_by(np.full(len(rows), quarters), height, width), height, width)
+    return move_pixels(images[arrays_of(images).longs(rows)], places, "edge")
+
+
+def _fix_places(matrix: Floats, height: int, width: int) -> NDArray[np.int64]:
+    """Affine maps around the middle, (n, 3, 3), as whole numbers (n, 6); see `build_places`."""
     middle = np.array([(width - 1) / 2, (height - 1) / 2])
     linear = matrix[:, :2, :2]
     offset = matrix[:, :2, 2] + middle - linear @ middle
-    places = np.concatenate([linear, offset[:, :, None]], axis=2).reshape(n, 6)
+    places = np.concatenate([linear, offset[:, :, None]], axis=2).reshape(-1, 6)
     return np.asarray(np.rint(places * _ONE), np.int64)
 
 
@@ -153,6 +169,11 @@ def _square(a: Any, b: Any, c: Any, d: Any) -> Floats:
     found = np.tile(np.eye(3), (len(a), 1, 1))
     found[:, 0, 0], found[:, 0, 1], found[:, 1, 0], found[:, 1, 1] = a, b, c, d
     return found
+
+
+def _turn_by(quarters: Any, height: int, width: int) -> Floats:
+    cos, sin = np.array([1, 0, -1, 0])[quarters], np.array([0, 1, 0, -1])[quarters]
+    return _square(cos, -sin * width / height, sin * height / width, cos)
 
 
 def _shift_by(across: Floats, down: Floats) -> Floats:
@@ -215,14 +236,20 @@ def _change_values(values: Any, keys: NDArray[np.uint64], g: Augmentation, low: 
         values = _blur(values, keys, g.blur)
     if g.color and channels == 3:
         grey = _shrink(values[..., 0:1] * 77 + values[..., 1:2] * 150 + values[..., 2:3] * 29)
-        values = grey + _shrink((values - grey) * _per_picture(values, _SHARE * (1 + _spread(keys, 20, g.color))))
+        values = grey + _shrink(
+            (values - grey) * _per_picture(values, _SHARE * (1 + _spread(keys, STREAMS["color"], g.color)))
+        )
     if g.contrast:
         mean = _mean(values)
-        values = mean + _shrink((values - mean) * _per_picture(values, _SHARE * (1 + _spread(keys, 21, g.contrast))))
+        values = mean + _shrink(
+            (values - mean) * _per_picture(values, _SHARE * (1 + _spread(keys, STREAMS["contrast"], g.contrast)))
+        )
     if g.brightness:
-        values = values + _shrink(_per_picture(values, _SHARE * _spread(keys, 22, g.brightness * (high - low))))
+        values = values + _shrink(
+            _per_picture(values, _SHARE * _spread(keys, STREAMS["brightness"], g.brightness * (high - low)))
+        )
     if g.noise:
-        strength = draw_uniforms(keys, 23) * g.noise * (high - low) / _NOISE_STD * _SHARE
+        strength = draw_uniforms(keys, STREAMS["noise"]) * g.noise * (high - low) / _NOISE_STD * _SHARE
         values = values + _shrink(_draw_noise(values, keys) * _per_picture(values, strength))
     if g.cutout:
         side = [max(1, round(g.cutout * s)) for s in (height, width)]
@@ -272,7 +299,7 @@ def _blur(values: Any, keys: NDArray[np.uint64], strongest: float) -> Any:
         soft = soft / 4 if xp.is_float(soft) else (soft + 2) >> 2
         soft = soft[:, :, left] + 2 * soft + soft[:, :, right]
         soft = soft / 4 if xp.is_float(soft) else (soft + 2) >> 2
-    share = _per_picture(values, _SHARE * whole * draw_uniforms(keys, 26))
+    share = _per_picture(values, _SHARE * whole * draw_uniforms(keys, STREAMS["blur"]))
     return values + _shrink((_shrink(soft) - values) * share)
 
 
