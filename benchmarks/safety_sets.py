@@ -1,8 +1,8 @@
 """Small data sets made by code for which it is known what each transform does to the labels.
 
-Each names the transforms that are harmful (they turn a class, or a good part of one, into another) and those that are harmless (no
-picture changes its class as a person would name it). What is neither is left out, and said to be so. It must not know how
-safety is measured.
+Each names the transforms that are harmful (they turn a class, or a good part of one, into another) and those that are harmless
+(no picture changes its class as a person would name it). What is neither is left out, and said to be so. It must not know
+how safety is measured.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pictures = NDArray[np.uint8]
-Draw = Callable[[np.random.Generator, int, int], NDArray[Any]]  # (rng, class, side) to a picture of 0..1, (side, side[, 3])
+Draw = Callable[
+    [np.random.Generator, int, int], NDArray[Any]
+]  # (rng, class, side) to a picture of 0..1, (side, side[, 3])
 _FONTS = (
     "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic",
     "DejaVuSansMono", "DejaVuSansMono-Bold", "STIXGeneral", "STIXGeneralBol", "cmr10", "cmb10", "cmss10", "cmtt10",
@@ -84,9 +86,7 @@ def _draw_letter(rng: np.random.Generator, k: int, side: int, *, letters: str) -
     from PIL import ImageFont
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    font = ImageFont.truetype(
-        str(folder / f"{rng.choice(_FONTS)}.ttf"), int(side * _SCALE * rng.uniform(0.62, 0.78))
-    )
+    font = ImageFont.truetype(str(folder / f"{rng.choice(_FONTS)}.ttf"), int(side * _SCALE * rng.uniform(0.62, 0.78)))
     picture, pen = _canvas(side)
     middle = side * _SCALE / 2 + rng.uniform(-1.5, 1.5, 2) * _SCALE
     pen.text(tuple(middle), letters[k], fill=255, font=font, anchor="mm")
@@ -141,7 +141,7 @@ def _draw_stripes(rng: np.random.Generator, k: int, side: int, *, angles: tuple[
 
 
 def _draw_line(rng: np.random.Generator, k: int, side: int) -> NDArray[Any]:
-    """One slanted bar: / or \\."""
+    """One bar that leans to the right or to the left."""
     picture, pen = _canvas(side)
     angle = (-1, 1)[k] * rng.uniform(50, 70)
     placed = _place([(-1, 0), (1, 0)], angle=angle, size=side * rng.uniform(0.3, 0.4), middle=_near_middle(rng, side))
@@ -372,7 +372,8 @@ CASES: tuple[Case, ...] = (
         _TURNED | {"brightness": 0.1, "shift": 0.06, "rotate": 8.0}, "blur and noise change contrast as well",
     ),
     Case(
-        "red, green and blue", "report", ("red", "green", "blue"), partial(_draw_colour, hues=[0.0, 0.33, 0.66], vivid=[(0.6, 0.9)]),
+        "red, green and blue", "report", ("red", "green", "blue"),
+        partial(_draw_colour, hues=[0.0, 0.33, 0.66], vivid=[(0.6, 0.9)]),
         {}, _STILL | _TURNED | _MOVED | _SOFT, per_class=60,
     ),
     Case(

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from clearsight.data.cache import build_key, cache_limit, drop_entry, load_entry, save_entry
 from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import Preprocess
-from clearsight.errors import UsageError
+from clearsight.errors import DataError, UsageError
 from clearsight.meter import MeterBuilder, SilentMeter
 from clearsight.models.convnet import ConvNet, Tail
-from clearsight.models.pretrained import HEAD
+from clearsight.models.pretrained import HEAD, find_weights, load_weights
 from clearsight.published import import_timm, is_timm
 from clearsight.training.logits import Inputs, as_tensor, build_bound, rows_at_once, telling_memory
 
@@ -29,6 +29,7 @@ _VERSION = "2"  # of how they are computed and kept
 _BLOCK = 2048  # pictures that are computed and kept together
 _MOST_BYTES = 16 * 2**30
 _AT_ONCE = 16  # pictures: more are no faster on a CPU
+_LOOKS, _LOOK_SIDE = "efficientnet_lite0", 96  # a network that sees much in little time, and the side of its pictures
 _KEPT = 2  # of the last ones in memory
 _lock = threading.Lock()
 Found = tuple[NDArray[np.float32], dict[str, float]]
@@ -175,3 +176,39 @@ def _compute(
     found = np.concatenate(parts)
     kept = found.reshape(len(found), 1, 1, -1) if part == "head" else found
     return kept, {name: value / len(images) for name, value in seconds.items()}
+
+
+def build_look(*, low: float, high: float) -> Callable[[NDArray[Any]], NDArray[np.float32]] | None:
+    """What enters EfficientNet-Lite0's head for pictures (n, H, W, C): (n, 1280); None where PyTorch or weights are missing.
+
+    Args:
+        low, high: values of black and white.
+    """
+    try:
+        weights = find_weights(_LOOKS)
+        net = ConvNet(_LOOKS, (_LOOK_SIDE, _LOOK_SIDE, 3), 2, "softmax")
+        tensors = load_weights(net, weights)
+    except (UsageError, DataError):
+        return None
+    params = np.zeros(net.num_values, np.float32)
+    for name, values in net.tensors(params).items():
+        if name not in HEAD:
+            values[:] = tensors[name]
+    module = build_bound(net, params)
+
+    def look(images: NDArray[Any]) -> NDArray[np.float32]:
+        import torch
+        from torch.nn.functional import interpolate
+
+        parts = []
+        with torch.no_grad(), telling_memory():
+            for start in range(0, len(images), _AT_ONCE):
+                pictures = torch.from_numpy(images[start : start + _AT_ONCE].astype(np.float32)).permute(0, 3, 1, 2)
+                pictures = pictures if pictures.shape[1] == 3 else pictures.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+                sides = (_LOOK_SIDE, _LOOK_SIDE)
+                pictures = interpolate(pictures, sides, mode="bilinear", antialias=True, align_corners=False)
+                inputs = ((pictures - low) * (2 / ((high - low) or 1.0)) - 1).permute(0, 2, 3, 1)
+                parts.append(module.late(module.early(inputs)).numpy())
+        return np.concatenate(parts).reshape(len(images), -1)
+
+    return look

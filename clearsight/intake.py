@@ -1,4 +1,4 @@
-"""From a configuration to sound data: read, checked, split, and an augmentation that keeps its labels.
+"""From a configuration to sound data: read, checked, split, and the augmentation that it allows.
 
 It must not know networks or training.
 """
@@ -8,18 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from clearsight.augment.presets import Augmentation, build_augmentation
-from clearsight.augment.safety import Judge, Verdict, build_judge, judge_augmentation, judge_ladder
 from clearsight.config import RunConfig
 from clearsight.data.check import NEAR_ROWS_BEFORE_TRAINING, Finding, check_dataset
 from clearsight.data.clean import drop_flawed
 from clearsight.data.dataset import Dataset
 from clearsight.data.load import load_data
-from clearsight.data.preprocess import find_range
 from clearsight.data.relabel import hash_corrections, relabel
 from clearsight.data.split import Split, fold_training, split_data, thin_training
 from clearsight.errors import DataError, UsageError
 from clearsight.meter import MeterBuilder, SilentMeter
-from clearsight.threads import one_blas_thread
 
 Note = Callable[[str], None]
 _SHOWN_FILES = 3
@@ -118,40 +115,6 @@ def settle_augmentation(config: RunConfig, dataset: Dataset) -> tuple[Augmentati
     return augmentation, notes
 
 
-def measure_safety(
-    config: RunConfig, dataset: Dataset, *, meter: MeterBuilder = SilentMeter
-) -> tuple[Judge, list[Verdict]]:
-    """Whether transforms keep labels, measured on the training rows: those in use, or if there are none, all at rising strengths.
-
-    Raises:
-        UsageError: rows of features. See `settle_augmentation`.
-    """
-    if dataset.picture_shape[0] == 1:
-        raise UsageError("augment must go with pictures, got rows of features. Leave it out.")
-    augmentation, _ = settle_augmentation(config, dataset)
-    rows = build_split(config, dataset).train
-    low, high = find_range(dataset, rows)
-    with one_blas_thread():  # its products are small: threads would wait for each other
-        judge = build_judge(dataset.images, dataset.labels, rows, class_names=dataset.class_names, low=low, high=high)
-        if augmentation.active():
-            return judge, judge_augmentation(judge, dataset.images, augmentation, low=low, high=high)
-        return judge, judge_ladder(judge, dataset.images, low=low, high=high, meter=meter)
-
-
-def render_unsafe(verdicts: list[Verdict], level: str = "unsafe") -> list[str]:
-    """A sentence for each verdict of a level."""
-    found = []
-    for v in verdicts:
-        if v.level == level:
-            what = "all transforms together" if v.strength is None else f"{v.name} {v.strength:g}"
-            becomes = f", most of all {v.worst[0]} into {v.worst[1]} ({v.worst[2]:.0%})" if v.worst else ""
-            share = f"{v.turned:.0%} of {v.clear} clear pictures turn into another class"
-            if level == "doubtful" and v.turned <= 0.05:
-                share, becomes = f"{v.changed:.0%} of {v.clear} clear pictures are no longer recognised", ""
-            found.append(f"{what}: {share}{becomes}")
-    return found
-
-
 def load_given(config: RunConfig, data: Any, labels: Any, *, meter: MeterBuilder = SilentMeter) -> Dataset:
     """The data set that was handed over, or if that is a name or None, the one that the configuration names."""
     given = None if isinstance(data, str | Path) else data
@@ -210,24 +173,3 @@ def refuse_place(out: str | Path, dataset: Dataset) -> None:
     folder = Path(dataset.origin)
     if dataset.files and folder.is_dir() and Path(out).resolve().is_relative_to(folder):
         raise UsageError(f"--out or --root must lie outside the data, got {out} in {folder}. Choose another place.")
-
-
-def refuse_unsafe(
-    config: RunConfig, dataset: Dataset, *, note: Note, meter: MeterBuilder = SilentMeter
-) -> list[Verdict]:
-    """Measure whether the augmentation keeps labels; refuse or warn as the configuration says."""
-    if not settle_augmentation(config, dataset)[0].active() or config.augment.unsafe == "ignore":
-        return []
-    _, verdicts = measure_safety(config, dataset, meter=meter)
-    unsafe = render_unsafe(verdicts)
-    if unsafe and config.augment.unsafe == "refuse":
-        raise UsageError(
-            f"augment must keep labels, got transforms that change them on {dataset.name}: {'; '.join(unsafe)}. Set them to 0, "
-            "choose another preset, or --set augment.unsafe=warn; `clearsight data safety` shows pictures."
-        )
-    for level in ("unsafe", "doubtful"):
-        for text in render_unsafe(verdicts, level):
-            note(f"augmentation is {level}, {text}")
-    if any(verdict.level == "unknown" for verdict in verdicts):
-        note("whether the augmentation keeps labels is unknown: too few pictures are clear to quick probes")
-    return verdicts

@@ -16,7 +16,7 @@ from clearsight.config import RunConfig
 from clearsight.data.relabel import hash_corrections
 from clearsight.errors import DataError, DivergedError, Interrupted, RunError, UsageError
 from clearsight.finetune import check_weights, describe_deeper, find_weights_hash
-from clearsight.intake import load_dataset, load_given, refuse_flaws, refuse_place, refuse_unsafe
+from clearsight.intake import load_dataset, load_given, refuse_flaws, refuse_place
 from clearsight.meter import MeterBuilder, build_meter
 from clearsight.outcome import collect_numbers, describe_environment, finish_run
 from clearsight.pipeline import (
@@ -32,6 +32,7 @@ from clearsight.pipeline import (
     search_rate,
     settle_source,
 )  # fmt: skip
+from clearsight.safety import refuse_unsafe
 from clearsight.settings import find_differences, render_toml
 from clearsight.tracking import TrackedProgress, check_trackers, open_trackers
 from clearsight.training.lr_finder import RateSearch

@@ -10,15 +10,15 @@ Two descriptions of pictures are at work, shape with colour, and countable piece
 as well as the best has to agree. It must not know training or files.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.augment.presets import Augmentation, are_counts
-from clearsight.augment.probe import DESCRIPTIONS, describe
+from clearsight.augment.probe import DESCRIPTIONS, Floats, describe
 from clearsight.augment.randomness import draw_keys, draw_uniforms
 from clearsight.augment.transforms import ONE_SIDED, STREAMS, augment_rows, turn_rows
 from clearsight.augment.views import FOLDS, View, build_view, majority_of
@@ -36,6 +36,11 @@ _DRAWS = 8  # of which the strongest is taken
 _UPWARDS = 60  # a stream of random numbers that no transform uses
 _JUDGED_PIXELS = 400 * 96 * 96
 _MERIT = 0.02
+_PLAIN = 0.8  # of clean pictures that pixels must tell, or a pretrained network is asked
+_LOOKED_ROWS, _LOOKED_JUDGED = 400, 100  # of its pictures: they take milliseconds each
+_COMPONENTS = 16
+PRETRAINED = "pretrained features"
+_ALMOST_ALL = 0.98  # of clean pictures: a view that names fewer is no evidence beside a better one
 _MIN_CLEAR = 20
 _UNSURE = 0.2  # a share that must be ruled out before a transform is called safe
 _MIN_CLASS = 8
@@ -48,6 +53,10 @@ LADDER: dict[str, tuple[float, ...]] = {
     "contrast": (0.2, 0.4, 0.8), "color": (0.2, 0.5, 0.9), "blur": (0.5, 1, 2), "noise": (0.05, 0.1, 0.2),
     "cutout": (0.2, 0.35, 0.5),
 }  # fmt: skip
+
+
+Look = Callable[[NDArray[Any]], Floats]
+"""Stored pictures (n, H, W, C) to features (n, F)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +72,7 @@ class Verdict:
         worst: (from class, into class, share of the clear ones of that class) of what turned most, else was sure; or None.
         examples: (row, majority's answer) of pictures that turned if unsafe, changed if doubtful, else of all clear ones;
             those of the worst pair first.
-        variant: of the transform, see `vary`.
+        variant: of the transform, see `vary`. why: where it is unknown, the reason.
     """
 
     name: str
@@ -78,10 +87,11 @@ class Verdict:
     worst: tuple[str, str, float] | None
     examples: tuple[tuple[int, str], ...]
     variant: str = "as drawn"
+    why: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
-        names = ("name", "strength", "level", "clear", "changed", "sure", "turned", "low", "high")
+        names = ("name", "strength", "level", "clear", "changed", "sure", "turned", "low", "high", "variant", "why")
         return {key: getattr(self, key) for key in names} | {"worst": list(self.worst) if self.worst else None}
 
 
@@ -92,6 +102,8 @@ class Judge:
     Args:
         rows: (n,) judged. classes: (n,) of them. names: of the classes. pool: all training rows.
         chance: share of the largest class. strict: labels are counts, so that being sure is enough.
+        look: pictures to what a pretrained network makes of them; None where pixels judge.
+        missed: a pretrained network would have been asked, but is not there.
     """
 
     views: tuple[View, ...]
@@ -101,6 +113,15 @@ class Judge:
     pool: NDArray[np.int64]
     chance: float
     strict: bool
+    look: Look | None = None
+    missed: bool = False
+
+    def describe(self, view: View, images: NDArray[Any], *, low: float, high: float) -> Floats:
+        """The numbers that a view goes by."""
+        if view.kind == PRETRAINED:
+            assert self.look is not None
+            return self.look(images)
+        return describe(view.kind, images, low=low, high=high)
 
     @property
     def clear(self) -> NDArray[np.bool_]:
@@ -108,13 +129,24 @@ class Judge:
         return np.asarray(np.all([(view.clean == self.classes).all(axis=0) for view in self.views], axis=0))
 
     @property
-    def knows(self) -> bool:
-        """Whether the best probe is surely better than naming the largest class."""
-        best = self.views[0].accuracy
+    def blind(self) -> str | None:
+        """Why nothing can be judged; None where the best probe is surely better than naming the largest class."""
+        best, n, clear = self.views[0].accuracy, len(self.rows), int(self.clear.sum())
+        if wilson_interval(round(best * n), n)[0] <= self.chance:
+            return (
+                f"the probes name {best:.0%} of {n} clean pictures rightly, no better than always naming the largest class "
+                f"({self.chance:.0%})"
+            )
         return (
-            int(self.clear.sum()) >= _MIN_CLEAR
-            and wilson_interval(round(best * len(self.rows)), len(self.rows))[0] > self.chance
+            f"the probes are sure of {clear} clean pictures, and {_MIN_CLEAR} are needed"
+            if clear < _MIN_CLEAR
+            else None
         )
+
+    @property
+    def knows(self) -> bool:
+        """Whether anything can be judged."""
+        return self.blind is None
 
 
 def _as_classes(labels: NDArray[Any], class_names: tuple[str, ...]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
@@ -131,32 +163,53 @@ def _as_classes(labels: NDArray[Any], class_names: tuple[str, ...]) -> tuple[NDA
 
 def build_judge(
     images: NDArray[Any], labels: NDArray[Any], rows: NDArray[np.int64], *, class_names: tuple[str, ...], low: float, high: float,
-    seed: int = 0,
+    seed: int = 0, find_look: Callable[[], Look | None] = lambda: None,
 ) -> Judge:  # fmt: skip
     """Train the probes on clean pictures, three-fold.
 
     Args:
         images: (N, H, W, C), the data set. labels: (N,) classes or numbers. rows: training rows, ascending; at most 2,400
             are used. low, high: values of black and white.
+        find_look: where pixels tell fewer than four fifths of the pictures, gets what a pretrained network makes of
+            pictures, if there is one; whichever tells the classes better then judges.
     """
     rng = np.random.default_rng([seed, 0x5AFE])
-    chosen = np.sort(rng.permutation(rows)[:MOST_ROWS])
     classes, names = _as_classes(labels[rows], class_names)
-    classes = classes[np.searchsorted(rows, chosen)]
-    fold = rng.permutation(len(chosen)) % FOLDS
+    chosen = np.sort(rng.permutation(len(rows))[:MOST_ROWS])
+    chance = float(np.bincount(classes[chosen]).max() / len(chosen))
+
+    def judge_by(kinds: Sequence[str], some: NDArray[np.int64], count: int, look: Look | None) -> Judge:
+        fold = rng.permutation(len(some)) % FOLDS
+        judged = np.sort(rng.permutation(len(some))[:count])
+        own, views = rows[some], []
+        for kind in kinds:
+            features = look(images[own]) if look else describe(kind, images, low=low, high=high, rows=own)
+            views.append(build_view(kind, features, classes[some], fold, judged, len(names), rng))
+        best, *others = sorted(views, key=lambda view: -view.accuracy)
+        good = (best, *(view for view in others if view.accuracy >= max(best.accuracy - _MERIT, _ALMOST_ALL)))
+        strict = are_counts(labels, class_names)
+        return Judge(good, own[judged], classes[some][judged], names, rows, chance, strict, look)
+
     least, most = JUDGED_ROWS
     count = int(np.clip(_JUDGED_PIXELS // (images.shape[1] * images.shape[2]), least, most))
-    judged = np.sort(rng.permutation(len(chosen))[:count])
-    views = [
-        build_view(
-            kind, describe(kind, images, low=low, high=high, rows=chosen), classes, fold, judged, len(names), rng
-        )
-        for kind in DESCRIPTIONS
-    ]
-    best = max(view.accuracy for view in views)
-    good = sorted((view for view in views if view.accuracy >= best - _MERIT), key=lambda view: -view.accuracy)
-    chance = float(np.bincount(classes).max() / len(classes))
-    return Judge(tuple(good), chosen[judged], classes[judged], names, rows, chance, are_counts(labels, class_names))
+    judge = judge_by(tuple(DESCRIPTIONS), chosen, count, None)
+    if judge.views[0].accuracy >= _PLAIN or chance == 1:
+        return judge
+    look = find_look()
+    if look is None:
+        return replace(judge, missed=True)
+    few = np.sort(rng.permutation(chosen)[:_LOOKED_ROWS])
+    trained = judge_by((PRETRAINED,), few, _LOOKED_JUDGED, _shorten(look, images[rows[few]]))
+    return trained if trained.views[0].accuracy > judge.views[0].accuracy else judge
+
+
+def _shorten(look: Look, images: NDArray[Any]) -> Look:
+    """The same in as many numbers as some pictures bear: their first principal components."""
+    features = look(images)
+    mean = features.mean(axis=0)
+    _, _, axes = np.linalg.svd(features - mean, full_matrices=False)
+    axes = axes[:_COMPONENTS]
+    return lambda pictures: np.asarray((look(pictures) - mean) @ axes.T, np.float32)
 
 
 def vary(
@@ -203,11 +256,11 @@ def judge_transform(
     """What an augmentation does to the pictures that a judge finds clear.
 
     Of the three quarter turns the worst counts. A transform of one random strength is refused as well if its strongest draws
-    turn a class: with small strengths among them, most draws would hide it.
+    turn a class, as weak draws would hide that; but only where the views name almost all clean pictures rightly.
     """
     active = tuple(augmentation.active())
     variants = _TURNS if active == ("rot90",) else ("as drawn",)
-    if len(active) == 1 and active[0] in STREAMS and not judge.strict:
+    if len(active) == 1 and active[0] in STREAMS and judge.views[0].accuracy >= _ALMOST_ALL and not judge.strict:
         variants += ("full",)
     found = []
     for variant in variants:
@@ -224,7 +277,7 @@ def _judge_varied(
     """A view may say that a picture has turned, unless another one still knows it as well as before; the others abstain."""
     clear, seen = judge.clear, []
     for view in judge.views:
-        features = describe(view.kind, varied, low=low, high=high)
+        features = judge.describe(view, varied, low=low, high=high)
         seen.append(view.look(features, judge.classes, strict=judge.strict))
     still = np.any([e.still for e in seen], axis=0)
     if judge.strict:  # every view is needed to tell numbers from one another
@@ -243,7 +296,8 @@ def _judge_varied(
     interval = wilson_interval(hits, n) if n else (0.0, 1.0)
     worst, certain = _find_worst(judge, clear, turned, answer)
     level = "safe"
-    if not judge.knows:
+    why = judge.blind
+    if why:
         level = "unknown"
     elif certain or (interval[0] > UNSAFE_SHARE and variant != "full"):
         level = "unsafe"
@@ -251,14 +305,14 @@ def _judge_varied(
         level = "doubtful"
         worst = worst or _find_worst(judge, clear, sure, answer)[0]
     elif interval[1] > _UNSURE:
-        level = "unknown"
+        level, why = "unknown", f"of {n} pictures of which the probes are sure, up to {interval[1]:.0%} may turn"
     shown = {"unsafe": turned, "doubtful": changed}.get(level, clear)
     leads = shown & (judge.classes == worst[0]) & (answer == worst[1]) if worst else shown
     order = [*np.flatnonzero(leads), *np.flatnonzero(shown & ~leads)]
     return Verdict(
         name, strength, level, n, shares["changed"], shares["sure"], shares["turned"], *interval,
         None if worst is None else (judge.names[worst[0]], judge.names[worst[1]], worst[2]),
-        tuple((int(judge.rows[i]), judge.names[answer[i]]) for i in order), variant,
+        tuple((int(judge.rows[i]), judge.names[answer[i]]) for i in order), variant, why,
     )  # fmt: skip
 
 
@@ -297,9 +351,10 @@ def judge_ladder(
     judge: Judge, images: NDArray[Any], *, low: float, high: float, fill: str = "edge", names: Sequence[str] = tuple(LADDER),
     meter: MeterBuilder = SilentMeter,
 ) -> list[Verdict]:  # fmt: skip
-    """A verdict on every transform at rising strengths."""
+    """A verdict on every transform at rising strengths; by a pretrained network, which takes its time, at two of them."""
     useless = ("color",) if images.shape[3] != 3 else ()
-    steps = [(name, strength) for name in names if name not in useless for strength in LADDER[name]]
+    rungs = {name: steps if judge.look is None else _pick_two(steps) for name, steps in LADDER.items()}
+    steps = [(name, strength) for name in names if name not in useless for strength in rungs[name]]
     found = []
     with meter("measuring transforms", len(steps), unit="steps") as advance:
         for name, strength in steps:
@@ -309,3 +364,8 @@ def judge_ladder(
             )
             advance(1)
     return found
+
+
+def _pick_two(steps: tuple[float, ...]) -> tuple[float, ...]:
+    """One from the middle and the last."""
+    return tuple(dict.fromkeys((steps[(len(steps) - 1) // 2], steps[-1])))

@@ -171,9 +171,10 @@ def safety(
     Quick probes learn the clean training pictures; then held-out pictures that they are sure of are transformed. A transform
     is unsafe where many of them become pictures of another class, as a 6 upside down becomes a 9.
     """
-    from clearsight.intake import load_dataset, measure_safety, settle_augmentation
+    from clearsight.intake import load_dataset, settle_augmentation
     from clearsight.meter import build_meter
     from clearsight.report.verdicts import draw_verdicts, render_verdicts
+    from clearsight.safety import explain_unknown, measure_safety
 
     config = _configure(
         data, set_=set_, image_size=image_size, resize=resize, target=target, augment=augment, skip_bad=skip_bad,
@@ -192,10 +193,13 @@ def safety(
         print_json({
             "data": data, "probes": [view.kind for view in judge.views], "accuracy": judge.views[0].accuracy,
             "clear": int(judge.clear.sum()), "judged": len(judge.rows), "counts": judge.strict,
-            "verdicts": [verdict.as_dict() for verdict in verdicts], "sheet": str(sheet) if sheet else None,
+            "verdicts": [verdict.as_dict() for verdict in verdicts], "unknown": explain_unknown(judge, verdicts),
+            "sheet": str(sheet) if sheet else None,
         })  # fmt: skip
     else:
         typer.echo("\n".join(plain(line) for line in render_verdicts(judge, verdicts).splitlines()))
+        if unknown := explain_unknown(judge, verdicts):
+            typer.echo(f"\n{plain(unknown)}")
         if sheet:
             typer.echo(f"\nsheet   {sheet}")
 

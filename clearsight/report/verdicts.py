@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from clearsight.augment.presets import Augmentation
-from clearsight.augment.safety import Judge, Verdict
-from clearsight.augment.transforms import augment_rows
+from clearsight.augment.safety import Judge, Verdict, vary
 from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import find_range
 from clearsight.report.sheet import Strip, draw_sheet
@@ -50,11 +49,12 @@ def describe_verdict(verdict: Verdict) -> str:
     """A verdict in words with its numbers."""
     v = verdict
     if v.level == "unknown":
-        return f"unknown at {_strength(v)}: too few pictures are clear to the probes ({v.clear}; at most {v.high:.0%} turn)"
+        return f"unknown at {_strength(v)}: {v.clear} clear pictures, of which at most {v.high:.0%} turn"
     turned = f"{v.turned:.0%} of {v.clear} turn [{v.low:.0%}, {v.high:.0%}]"
     becomes = f", {v.worst[0]} into {v.worst[1]} {v.worst[2]:.0%}" if v.worst else ""
     unlike = f", {v.changed:.0%} no longer recognised" if v.level == "doubtful" and v.turned <= v.changed / 2 else ""
-    return f"{v.level} at {_strength(v)}: {turned}{becomes}{unlike}"
+    how = {"as drawn": "", "full": " at full strength"}.get(v.variant, f" when turned by {v.variant} degrees")
+    return f"{v.level} at {_strength(v)}: {turned}{how}{becomes}{unlike}"
 
 
 def draw_verdicts(dataset: Dataset, judge: Judge, verdicts: Sequence[Verdict], *, fill: str) -> Any:
@@ -64,7 +64,7 @@ def draw_verdicts(dataset: Dataset, judge: Judge, verdicts: Sequence[Verdict], *
     """
     low, high = find_range(dataset, judge.pool)
     class_of = dict(zip(judge.rows.tolist(), judge.classes.tolist(), strict=True))
-    settings: dict[str, Any] = {"seed": 0, "epoch": 0, "pool": judge.pool, "low": low, "high": high}
+    settings: dict[str, Any] = {"pool": judge.pool, "low": low, "high": high}
     strips = []
     for name, group in groupby(verdicts, key=lambda v: v.name):
         steps = list(group)
@@ -75,7 +75,7 @@ def draw_verdicts(dataset: Dataset, judge: Judge, verdicts: Sequence[Verdict], *
         augmentation = Augmentation(**values).alone(name)
         pictures, captions, marks = [], [], []
         for row, answer in verdict.examples[:_PAIRS]:
-            varied = augment_rows(dataset.images, np.array([row]), augmentation=augmentation, **settings).images[0]
+            varied = vary(dataset.images, np.array([row]), augmentation, variant=verdict.variant, **settings)[0]
             own = judge.names[class_of[row]]
             pictures += [dataset.images[row], varied]
             captions += [own, f"-> {answer}"]

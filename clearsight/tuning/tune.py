@@ -20,10 +20,11 @@ from clearsight.config import RunConfig, build_config
 from clearsight.data.dataset import VALID, Dataset
 from clearsight.errors import Interrupted, RunError, UsageError
 from clearsight.finetune import warm_features
-from clearsight.intake import DATASET_KEYS, load_again, load_given, refuse_flaws, refuse_place, refuse_unsafe
+from clearsight.intake import DATASET_KEYS, load_again, load_given, refuse_flaws, refuse_place
 from clearsight.meter import build_meter
 from clearsight.pipeline import Note, Run, resolve_config, settle_source
 from clearsight.run import train
+from clearsight.safety import refuse_unsafe
 from clearsight.settings import check_count, find_differences, merge, read_config_file, render_toml
 from clearsight.tracking import check_trackers
 from clearsight.tuning.board import build_board, rank
