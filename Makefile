@@ -36,6 +36,7 @@ bench: $(STAMP)-dev  ## side by side with peers; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks.search --rounds 3 --json docs/benchmarks/search.json --table docs/benchmarks.md
 	$(BIN)/python -m benchmarks.population --json docs/benchmarks/population.json --table docs/benchmarks.md
 	$(BIN)/python -m benchmarks.labels --json docs/benchmarks/labels.json --table docs/benchmarks.md
+	$(BIN)/python -m benchmarks.safety --rounds 2 --json docs/benchmarks/safety.json --table docs/benchmarks.md
 	$(BIN)/python -m benchmarks.gpu --rounds 10 --json docs/benchmarks/gpu.json --table docs/benchmarks.md
 
 $(VENV)/bin/pip:

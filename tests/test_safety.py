@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import clearsight
-from clearsight import intake, store
+from clearsight import safety, store
 from clearsight.augment.presets import Augmentation
 from clearsight.augment.safety import (
     LADDER,
@@ -24,10 +24,11 @@ from clearsight.data.counting import draw_counting
 from clearsight.data.dataset import build_dataset
 from clearsight.data.load import load_data
 from clearsight.errors import UsageError
-from clearsight.intake import build_split, load_dataset, measure_safety
+from clearsight.intake import build_split, load_dataset
 from clearsight.pipeline import prepare
 from clearsight.report import verdicts as verdicts_module
 from clearsight.report.verdicts import draw_verdicts, render_verdicts
+from clearsight.safety import measure_safety
 from clearsight.threads import one_blas_thread
 
 pytestmark = pytest.mark.long
@@ -115,6 +116,8 @@ def test_a_verdict_names_what_turned_into_what():
         "low",
         "high",
         "worst",
+        "variant",
+        "why",
     }
     assert json.loads(json.dumps(v.as_dict()))["worst"] == list(v.worst)
 
@@ -299,7 +302,7 @@ def test_ignore_measures_nothing(tmp_path, monkeypatch):
     def never(*args, **options):
         raise AssertionError("measured")
 
-    monkeypatch.setattr("clearsight.intake.measure_safety", never)
+    monkeypatch.setattr("clearsight.safety.measure_safety", never)
     run = clearsight.train(
         saved(tmp_path), config={"augment": {"hflip": 0.5, "unsafe": "ignore"}}, epochs=1, out=tmp_path / "run"
     )
@@ -324,14 +327,16 @@ def test_unknown_is_told(tmp_path):
     clearsight.train(
         tmp_path / "r.npz", config={"augment": {"hflip": 0.5}}, epochs=1, out=tmp_path / "run", note=notes.append
     )
-    assert "whether the augmentation keeps labels is unknown: too few pictures are clear to quick probes" in notes
+    (told,) = [note for note in notes if note.startswith("hflip could not be judged: ")]
+    assert "of 103 clean pictures rightly, no better than always naming the largest class (5" in told
+    assert told.endswith(". To judge it, add training pictures.")
 
 
 def test_data_safety_prints_json_and_draws_a_sheet(tmp_path, capsys, call):
     path, sheet = saved(tmp_path), tmp_path / "sheet.png"
     assert call("data", "safety", path, "--augment", "hflip=0.5,rotate=5", "--sheet", sheet, "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    assert found.keys() == {"data", "probes", "accuracy", "clear", "judged", "counts", "verdicts", "sheet"}
+    assert found.keys() == {"data", "probes", "accuracy", "clear", "judged", "counts", "verdicts", "unknown", "sheet"}
     assert [v["name"] for v in found["verdicts"]] == ["hflip", "rotate", "all"]
     assert found["sheet"] == str(sheet)
     with Image.open(sheet) as picture:
@@ -391,7 +396,7 @@ def test_training_and_its_safety_check_take_the_same_black_and_white(monkeypatch
         seen.update(low=low, high=high)
         return build_judge(*arguments, low=low, high=high, **options)
 
-    monkeypatch.setattr(intake, "build_judge", spy)
+    monkeypatch.setattr(safety, "build_judge", spy)
     measure_safety(config, dataset)
     trained = prepare(config, dataset).preprocess
     assert (seen["low"], seen["high"]) == (trained.low, trained.high) == (0.0, pytest.approx(trained.high))

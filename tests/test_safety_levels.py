@@ -1,0 +1,206 @@
+"""What evidence leads to which verdict: every limit of label safety, from both sides."""
+
+import numpy as np
+import pytest
+
+from benchmarks.safety_sets import CASES
+from clearsight.augment import safety
+from clearsight.augment.presets import Augmentation
+from clearsight.augment.safety import Judge, build_judge, judge_ladder, judge_transform, vary
+from clearsight.augment.views import Evidence, build_view
+from clearsight.safety import explain_unknown
+
+CLASSES = 10
+COUNT = 400
+
+
+class Told:
+    """A view that says what it is told to."""
+
+    kind, accuracy = "surface", 1.0
+
+    def __init__(self, classes, **shares):
+        self.clean = np.tile(classes, (7, 1))
+        self.classes, self.shares = classes, shares
+
+    def look(self, features, classes, *, strict):
+        place = np.arange(len(classes)) // CLASSES / (len(classes) // CLASSES)  # the same share of each class
+        turned, sure, changed, still = (place < self.shares.get(k, 0) for k in ("turned", "sure", "changed", "still"))
+        answers = np.tile(np.where(turned | sure | changed, (classes + 1) % CLASSES, classes), (7, 1))
+        return Evidence(answers, turned | sure, turned, still)
+
+
+def judged(*views, n=COUNT, strict=False):
+    classes = np.arange(n) % CLASSES
+    images = np.zeros((n, 4, 4, 1), np.uint8)
+    told = tuple(Told(classes, **shares) for shares in views)
+    judge = Judge(told, np.arange(n), classes, tuple("abcdefghij"), np.arange(n), 0.1, strict)
+    return judge_transform(judge, images, Augmentation(cutout=0.2), name="cutout", strength=0.2, low=0, high=255)
+
+
+@pytest.mark.parametrize(
+    ("shares", "level"),
+    [
+        ({"turned": 0.125}, "unsafe"), ({"turned": 0.1}, "doubtful"), ({"turned": 0.075}, "doubtful"), ({"turned": 0.05}, "safe"),
+        ({"sure": 0.175}, "doubtful"), ({"sure": 0.15}, "safe"), ({"changed": 0.525}, "doubtful"), ({"changed": 0.5}, "safe"),
+    ],
+)  # fmt: skip
+def test_a_level_begins_where_its_share_says(shares, level):
+    assert judged(shares).level == level
+
+
+@pytest.mark.parametrize(("hits", "level"), [(17, "unsafe"), (14, "safe")])
+def test_one_class_that_surely_turns_by_a_quarter_is_enough(hits, level):
+    """Of 40 pictures the interval of 17 begins at 0.286, that of 14 at 0.221; of all 400 they are 4 %."""
+    classes = np.arange(COUNT) % CLASSES
+    view = Told(classes)
+    told = view.look(None, classes, strict=False)
+    turned = (classes == 3) & (np.arange(COUNT) < hits * CLASSES)
+    answers = np.tile(np.where(turned, 4, classes), (7, 1))
+    view.look = lambda *a, **k: Evidence(answers, turned, turned, told.still)
+    judge = Judge((view,), np.arange(COUNT), classes, tuple("abcdefghij"), np.arange(COUNT), 0.1, False)
+    images = np.zeros((COUNT, 4, 4, 1), np.uint8)
+    v = judge_transform(judge, images, Augmentation(cutout=0.2), name="cutout", strength=0.2, low=0, high=255)
+    assert (v.level, v.worst[:2]) == (level, ("d", "e"))
+
+
+def test_one_view_may_speak_alone_but_not_against_one_that_still_knows():
+    assert judged({"turned": 0.5}, {}).level == "unsafe"  # the other abstains
+    assert judged({"turned": 0.5}, {"still": 1.0}).level == "safe"
+    assert judged({"turned": 0.5}, {}, strict=True).level == "safe"  # counts need all views
+    assert judged({"turned": 0.5}, {"turned": 0.5}, strict=True).level == "unsafe"
+
+
+@pytest.mark.parametrize(("n", "level"), [(20, "safe"), (10, "unknown")])
+def test_few_clear_pictures_leave_it_unknown(n, level):
+    v = judged({}, n=n)
+    assert v.level == level
+    assert v.why == (None if level == "safe" else "the probes are sure of 10 clean pictures, and 20 are needed")
+
+
+def plain_view(kind, n=200):
+    """Two classes at 0 and 10 on the first axis, and 5 axes that say nothing."""
+    rng, classes = np.random.default_rng(0), np.arange(n) % 2
+    features = rng.normal(size=(n, 6)).astype(np.float32)
+    features[:, 0] += 10 * classes
+    fold = rng.permutation(n) % 3
+    return build_view(kind, features, classes, fold, np.arange(n), 2, rng), features, classes
+
+
+def moved(kind, along, aside):
+    """What a view says of pictures of the first class that are moved towards the second, and aside."""
+    view, features, classes = plain_view(kind)
+    rows = features.copy()
+    rows[classes == 0, 0] += along
+    rows[classes == 0, 1] += aside
+    told = view.look(rows, classes, strict=False)
+    return {name: float(getattr(told, name)[classes == 0].mean()) for name in ("sure", "turned", "still")}
+
+
+def test_a_picture_turns_into_another_class_only_where_it_is_like_it():
+    assert moved("surface", 10, 0)["turned"] > 0.9
+    odd = moved("surface", 10, 8)
+    assert odd["sure"] > 0.9
+    assert odd["turned"] == 0
+
+
+def test_a_picture_that_came_much_nearer_is_like_enough_where_distances_mean_something():
+    assert moved("figure", 10, 5)["turned"] > 0.9  # 5 away from the class that was 10 away
+    assert moved("figure", 10, 11)["turned"] == 0  # no nearer than it was
+    assert moved("surface", 10, 5)["turned"] < 0.5
+
+
+def test_a_view_still_knows_a_picture_only_as_clearly_as_before():
+    assert moved("surface", 0, 0)["still"] > 0.9
+    hazy = moved("surface", 3, 0)
+    assert hazy["sure"] == 0
+    assert hazy["still"] < 0.2
+
+
+def test_each_quarter_turn_is_judged_apart_and_the_worst_told():
+    case = next(c for c in CASES if c.name == "letters b d p q")
+    images, labels = case.make(0)
+    judge = build_judge(images, labels, np.arange(len(images)), class_names=case.classes, low=0, high=255)
+    v = judge_transform(judge, images, Augmentation(rot90=1.0), name="rot90", strength=1.0, low=0, high=255)
+    assert (v.level, v.variant) == ("unsafe", "180")
+    assert v.turned > 0.8
+    half = vary(images, judge.rows, Augmentation(rot90=1.0), variant="180", pool=judge.pool, low=0, high=255)
+    np.testing.assert_array_equal(half, images[judge.rows][:, ::-1, ::-1])
+
+
+def test_strong_draws_are_not_hidden_among_weak_ones():
+    images = np.zeros((100, 4, 4, 1), np.uint8)
+    images[:] = 128
+    given = {"augmentation": Augmentation(brightness=0.4), "pool": np.arange(100), "low": 0, "high": 255}
+    moves = {v: vary(images, np.arange(100), variant=v, **given)[:, 0, 0, 0] - 128.0 for v in ("as drawn", "full")}
+    assert np.abs(moves["full"]).mean() > 1.4 * np.abs(moves["as drawn"]).mean()
+    assert 30 < (moves["full"] > 0).sum() < 70
+    assert np.abs(moves["full"]).max() <= 102  # the same draws as in training, none stronger
+
+
+def photographs(n=200):
+    """Pictures that pixels cannot tell apart, and a network that can."""
+    rng, labels = np.random.default_rng(0), np.arange(n) % 2
+    images = rng.integers(0, 256, (n, 8, 8, 3)).astype(np.uint8)
+    images[:, 0, 0, 0] = labels  # of 255: lost on every description
+
+    def look(pictures):
+        noise = np.random.default_rng(len(pictures)).normal(size=(len(pictures), 30))
+        noise[:, 0] += 20.0 * (pictures[:, 0, 0, 0] == 1)
+        return noise.astype(np.float32)
+
+    return images, labels, look
+
+
+def test_a_pretrained_network_is_asked_where_pixels_cannot_tell():
+    images, labels, look = photographs()
+    given = {"class_names": ("a", "b"), "low": 0, "high": 255}
+    blind = build_judge(images, labels, np.arange(200), **given)
+    assert blind.missed
+    assert not blind.knows
+    told = explain_unknown(blind, judge_ladder(blind, images, low=0, high=255, names=("hflip", "blur")))
+    assert told.startswith("hflip, blur could not be judged: the probes name ")
+    assert told.endswith(
+        "add training pictures, or install a pretrained network with `pip install 'clearsight[pretrained]'`."
+    )
+    judge = build_judge(images, labels, np.arange(200), find_look=lambda: look, **given)
+    assert ([view.kind for view in judge.views], judge.missed, judge.knows) == (["pretrained features"], False, True)
+    steps = judge_ladder(judge, images, low=0, high=255, names=("blur", "brightness"))
+    assert [(v.name, v.strength) for v in steps] == [("blur", 1), ("blur", 2), ("brightness", 0.2), ("brightness", 0.4)]
+
+
+def test_a_network_is_not_asked_where_pixels_suffice(monkeypatch):
+    case = next(c for c in CASES if c.name == "left and right")
+    images, labels = case.make(0)
+
+    def never():
+        raise AssertionError("asked")
+
+    judge = build_judge(
+        images, labels, np.arange(len(images)), class_names=case.classes, low=0, high=255, find_look=never
+    )
+    assert judge.knows
+    assert safety.PRETRAINED not in [view.kind for view in judge.views]
+
+
+@pytest.mark.parametrize("name", ["letters M W", "lines / and \\", "small and large discs", "sharp and blurred clouds"])
+def test_what_used_to_be_doubtful_is_refused(name):
+    case = next(c for c in CASES if c.name == name)
+    images, labels = case.make(0)
+    judge = build_judge(images, labels, np.arange(len(images)), class_names=case.classes, low=0, high=255)
+    for truth, level in (("harmful", "unsafe"), ("harmless", "safe")):
+        for transform, strength in getattr(case, truth).items():
+            given = {"name": transform, "strength": strength, "low": 0, "high": 255}
+            v = judge_transform(judge, images, Augmentation(**{transform: strength}), **given)
+            assert v.level == level, (truth, transform)
+
+
+def test_the_benchmark_has_enough_pairs_in_each_half():
+    for half, harmful in (("tune", 20), ("report", 12)):
+        cases = [case for case in CASES if case.half == half]
+        assert len(cases) >= 10
+        assert sum(len(case.harmful) for case in cases) >= harmful
+        assert sum(len(case.harmless) for case in cases) >= 49
+        assert not any(
+            set(case.harmful) & set(case.harmless) - {"zoom", "brightness", "blur", "noise"} for case in cases
+        )
