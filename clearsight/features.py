@@ -194,7 +194,7 @@ def build_look(*, low: float, high: float) -> Callable[[NDArray[Any]], NDArray[n
     for name, values in net.tensors(params).items():
         if name not in HEAD:
             values[:] = tensors[name]
-    module = build_bound(net, params)
+    module: Any = build_bound(net, params)
 
     def look(images: NDArray[Any]) -> NDArray[np.float32]:
         import torch

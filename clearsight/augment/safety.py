@@ -259,7 +259,7 @@ def judge_transform(
     turn a class, as weak draws would hide that; but only where the views name almost all clean pictures rightly.
     """
     active = tuple(augmentation.active())
-    variants = _TURNS if active == ("rot90",) else ("as drawn",)
+    variants: tuple[str, ...] = _TURNS if active == ("rot90",) else ("as drawn",)
     if len(active) == 1 and active[0] in STREAMS and judge.views[0].accuracy >= _ALMOST_ALL and not judge.strict:
         variants += ("full",)
     found = []
