@@ -129,7 +129,7 @@ def test_what_a_killed_save_left_is_swept_up_by_the_next(tmp_path):
     for name in (".writing-000000002-1", ".old-000000001-1"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x").write_text("x")
-    for name in (f".writing-000000002-{os.getpid()}", f".old-000000001-{os.getpid()}"):
+    for name in (f".writing-000000001-{os.getpid()}", f".old-000000001-{os.getpid()}"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x").write_text("x")
     (tmp_path / "note.txt").write_text("not ours")
