@@ -179,6 +179,16 @@ def test_progress_hears_of_every_step_and_epoch_and_of_the_end():
     assert [facts["epoch"] for kind, facts in heard.heard if kind == "epoch"] == [1, 2]
 
 
+def test_weights_are_kept_from_before_the_first_epoch_on_if_asked_for():
+    assert np.ravel(train(scripted(), 3, weight_history=True).history.weights).tolist() == [
+        0,
+        STEPS,
+        2 * STEPS,
+        3 * STEPS,
+    ]
+    assert train(scripted(), 3).history.weights == []
+
+
 def test_keep_is_called_after_every_so_many_steps():
     kept = []
     train(scripted(), 3, keep=kept.append, keep_steps=3)
@@ -267,6 +277,7 @@ def test_a_paused_run_goes_on_from_what_it_saved(patience):
     assert (paused.status, paused.epoch, len(paused.history.epochs)) == ("paused", 2, 2)
     second = scripted()
     assert outcome(second, train(second, 7, **options, start=paused.saved)) == expected
+    assert second.calls[0][3] == 2 * STEPS
 
 
 def test_a_pause_at_the_very_end_or_after_patience_ran_out_is_the_end():
@@ -395,6 +406,9 @@ def test_losses_are_those_of_scipy():
     assert mean_loss(logits, labels) == pytest.approx(expected, rel=1e-12)
     assert accuracy(logits, labels) == np.mean([row.argmax() == k for row, k in zip(logits, labels, strict=True)])
     targets = (rng.normal(size=9) * 7 + 3).astype(np.float32)
+    assert mean_loss(logits, targets) == pytest.approx(
+        np.mean((logits[:, 0] - targets.astype(np.float64)) ** 2) / 2, rel=1e-12
+    )
     error = logits[:, 0] - (targets.astype(np.float64) - 3) / 7
     assert mean_loss(logits, targets, mean=3.0, std=7.0) == pytest.approx(np.mean(error**2) / 2, rel=1e-12)
     got = mean_loss(logits, targets, mean=3.0, std=7.0, huber=1.3)

@@ -89,8 +89,14 @@ def _update_class(old: type, new: type) -> int:
 
 
 def _update_defaults(old: FunctionType, new: FunctionType) -> int:
-    plain = all(isinstance(v, _PLAIN) for v in [*(new.__defaults__ or ()), *(new.__kwdefaults__ or {}).values()])
-    if not plain or (old.__defaults__, old.__kwdefaults__) == (new.__defaults__, new.__kwdefaults__):
+    """Plain defaults as they now are; others, such as functions, stay."""
+    before = old.__defaults__ or (), old.__kwdefaults__ or {}
+    placed, named = new.__defaults__ or (), new.__kwdefaults__ or {}
+    if len(placed) != len(before[0]) or set(named) != set(before[1]):
         return 0
-    old.__defaults__, old.__kwdefaults__ = new.__defaults__, new.__kwdefaults__
+    placed = tuple(value if isinstance(value, _PLAIN) else kept for value, kept in zip(placed, before[0], strict=True))
+    named = {name: value if isinstance(value, _PLAIN) else before[1][name] for name, value in named.items()}
+    if (placed, named) == before:
+        return 0
+    old.__defaults__, old.__kwdefaults__ = placed, named
     return 1
