@@ -26,7 +26,7 @@ slow: $(STAMP)-dev  ## the published experiments
 	$(BIN)/python -m pytest -m slow
 
 mutants: $(STAMP)-dev  ## do the tests notice small mistakes? writes docs/mutants.md
-	$(BIN)/python -m benchmarks.mutants --json docs/benchmarks/mutants.json --page docs/mutants.md
+	$(BIN)/python -m benchmarks.mutants --sample 120 --json docs/benchmarks/mutants.json --page docs/mutants.md
 
 bench: $(STAMP)-dev  ## side by side with peers; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks.dense --json docs/benchmarks/dense.json --table docs/benchmarks.md

@@ -12,7 +12,8 @@ KINDS = ("equivalent", "open")
 _COMMAND = "make mutants"
 _INTRO = f"""# Mutants: do the tests notice mistakes?
 
-`{_COMMAND}` makes one small change at a time in the modules below (a comparison, a sign, a constant, a condition, an argument, a
+`{_COMMAND}` (`python -m benchmarks.mutants`) makes one small change at a time in the modules below (a comparison, a sign, a
+constant, a condition, an argument, a
 statement left out), runs the tests that execute the changed line, and counts how many changes make a test fail. The score is the
 killed share of all mutants that are not equivalent: an equivalent mutant changes nothing that anyone can observe.
 `python -m benchmarks.mutants --module training/fit` looks at one module and prints its survivors. [How it works and
