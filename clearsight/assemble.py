@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from clearsight.augment.presets import Augmentation
 from clearsight.bundle import load
-from clearsight.config import RunConfig, uses_torch
+from clearsight.combinations import uses_torch
+from clearsight.config import RunConfig
 from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import Preprocess
 from clearsight.data.split import Rows, Split
@@ -36,15 +37,17 @@ def build_net(config: RunConfig, preprocess: Preprocess, *, outputs: int, regres
     """
     model, output = config.model, "identity" if regression else "softmax"
     net: MLP | ConvNet
-    if model.family == "mlp":
+    if config.family == "mlp":
         net = MLP((preprocess.num_inputs, *config.hidden, outputs), config.activations, model.bias, output)
     else:
         if preprocess.height == 1:
-            raise UsageError(f"model {model.family} must have pictures, got rows of features. Use model mlp.")
+            raise UsageError(f"model {config.family} must have pictures, got rows of features. Use model mlp.")
         if not isinstance(model.activation, str):
-            raise UsageError(f"activation must be one name for {model.family}, got {list(model.activation)}. Give one.")
+            raise UsageError(
+                f"activation must be one name for {config.family}, got {list(model.activation)}. Give one."
+            )
         net = ConvNet(
-            model.family, (preprocess.height, preprocess.width, preprocess.channels), outputs, output,
+            config.family, (preprocess.height, preprocess.width, preprocess.channels), outputs, output,
             widths=model.widths or (), depths=model.depths or (), hidden=config.hidden, kernel=model.kernel or 0,
             norm=model.norm or "", activation=model.activation, pooling=model.pooling or "",
             stem=model.stem or ("large" if model.pretrained else ""),
@@ -191,6 +194,33 @@ def build_torch_engine(
             accumulate=train.accumulate, ema=train.ema, lookahead=train.lookahead, layer_decay=train.layer_decay, team=team,
             keep_statistics=config.model.pretrained, **shared,
         )  # fmt: skip
+
+
+def scale_features(features: NDArray[np.float32], rows: Rows, preprocess: Preprocess, *, one: bool) -> Preprocess:
+    """How features become inputs: as they are, or for a head divided by one number that brings their mean square to 1."""
+    height, width, channels = features.shape[1:]
+    size, scale = height * width * channels, 1.0
+    if one:
+        scale = 1 / max(float(np.sqrt(np.square(features[rows], dtype=np.float64).mean())), 1e-12)
+    return Preprocess(
+        height, width, channels, "none", 0.0, 1.0, np.full(size, scale, np.float32), np.zeros(size, np.float32),
+        preprocess.target_mean, preprocess.target_std,
+    )  # fmt: skip
+
+
+def build_tail_engine(
+    config: RunConfig, net: ConvNet, recipe: Recipe, *, params: NDArray[np.float32], team: Team, **shared: Any
+) -> Engine:
+    """The PyTorch engine for the last stages of a whole network with these numbers, on maps that the stages before give.
+
+    Raises:
+        UsageError: see `build_torch_engine`.
+    """
+    tail, whole = Tail(net), net.tensors(params)
+    last = np.empty(tail.num_values, np.float32)
+    for name, values in tail.tensors(last).items():
+        values[:] = whole[name]
+    return build_torch_engine(config, tail, recipe, team=team, params=last, **shared)
 
 
 def choose_device(config: RunConfig) -> str:

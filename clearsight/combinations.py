@@ -1,11 +1,15 @@
-"""Choices that others leave without effect are refused, so that none is ignored in silence. It must not know what they do."""
+"""What choices mean together: those that others leave without effect are refused, so that none is ignored in silence.
+
+It must not know how any is carried out.
+"""
 
 from pydantic import BaseModel
 
-from clearsight.config import PRETRAINED_FAMILIES, TORCH_ONLY, RunConfig, uses_torch
+from clearsight.config import PRETRAINED_FAMILIES, RunConfig
 from clearsight.errors import UsageError
 from clearsight.published import is_timm
 
+TORCH_ONLY = ("precision", "compile", "accumulate", "ema", "lookahead")
 _PUBLISHED = (*PRETRAINED_FAMILIES, "timm:NAME")
 
 
@@ -15,7 +19,7 @@ def check_used(config: RunConfig) -> None:
     Raises:
         UsageError: which choice, and what it needs.
     """
-    train, model, family = config.train, config.model, config.model.family
+    train, model, family = config.train, config.model, config.family
     normal = "normal" in (model.init, model.bias_init)
     plain, residual = family in ("cnn", "vgg"), family.startswith("resnet")
     pooled = residual or family in ("cnn", "efficientnet_lite0")
@@ -75,3 +79,14 @@ def check_used(config: RunConfig) -> None:
             raise UsageError(
                 f"{key} must go with {partner}, got {getattr(section, key)} without. Leave it out or add that."
             )
+
+
+def uses_torch(config: RunConfig) -> bool:
+    """Whether the torch engine is meant: by name, by the network, or by a choice that only it can carry out."""
+    train = config.train
+    if train.engine != "auto":
+        return train.engine == "torch"
+    if config.model.pretrained and config.depth == "head":
+        return False
+    chosen = any(getattr(train, key) != type(train).model_fields[key].default for key in TORCH_ONLY)
+    return config.family != "mlp" or train.optimizer == "muon" or train.device in ("cuda", "mps") or chosen

@@ -21,7 +21,7 @@ Optimizer = Literal["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "
 OwnFamily = Literal[
     "mlp", "cnn", "vgg", "resnet8", "resnet18", "resnet34", "resnet50", "efficientnet_lite0", "speednet"
 ]
-AnyFamily = OwnFamily | Annotated[str, StringConstraints(pattern=PATTERN)]
+AnyFamily = Literal["auto"] | OwnFamily | Annotated[str, StringConstraints(pattern=PATTERN)]
 Norm = Literal["batch", "none"]
 Pooling = Literal["max", "mean"]
 Stem = Literal["small", "large"]
@@ -40,6 +40,7 @@ Preset = Literal["none", "light", "photo", "digits", "counting"]
 DEFAULT_LR = {
     "sgd": 0.1, "momentum": 0.05, "nesterov": 0.05, "rmsprop": 0.001, "adam": 0.001, "adamw": 0.001, "muon": 0.02,
 }  # fmt: skip
+USUAL_PRETRAINED = "efficientnet_lite0"  # where weights are wanted and no network is named
 PRETRAINED_FAMILIES = ("resnet18", "resnet34", "resnet50", "efficientnet_lite0")
 _FINE_TUNED: dict[str, Any] = {
     "optimizer": "adamw", "lr": 0.001, "schedule": "one-cycle", "epochs": 12, "batch_size": 16, "layer_decay": 0.5,
@@ -48,7 +49,7 @@ _FINE_TUNED: dict[str, Any] = {
 
 def _check_family(name: object) -> object:
     known = get_args(OwnFamily)
-    if isinstance(name, str) and name not in known and not re.fullmatch(PATTERN, name):
+    if isinstance(name, str) and name not in (*known, "auto") and not re.fullmatch(PATTERN, name):
         near = difflib.get_close_matches(name, known, n=1)
         advice = f"Did you mean {near[0]}?" if near else "See `clearsight models`."
         raise UsageError(f"model must be one of {', '.join(known)} or timm:NAME, got {_shorten(repr(name))}. {advice}")
@@ -59,7 +60,7 @@ Family = Annotated[AnyFamily, BeforeValidator(_check_family)]
 # What settings are where weights are pretrained and nothing else is said, by how deep the training goes.
 PRETRAINED_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "head": {"train": {"lr": 0.01, "schedule": "one-cycle", "epochs": 60, "l2": "auto"}},
-    "last": {"preprocess": {"image_size": 640}, "train": _FINE_TUNED | {"lr": 0.00003, "epochs": 6}},
+    "last": {"train": _FINE_TUNED | {"lr": 0.00003, "epochs": 6}},
     "all": {"train": _FINE_TUNED, "augment": {"preset": "light"}},
 }
 _PRETRAINED_PICTURES = {"image_size": 224, "channels": "rgb"}
@@ -162,7 +163,9 @@ class ModelConfig(_Section):
     """The network and its first weights."""
 
     family: Family = Field(
-        "mlp", description="Kind of network; `clearsight models` lists them. timm:NAME is one of the library timm."
+        "auto",
+        description="Kind of network; `clearsight models` lists them. timm:NAME is one of the library timm. auto is "
+        f"{USUAL_PRETRAINED}, pretrained, for few colour photographs where its weights are installed, else mlp.",
     )
     inputs: int | None = Field(None, ge=1, description="Pixel values a picture must have; refuse other data.")
     outputs: int | None = Field(None, ge=1, description="Classes the data must have; refuse other data.")
@@ -303,6 +306,12 @@ class RunConfig(_Section):
         return self.train.lr if isinstance(self.train.lr, float) else DEFAULT_LR[self.train.optimizer]
 
     @property
+    def family(self) -> str:
+        """The network in force; mlp until somebody looks at the data to settle `auto`."""
+        usual = USUAL_PRETRAINED if self.model.pretrained else "mlp"
+        return usual if self.model.family == "auto" else self.model.family
+
+    @property
     def depth(self) -> str:
         """What is trained: `head` or `last` of a pretrained net, or `all`."""
         if not self.model.pretrained:
@@ -313,7 +322,7 @@ class RunConfig(_Section):
     def hidden(self) -> tuple[int, ...]:
         """Units of the hidden dense layers in force."""
         chosen = self.model.hidden
-        return DEFAULT_HIDDEN.get(self.model.family, ()) if chosen is None else chosen
+        return DEFAULT_HIDDEN.get(self.family, ()) if chosen is None else chosen
 
     @property
     def activations(self) -> tuple[str, ...]:
@@ -377,7 +386,7 @@ def _fill_pretrained(config: RunConfig) -> RunConfig:
 
 def _describe_pictures(config: RunConfig) -> dict[str, Any]:
     """Pictures as the weights were learnt on: EfficientNet-Lite's on -1..1, resnets' by ImageNet's mean and deviation."""
-    family = config.model.family
+    family = config.family
     if not is_timm(family):
         return _PRETRAINED_PICTURES | {"scale": "symmetric" if family == "efficientnet_lite0" else "imagenet"}
     facts = describe_pictures(family)
@@ -403,17 +412,3 @@ def find_near(name: str) -> str:
     names = {key.split(".")[1]: key for key in known_keys()} | {s: s for s in RunConfig.model_fields} | _OTHER_NAMES
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return names[near[0]] if near else ""
-
-
-TORCH_ONLY = ("precision", "compile", "accumulate", "ema", "lookahead")
-
-
-def uses_torch(config: RunConfig) -> bool:
-    """Whether the torch engine is meant: by name, by the network, or by a choice that only it can carry out."""
-    train = config.train
-    if train.engine != "auto":
-        return train.engine == "torch"
-    if config.model.pretrained and config.depth == "head":
-        return False
-    chosen = any(getattr(train, key) != type(train).model_fields[key].default for key in TORCH_ONLY)
-    return config.model.family != "mlp" or train.optimizer == "muon" or train.device in ("cuda", "mps") or chosen

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.choice import settle_family
 from clearsight.config import RunConfig, build_config
 from clearsight.errors import DivergedError, UsageError
 from clearsight.evaluation.floors import find_floor
@@ -62,7 +63,9 @@ def measure_curve(config: RunConfig, *, shares: list[float], seeds: int, meter: 
         raise UsageError(
             f"--shares must stand alone, got data.train_fraction {config.data.train_fraction:g} beside it. Leave that out."
         )
-    dataset = load_dataset(config)
+    said: list[str] = []
+    config = settle_family(config, note=said.append, meter=meter)
+    dataset = load_dataset(config, meter=meter)
     if len(build_split(config, dataset).valid) == 0:
         raise UsageError("a learning curve must have validation rows, got none. Set --set data.valid_fraction=0.1.")
     sizes, errors = [], {split: np.zeros((len(shares), seeds)) for split in ("train", "valid")}
@@ -84,4 +87,4 @@ def measure_curve(config: RunConfig, *, shares: list[float], seeds: int, meter: 
     floor, _ = find_floor(dataset.name, config.eval.floor)
     what = "mean absolute error" if dataset.is_regression else "error (%)"
     per_cent = None if floor is None or dataset.is_regression else 100 * floor
-    return Curve(np.array(sizes, np.float64), errors, what, per_cent, (*dataset.notes, *prepared.notes))
+    return Curve(np.array(sizes, np.float64), errors, what, per_cent, (*said, *dataset.notes, *prepared.notes))

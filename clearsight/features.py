@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.data.cache import build_key, cache_limit, drop_entry, load_entry, save_entry
+from clearsight.data.cache import build_key, cache_folder, cache_limit, drop_entry, load_entry, save_entry
 from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import Preprocess
 from clearsight.errors import DataError, UsageError
@@ -28,7 +28,7 @@ from clearsight.training.logits import Inputs, as_tensor, build_bound, rows_at_o
 _VERSION = "2"  # of how they are computed and kept
 _BLOCK = 2048  # pictures that are computed and kept together
 _MOST_BYTES = 16 * 2**30
-_AT_ONCE = 16  # pictures: more are no faster on a CPU
+AT_ONCE = 16  # pictures: more are no faster on a CPU
 _LOOKS, _LOOK_SIDE = "efficientnet_lite0", 96  # a network that sees much in little time, and the side of its pictures
 _KEPT = 2  # of the last ones in memory
 _lock = threading.Lock()
@@ -89,6 +89,14 @@ def recall_features(
     return np.concatenate(whole).reshape(len(dataset), -1) if len(whole) == len(blocks) else None
 
 
+def are_kept(net: ConvNet, params: NDArray[np.float32], preprocess: Preprocess, dataset: Dataset, *, part: str) -> bool:
+    """Whether `find_features` would find them, without a look into them."""
+    key = _build_key(net, params, preprocess, dataset, part)
+    if key in _last:
+        return True
+    return cache_limit() > 0 and all((cache_folder() / own).is_dir() for own, _ in _name_blocks(key, dataset))
+
+
 def _name_blocks(key: str, dataset: Dataset) -> list[tuple[str, slice]]:
     """Of each block its key and its rows."""
     starts = range(0, len(dataset), _BLOCK)
@@ -113,7 +121,7 @@ def _collect(
     meter: MeterBuilder, note: Callable[[str], None],
 ) -> Found:  # fmt: skip
     """Block after block, each kept as soon as it is there, so that little is lost when the work is broken off."""
-    at_once, what, problem = min(_AT_ONCE, rows_at_once(net)), f"features of {dataset.name}", ""
+    at_once, what, problem = min(AT_ONCE, rows_at_once(net)), f"features of {dataset.name}", ""
     whole: NDArray[np.float32] | None = None
     total, done, module = {"early": 0.0, "late": 0.0}, 0, None
     with ExitStack() as stack, telling_memory():
@@ -202,8 +210,8 @@ def build_look(*, low: float, high: float) -> Callable[[NDArray[Any]], NDArray[n
 
         parts = []
         with torch.no_grad(), telling_memory():
-            for start in range(0, len(images), _AT_ONCE):
-                pictures = torch.from_numpy(images[start : start + _AT_ONCE].astype(np.float32)).permute(0, 3, 1, 2)
+            for start in range(0, len(images), AT_ONCE):
+                pictures = torch.from_numpy(images[start : start + AT_ONCE].astype(np.float32)).permute(0, 3, 1, 2)
                 pictures = pictures if pictures.shape[1] == 3 else pictures.mean(1, keepdim=True).expand(-1, 3, -1, -1)
                 sides = (_LOOK_SIDE, _LOOK_SIDE)
                 pictures = interpolate(pictures, sides, mode="bilinear", antialias=True, align_corners=False)

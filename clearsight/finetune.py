@@ -10,19 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.assemble import build_net, build_recipe, build_torch_engine, first_params
+from clearsight.assemble import build_net, build_recipe, build_tail_engine, first_params, scale_features
 from clearsight.config import PRETRAINED_DEFAULTS, RunConfig, TrainConfig
+from clearsight.cost import measure_cost
 from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import Preprocess, fit_preprocess
 from clearsight.data.split import Rows, Split, find_groups
 from clearsight.dense.recipe import Recipe
 from clearsight.errors import UsageError
 from clearsight.features import find_features
-from clearsight.meter import MeterBuilder, SilentMeter, render_seconds
+from clearsight.intake import build_split
+from clearsight.meter import MeterBuilder, SilentMeter
 from clearsight.models.convnet import ConvNet, Tail
 from clearsight.models.mlp import MLP
 from clearsight.models.pretrained import hash_weights
-from clearsight.published import is_timm
 from clearsight.training.engine import DenseEngine, Engine
 from clearsight.training.fit import fit, mean_loss
 from clearsight.training.partial import PartialEngine
@@ -39,7 +40,7 @@ _USUAL_PENALTY = 0.1
 
 def find_weights_hash(config: RunConfig) -> str | None:
     """SHA-256 of the file that a pretrained net begins with; None for any other net."""
-    return hash_weights(config.model.family, config.model.weights) if config.model.pretrained else None
+    return hash_weights(config.family, config.model.weights) if config.model.pretrained else None
 
 
 def check_weights(before: str | None, config: RunConfig) -> None:
@@ -144,7 +145,7 @@ def _train_head(
     config: RunConfig, net: ConvNet, dataset: Dataset, features: NDArray[np.float32], rows: Rows, preprocess: Preprocess
 ) -> tuple[DenseEngine, Preprocess]:
     """A head trained on features of some rows, and how these were scaled."""
-    own, train = _scale_features(features, rows, preprocess, one=True), config.train
+    own, train = scale_features(features, rows, preprocess, one=True), config.train
     engine = _build_head(config, net, dataset, features, own, rows, build_recipe(config, dataset, rows))
     lrs = learning_rates(
         train.schedule, lr=config.lr, epochs=train.epochs, steps_per_epoch=-(-len(rows) // train.batch_size),
@@ -205,7 +206,7 @@ def build_partial(
     """
     assert isinstance(net, ConvNet)
     features, _ = find_features(net, params, preprocess, dataset, part=config.depth, meter=meter, note=note)
-    own = _scale_features(features, split.train, preprocess, one=config.depth == "head")
+    own = scale_features(features, split.train, preprocess, one=config.depth == "head")
     recipe = build_recipe(config, dataset, split.train)
     if config.depth == "head":
         if team.size > 1:
@@ -214,19 +215,19 @@ def build_partial(
         return PartialEngine(
             inner, net, params, partial(_head_tensors, scale=own.scale[0], outputs=net.outputs), features=features
         )
-    tail, whole = Tail(net), net.tensors(params)
-    last = np.empty(tail.num_values, np.float32)
-    for name, values in tail.tensors(last).items():
-        values[:] = whole[name]
-    inner = build_torch_engine(
-        config, tail, recipe, team=team, images=features, labels=dataset.labels, preprocess=own, params=last,
+    inner = build_tail_engine(
+        config, net, recipe, params=params, team=team, images=features, labels=dataset.labels, preprocess=own,
         batch_size=config.train.batch_size, seed=config.train.seed, pool=split.train,
     )  # fmt: skip
-    return PartialEngine(inner, net, params, tail.tensors)
+    return PartialEngine(inner, net, params, Tail(net).tensors)
 
 
-def warm_features(config: RunConfig, dataset: Dataset, *, meter: MeterBuilder, note: Note) -> None:
-    """Compute what many runs on one data set will ask for, where it is the same for all of them."""
+def warm_features(config: RunConfig, dataset: Dataset, *, meter: MeterBuilder, note: Note, runs: int = 0) -> None:
+    """Compute what many runs on one data set will ask for, where it is the same for all of them.
+
+    Args:
+        note: is told what `runs` deep ones cost, and where features cannot be kept.
+    """
     scaling = config.preprocess.scale
     if not config.model.pretrained or scaling in ("standardize", "mean-image"):  # fitted to the rows of each run
         return
@@ -236,52 +237,12 @@ def warm_features(config: RunConfig, dataset: Dataset, *, meter: MeterBuilder, n
     net = build_net(config, preprocess, outputs=1 if regression else len(dataset.class_names), regression=regression)
     assert isinstance(net, ConvNet)
     params = first_params(config, net, dataset, rows, preprocess, meter=meter)
+    if config.depth != "head" and runs:
+        some = build_split(config, dataset)
+        cost = measure_cost(config, net, dataset, some, preprocess, params=params)
+        note(f"each of {runs:,} runs takes {cost}, as measured on this machine")
     for part in ("head", "last") if config.depth == "last" else ("head",):  # deeper runs begin with a head that fits
         find_features(net, params, preprocess, dataset, part=part, meter=meter, note=note)
-
-
-def describe_deeper(
-    config: RunConfig,
-    net: MLP | ConvNet,
-    dataset: Dataset,
-    preprocess: Preprocess,
-    *,
-    params: NDArray[np.float32],
-    rows: int,
-) -> str:
-    """What larger pictures, or training more than the head, would cost on this machine.
-
-    Backwards takes twice as long as forwards did, and a larger picture as much longer as it has more pixels.
-    """
-    assert isinstance(net, ConvNet)
-    _, seconds = find_features(net, params, preprocess, dataset, part="head")
-    epochs = {depth: PRETRAINED_DEFAULTS[depth]["train"]["epochs"] for depth in ("last", "all")}
-    pixels, growth = net.input_shape[0] * net.input_shape[1], 1.0
-    if "image_size" not in config.preprocess.model_fields_set:
-        growth = PRETRAINED_DEFAULTS["last"]["preprocess"]["image_size"] ** 2 / pixels
-    last = growth * (len(dataset) * seconds["early"] + 3 * rows * epochs["last"] * seconds["late"])
-    whole = 3 * rows * epochs["all"] * (seconds["early"] + seconds["late"])
-    if is_timm(net.family):
-        return f"--tune all would take some {render_seconds(whole)}"
-    larger = 4 * len(dataset) * (seconds["early"] + seconds["late"])
-    height, width = (2 * side for side in net.input_shape[:2])
-    sides = f"{height}" if height == width else f"{height}x{width}"
-    return (
-        f"--image-size {sides} would take some {render_seconds(larger)}, --tune last {render_seconds(last)}, --tune all "
-        f"{render_seconds(whole)}"
-    )
-
-
-def _scale_features(features: NDArray[np.float32], rows: Rows, preprocess: Preprocess, *, one: bool) -> Preprocess:
-    """How features become inputs: as they are, or for a head divided by one number that brings their mean square to 1."""
-    height, width, channels = features.shape[1:]
-    size, scale = height * width * channels, 1.0
-    if one:
-        scale = 1 / max(float(np.sqrt(np.square(features[rows], dtype=np.float64).mean())), 1e-12)
-    return Preprocess(
-        height, width, channels, "none", 0.0, 1.0, np.full(size, scale, np.float32), np.zeros(size, np.float32),
-        preprocess.target_mean, preprocess.target_std,
-    )  # fmt: skip
 
 
 def _build_head(

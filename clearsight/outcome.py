@@ -2,6 +2,9 @@
 
 import os
 import platform
+import shlex
+from dataclasses import replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -10,13 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight import __version__, store
+from clearsight.choice import has_weights
+from clearsight.combinations import check_used
+from clearsight.config import RunConfig, build_config
 from clearsight.data.duplicates import hash_rows
+from clearsight.data.photographs import describe_photographs
 from clearsight.data.split import Rows
 from clearsight.durable import write_durably
-from clearsight.errors import RunError
-from clearsight.evaluation.metrics import worst_mistakes
+from clearsight.errors import RunError, UsageError
+from clearsight.evaluation.metrics import Evaluation, worst_mistakes
 from clearsight.pipeline import Prepared, Run, judge, measure_signals
+from clearsight.settings import merge
 from clearsight.training.fit import FitResult
+from clearsight.training.next_step import Ended, NextStep, find_next_step
 
 _PARITY_ROWS = 5000
 
@@ -24,6 +33,7 @@ _PARITY_ROWS = 5000
 def finish_run(path: Path, prepared: Prepared, result: FitResult, signals: dict[str, Any]) -> Run:
     """Evaluate every split once, and write model, metrics and history."""
     run, logits = judge(prepared, result, path=path)
+    run = replace(run, next_step=advise(prepared, run).text)
     dataset, parts = prepared.dataset, prepared.split.parts()
     judged = next(name for name in ("test", "valid", "train") if name in parts)
     mistakes, shown = _collect_mistakes(prepared, judged, parts[judged], logits[judged], run.bundle.temperature)
@@ -44,6 +54,41 @@ def finish_run(path: Path, prepared: Prepared, result: FitResult, signals: dict[
     metrics = summary | {"mistakes_split": judged, "mistakes": mistakes, "unused": len(prepared.split.unused)}
     store.write_json(path / store.METRICS, metrics)
     return run
+
+
+def advise(prepared: Prepared, run: Run) -> NextStep:
+    """What to try after a run that has a directory."""
+    config, dataset, evaluations = prepared.config, prepared.dataset, run.evaluations()
+    judged = list(evaluations)[-1]
+    of, train = evaluations[judged], evaluations["train"]
+    photographs = (
+        "" if config.model.pretrained else describe_photographs(dataset.facts, classes=len(dataset.class_names))
+    )
+    losses = run.history.column("valid_loss")
+    ended = Ended(
+        run.status, judged, hits=_count_hits(of), n=of.n, train_hits=_count_hits(train), train_n=train.n,
+        majority=0.0 if of.confusion is None else float(of.confusion.sum(axis=1).max() / of.n), epochs=config.train.epochs,
+        lr=config.lr, valid_losses=tuple(losses), valid_n=len(prepared.split.valid), r2=of.r2,
+        hidden=config.hidden if config.family == "mlp" else (), photographs=photographs,
+        weights_here=bool(photographs) and has_weights(), head=config.model.pretrained and config.depth == "head",
+        varied=bool(prepared.augmentation.active()), pictures=dataset.picture_shape[0] > 1, colour=dataset.picture_shape[2] == 3,
+        dropout=config.train.dropout, data="" if dataset.origin == "arrays" else shlex.quote(config.data.source),
+        run=shlex.quote(str(run.path)),
+    )  # fmt: skip
+    return find_next_step(ended, accepts=partial(_accepts, config))
+
+
+def _count_hits(of: Evaluation) -> int:
+    return 0 if of.accuracy is None else round(of.accuracy * of.n)
+
+
+def _accepts(config: RunConfig, settings: dict[str, Any]) -> bool:
+    """Whether a command with the settings of a run and some others would begin."""
+    try:
+        check_used(build_config(merge(config.model_dump(exclude_unset=True), settings)))
+    except UsageError:
+        return False
+    return True
 
 
 def _collect_mistakes(

@@ -19,6 +19,7 @@ from clearsight.augment.presets import Augmentation
 from clearsight.bundle import Bundle
 from clearsight.combinations import check_used
 from clearsight.config import RunConfig, build_config, known_keys
+from clearsight.cost import measure_cost
 from clearsight.data.dataset import Dataset
 from clearsight.data.load import parse_background
 from clearsight.data.preprocess import Preprocess, fit_preprocess
@@ -73,6 +74,7 @@ class Run:
         path: its directory, None if it was kept in memory. status: `finished`, `stopped early` or `diverged`.
         epoch: whose weights are in force. bundle: the model. history: of the training.
         train, valid, test: evaluations, None for a split that does not exist.
+        next_step: what to try after it, as a sentence; empty for a run in memory.
     """
 
     config: RunConfig
@@ -85,6 +87,7 @@ class Run:
     train: Evaluation
     valid: Evaluation | None
     test: Evaluation | None
+    next_step: str = ""
 
     def evaluations(self) -> dict[str, Evaluation]:
         """The evaluations that exist, by split."""
@@ -106,21 +109,21 @@ class Run:
             "data": self.bundle.data,
             "seconds": seconds,
             "seconds_per_epoch": seconds / max(len(self.history.epochs), 1),
-            **{
-                s: e.as_dict() if e else None
-                for s, e in (("train", self.train), ("valid", self.valid), ("test", self.test))
-            },
+            "next_step": self.next_step or None,
+            **{s: e.as_dict() if (e := self.evaluations().get(s)) else None for s in ("train", "valid", "test")},
         }
 
 
 def prepare(
-    config: RunConfig, dataset: Dataset, team: Team | None = None, *, meter: MeterBuilder = SilentMeter
-) -> Prepared:
+    config: RunConfig, dataset: Dataset, team: Team | None = None, *, meter: MeterBuilder = SilentMeter,
+    announce: Note | None = None,
+) -> Prepared:  # fmt: skip
     """Split, fit the preprocessing, build network, recipe, schedule and engine.
 
     Args:
         team: the processes that train together; by default this one alone.
         meter: shows progress while features for a pretrained network are computed.
+        announce: is told, before that, what it costs to train more of such a network than its head.
 
     Raises:
         UsageError: choices that do not go together, or an lr of `auto` that is not found. DataError: data that does not
@@ -148,10 +151,8 @@ def prepare(
         background=parse_background(config.preprocess.background),
     )  # fmt: skip
     outputs = 1 if dataset.is_regression else len(dataset.class_names)
-    for name, wanted, got in (
-        ("inputs", config.model.inputs, preprocess.num_inputs),
-        ("outputs", config.model.outputs, outputs),
-    ):
+    needed = {"inputs": (config.model.inputs, preprocess.num_inputs), "outputs": (config.model.outputs, outputs)}
+    for name, (wanted, got) in needed.items():
         if wanted is not None and wanted != got:
             raise UsageError(
                 f"{name} must fit the data, which has {got}, got {wanted}. Correct the layers or the data."
@@ -175,7 +176,9 @@ def prepare(
         asked = "l2" in train.model_fields_set
         l2 = settle_penalty(config, net, dataset, split.train, preprocess, asked=asked, **shared)
         config = config.model_copy(update={"train": train.model_copy(update={"l2": l2})})
-    if config.model.pretrained and config.depth != "head":
+    if isinstance(net, ConvNet) and config.model.pretrained and config.depth != "head":
+        if announce is not None:
+            announce(f"this run takes {measure_cost(config, net, dataset, split, preprocess, params=params)}")
         fit_head(config, net, dataset, split.train, preprocess, **shared)
     if config.depth == "all":
         engine = build_engine(config, net, dataset, split, preprocess, augmentation, team, params=params)
@@ -320,9 +323,8 @@ def resolve_config(
         layers.append(read_config_file(Path(config)))
     elif config is not None:
         if not isinstance(config, RunConfig | dict):
-            raise UsageError(
-                f"config must be a RunConfig, a dict or a file, got {type(config).__name__}. Pass one of them."
-            )
+            got = type(config).__name__
+            raise UsageError(f"config must be a RunConfig, a dict or a file, got {got}. Pass one of them.")
         layers.append(config.model_dump(exclude_unset=True) if isinstance(config, RunConfig) else config)
     layers += [nest(homes.get(name, name), value) for name, value in settings.items()]
     return build_config(merge(*layers), where=where)

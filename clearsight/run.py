@@ -12,12 +12,15 @@ from typing import Any
 
 from clearsight import __version__, store
 from clearsight.assemble import choose_device
+from clearsight.choice import settle_family
 from clearsight.config import RunConfig
+from clearsight.cost import describe_deeper
 from clearsight.data.relabel import hash_corrections
 from clearsight.errors import DataError, DivergedError, Interrupted, RunError, UsageError
-from clearsight.finetune import check_weights, describe_deeper, find_weights_hash
+from clearsight.finetune import check_weights, find_weights_hash
 from clearsight.intake import load_dataset, load_given, refuse_flaws, refuse_place
 from clearsight.meter import MeterBuilder, build_meter
+from clearsight.models.convnet import ConvNet
 from clearsight.outcome import collect_numbers, describe_environment, finish_run
 from clearsight.pipeline import (
     Note,
@@ -91,7 +94,7 @@ def train(
             _note_other_machine(path, again, tell)
             return _train_in(path, again, root=Path(root), quiet=quiet, note=tell, resume=True)
     check_trackers(track)
-    resolved = resolve_config(config, settings)
+    resolved = settle_family(resolve_config(config, settings), data, note=tell, meter=build_meter(quiet=quiet))
     team = _join(resolved)
     if team.rank > 0:
         quiet, tell = True, lambda text: None
@@ -101,7 +104,7 @@ def train(
     for text in dataset.notes:
         tell(text)
     refuse_flaws(resolved, dataset, note=tell)
-    prepared = prepare(resolved, dataset, team, meter=build_meter(quiet=quiet))
+    prepared = prepare(resolved, dataset, team, meter=build_meter(quiet=quiet), announce=tell)
     resolved = prepared.config
     for text in prepared.notes:
         tell(text)
@@ -110,7 +113,7 @@ def train(
         team.hear_first()
         return _help(prepared)
     with team.speaking_first():
-        model, place = resolved.model.family, Path(out) if out else None
+        model, place = resolved.family, Path(out) if out else None
         path = store.create_run(Path(root), data=dataset.name, model=model, out=place)
     with store.lock_run(path):
         store.keep_corrections(path, resolved, dataset.relabelled)
@@ -129,6 +132,7 @@ def load_and_search(
     Raises:
         UsageError, DataError: see `prepare` and `find_lr`.
     """
+    config = settle_family(config, note=note, meter=meter)
     dataset = load_dataset(config, meter=meter)
     wanted = config.train.model_copy(update={"lr": None})  # so that none is looked for on the way
     prepared = prepare(config.model_copy(update={"train": wanted}), dataset)
@@ -276,19 +280,18 @@ def _train_in(
 
 def _tell_deeper(prepared: Prepared, run: Run, note: Note) -> None:
     """After a head alone, because nothing else was said: what training more would cost, and the most that it could bring."""
-    model = prepared.config.model
-    if not model.pretrained or model.tune != "auto":
+    p, judged = prepared, run.valid
+    if not p.config.model.pretrained or p.config.model.tune != "auto" or run.status == "diverged":
         return
-    p, rows = prepared, len(prepared.split.train)
-    cost = describe_deeper(p.config, p.net, p.dataset, p.preprocess, params=run.bundle.params, rows=rows)
-    judged = run.valid
+    wrong = None if judged is None or judged.accuracy is None else judged.n - round(judged.accuracy * judged.n)
+    if wrong == 0:  # nothing to win that anybody could see
+        return
+    assert isinstance(p.net, ConvNet)
+    cost = describe_deeper(p.config, p.net, p.dataset, p.split, p.preprocess, params=run.bundle.params)
     most = ""
-    if judged is not None and judged.accuracy is not None and judged.high is not None:
-        wrong = judged.n - round(judged.accuracy * judged.n)
-        most = (
-            f"; of {judged.n} validation pictures {wrong} are wrong, which is the most that more training can win there"
-        )
-    note(f"the head alone was trained; {cost}{most}")
+    if judged is not None and wrong is not None:
+        most = f" It answers {wrong} of {judged.n} validation pictures wrongly: more cannot be won there."
+    note(f"only the head was trained. On this machine, {cost}.{most}")
 
 
 def _count_look(root: Path, path: Path, prepared: Prepared, run: Run, note: Note) -> None:

@@ -182,6 +182,7 @@ def _render(run: Any) -> str:
         f"{summary['seconds']:.2f} s of training ({summary['seconds_per_epoch']:.4f} s an epoch)"
     )
     parts.append(f"model   {summary['bundle']}\nreport  {summary['report']}")
+    parts.append(f"next    {run.next_step}")
     return "\n".join(parts)
 
 

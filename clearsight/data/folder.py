@@ -111,6 +111,28 @@ def read_picture_files(
     return _assemble(path, name, layout, decoded, task)
 
 
+def read_headers(
+    path: Path, *, request: PictureRequest, label_column: str = "auto", most: int, meter: MeterBuilder = SilentMeter
+) -> tuple[list[PictureFacts], int]:
+    """What the headers of a folder, zip or tar of pictures say, and how many classes there are; nothing is decoded.
+
+    Returns:
+        Nothing of more than `most` files. A file whose header cannot be read is left out: `read_picture_files` refuses it.
+
+    Raises:
+        DataError: no layout fits.
+    """
+    with closing(open_source(path, follow_links=request.follow_links)) as source:
+        members, _, empty = source.members()
+        if len(members) > most:
+            return [], 0
+        layout = arrange_files(members, empty, root=str(path), read=source.read, label_column=label_column)
+        limit = request.max_pixels
+        files = _name_files(layout.members, limit)
+        facts, *_ = _load_facts(source, layout.members, files, meter, limit=limit)
+    return list(facts.values()), len(set(layout.labels))
+
+
 def render_bad(bad: list[BadFile], root: str) -> str:
     """All bad files in one message: the first twenty with their reasons."""
     lines = [f"{b.path}: {b.reason.removeprefix(b.path + ' ').rstrip('.')}" for b in bad[:_LISTED]]
@@ -175,12 +197,8 @@ def _as_numbers(labels: list[str], path: Path) -> list[float]:
 
 def _load_decoded(source: Source, layout: Layout, request: PictureRequest, meter: MeterBuilder) -> _Decoded:
     """Headers, then pixels, each from the cache or read now and kept there."""
-    import PIL
-
     members, limit = layout.members, request.max_pixels
-    files = build_key([
-        f"{DECODER_VERSION} {PIL.__version__} {limit}", *(f"{m.path}\n{m.size}\n{m.stamp}" for m in members),
-    ])  # fmt: skip
+    files = _name_files(members, limit)
     facts, hashes, bad, problem = _load_facts(source, members, files, meter, limit=limit)
     if not facts:
         return _Decoded(np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0, np.int64), [], hashes[:0], bad, [])
@@ -200,6 +218,14 @@ def _load_decoded(source: Source, layout: Layout, request: PictureRequest, meter
     rows = np.array(kept["rows"], np.int64)
     notes += [problem] if problem else []
     return _Decoded(images, rows, [facts[row] for row in kept["rows"]], hashes[rows], bad, notes)
+
+
+def _name_files(members: list[Member], limit: int) -> str:
+    """The key under which what these files hold is kept."""
+    import PIL
+
+    version = f"{DECODER_VERSION} {PIL.__version__} {limit}"
+    return build_key([version, *(f"{m.path}\n{m.size}\n{m.stamp}" for m in members)])
 
 
 def _load_facts(

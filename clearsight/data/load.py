@@ -1,5 +1,6 @@
 """From a name or a path to a `Dataset`: the one door through which data comes in."""
 
+import contextlib
 import os
 import re
 from dataclasses import replace
@@ -12,9 +13,9 @@ from clearsight.config import Resize
 from clearsight.data.arrays import holds_arrays, read_npz
 from clearsight.data.dataset import Dataset, build_dataset
 from clearsight.data.files import is_tar
-from clearsight.data.folder import PictureRequest, read_picture_files
+from clearsight.data.folder import PictureRequest, read_headers, read_picture_files
 from clearsight.data.idx import find_idx, is_idx, read_idx_folder
-from clearsight.data.pictures import MAX_PIXELS, PictureFormat, resize_images
+from clearsight.data.pictures import MAX_PIXELS, PictureFacts, PictureFormat, resize_images
 from clearsight.data.preprocess import find_range
 from clearsight.data.table import read_csv
 from clearsight.errors import DataError, UsageError
@@ -22,6 +23,7 @@ from clearsight.meter import MeterBuilder, SilentMeter
 
 _BACKGROUNDS = {"white": (255, 255, 255), "black": (0, 0, 0), "grey": (128, 128, 128)}
 _MOST_MEGAPIXELS = 1000
+_ZIPPED = (b"PK\x03\x04", b"PK\x05\x06")
 _CHANNELS = {"auto": 0, "grey": 1, "rgb": 3}
 DIGITS = tuple(str(k) for k in range(10))
 NAMED: dict[str, tuple[str, ...]] = {
@@ -103,17 +105,44 @@ def _read_path(
                 f"{path} must be named like train-images-idx3-ubyte or train-labels-idx1-ubyte, got {path.name}. Rename it."
             )
         return read_idx_folder(path.parent, name=path.resolve().parent.name, class_names=names, task=task)
-    zipped = head.startswith((b"PK\x03\x04", b"PK\x05\x06"))
-    if zipped and (path.suffix.lower() == ".npz" or holds_arrays(path)):
-        return read_npz(path, name=name, task=task)
-    if zipped or is_tar(path):
+    if _holds_pictures(path, head):
         return read_picture_files(path, name=name, request=request, label_column=label_column, task=task, meter=meter)
+    if head.startswith(_ZIPPED):
+        return read_npz(path, name=name, task=task)
     if path.suffix.lower() in (".csv", ".tsv", ".txt") or (b"," in head and b"\0" not in head):
         return read_csv(path, name=name, label_column=label_column, task=task)
     raise DataError(
         f"{path} must be a folder, a zip or tar of pictures, an IDX, NPZ or CSV file, got something else ({head[:8]!r}). "
         "Convert it."
     )
+
+
+def survey_pictures(
+    source: str, *, request: PictureRequest, label_column: str = "auto", most: int, meter: MeterBuilder = SilentMeter
+) -> tuple[list[PictureFacts], int]:
+    """What the headers of picture files say, and how many classes there are; nothing of other data. See `read_headers`.
+
+    Raises:
+        DataError: there is nothing, or it is not sound.
+    """
+    if source == "digits" and not Path(source).exists():
+        return [], 0
+    path, pictures = _find(source), False
+    with contextlib.suppress(OSError):  # reading it says what is wrong
+        if path.is_dir():
+            pictures = not find_idx(path)
+        elif path.is_file():
+            with path.open("rb") as file:
+                pictures = _holds_pictures(path, file.read(512))
+    return (
+        read_headers(path, request=request, label_column=label_column, most=most, meter=meter) if pictures else ([], 0)
+    )
+
+
+def _holds_pictures(path: Path, head: bytes) -> bool:
+    """Whether a file is an archive of pictures; a zip may also hold arrays."""
+    zipped = head.startswith(_ZIPPED)
+    return is_tar(path) or (zipped and path.suffix.lower() != ".npz" and not holds_arrays(path))
 
 
 def parse_background(text: str) -> tuple[int, int, int]:

@@ -174,6 +174,7 @@ def _render_headline(files: _Files) -> str:
         score, what, text = words.percent(of["accuracy"]), "accuracy", words.describe_accuracy(judged, of)
     else:
         score, what, text = words.number(of["mae"]), "mean absolute error", words.describe_error(judged, of)
+    step = metrics.get("next_step")
     done = f"{len(files.history.epochs)} epochs in {_format_seconds(metrics['seconds'])}"
     meta = (
         f"network {record['model']} · {metrics['parameters']:,} parameters · {metrics['status']}, weights of epoch "
@@ -182,7 +183,7 @@ def _render_headline(files: _Files) -> str:
     return (
         f"<header><h1>{page.escape(record['data'])}</h1>{page.paragraph(meta, kind='meta')}"
         f'<div class="score"><div><strong>{page.escape(score)}</strong><br>{page.escape(f"{words.NAMES[judged]} {what}")}</div>'
-        f"{page.paragraph(text)}</div></header>"
+        f"{page.paragraph(text)}</div>{page.paragraph(f'Next step: {step}') if step else ''}</header>"
     )
 
 

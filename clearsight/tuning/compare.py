@@ -12,6 +12,7 @@ import numpy as np
 
 from clearsight import store
 from clearsight.bundle import Bundle, load
+from clearsight.choice import settle_family
 from clearsight.combinations import check_used
 from clearsight.config import RunConfig, build_config
 from clearsight.data.dataset import VALID, Dataset
@@ -155,10 +156,24 @@ def compare(
             "recipes must have equal seeds, which pairs share, got different ones. Leave them out of the recipes."
         )
     check_executor(executor, workers)
+    note = _once(note)
+    recipes = {name: settle_family(one, data, note=note, meter=meter) for name, one in recipes.items()}
     return _compare_recipes(
         recipes, data, labels, pairs=pairs, split=split or "valid", metric=metric, workers=workers, executor=executor,
         root=Path(root), note=note, meter=meter,
     )  # fmt: skip
+
+
+def _once(note: Note) -> Note:
+    """Tell each thing one time, though it holds for several recipes."""
+    told: set[str] = set()
+
+    def tell(text: str) -> None:
+        if text not in told:
+            told.add(text)
+            note(text)
+
+    return tell
 
 
 def _is_recipe(side: Any) -> bool:
@@ -313,20 +328,17 @@ def _load_all(
 ) -> dict[str, Dataset]:
     """The data set of each recipe, checked as before training; the same one where the same pictures are meant."""
     known: dict[Any, Dataset] = {}
-    found, told = {}, set()
+    found = {}
     for name, config in recipes.items():
         settings = config.model_dump()
         key = repr([settings[key.split(".")[0]][key.split(".")[1]] for key in DATASET_KEYS])
         if key not in known:
             known[key] = load_given(config, data, labels, meter=meter)
         found[name] = known[key]
-        texts: list[str] = list(found[name].notes)
-        refuse_flaws(config, found[name], note=texts.append)
-        refuse_unsafe(config, found[name], note=texts.append, meter=meter)
-        for text in texts:
-            if text not in told:
-                told.add(text)
-                note(text)
+        for text in found[name].notes:
+            note(text)
+        refuse_flaws(config, found[name], note=note)
+        refuse_unsafe(config, found[name], note=note, meter=meter)
     return found
 
 

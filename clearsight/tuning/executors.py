@@ -25,7 +25,8 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from clearsight.assemble import choose_device
-from clearsight.config import RunConfig, uses_torch
+from clearsight.combinations import uses_torch
+from clearsight.config import RunConfig
 from clearsight.data.dataset import Dataset
 from clearsight.errors import RunError, UsageError
 from clearsight.settings import check_count

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from clearsight import store
+from clearsight.choice import settle_family
 from clearsight.combinations import check_used
 from clearsight.config import RunConfig, build_config
 from clearsight.data.dataset import TEST, Dataset
@@ -135,6 +136,7 @@ def cross_validate(
         raise UsageError(
             f"--repeats must be 1 without data.shuffle_split, got {repeats}: all would be alike. Leave it out."
         )
+    resolved = settle_family(resolved, data, note=note, meter=build_meter(quiet=quiet))
     dataset = load_given(resolved, data, labels, meter=build_meter(quiet=quiet))
     resolved = resolve_config(resolved, settle_source(resolved, dataset))
     refuse_place(out if out is not None else root, dataset)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.config import RunConfig, build_config, uses_torch
+from clearsight.combinations import uses_torch
+from clearsight.config import RunConfig, build_config
 from clearsight.data.dataset import Dataset
 from clearsight.errors import UsageError
 from clearsight.intake import build_split

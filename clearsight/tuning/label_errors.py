@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight import store
+from clearsight.choice import settle_family
 from clearsight.config import build_config
 from clearsight.data.dataset import Dataset
 from clearsight.data.relabel import LEAVE_OUT, guard_cell, parse_corrections, read_corrections
@@ -81,6 +82,8 @@ def find_label_errors(data: Any = None, labels: Any = None, *, quiet: bool = Tru
         settings = {key: value for key, value in options.items() if key not in own_names}
         source = {"source": str(data)} if isinstance(data, str | Path) else {}
         config = resolve_config(options.get("config"), {**source, **settings})
+        config = settle_family(config, data, note=options.get("note", _say_nothing), meter=build_meter(quiet=quiet))
+        options = {key: value for key, value in options.items() if key in own_names} | {"config": config}
     else:
         path = store.find_directory(str(resume), Path(options.get("root", "runs")), RECORD)
         record = store.read_json(path / RECORD)

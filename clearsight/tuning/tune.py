@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from clearsight import store
+from clearsight.choice import settle_family
 from clearsight.combinations import check_used
 from clearsight.config import RunConfig, build_config
 from clearsight.data.dataset import VALID, Dataset
@@ -149,7 +150,8 @@ def tune(
         raise UsageError(f'[search] must be a table of settings, got {table!r}. For example "train.lr" = [0.01, 0.1].')
     space = parse_space(merge(table, search) if isinstance(search, dict) else table, flags)
     check_executor(executor, workers)
-    resolved = resolve_config(config, settings)
+    meter, searched = build_meter(quiet=quiet), [choice.key for choice in space.choices]
+    resolved = settle_family(resolve_config(config, settings), data, note=note, meter=meter, searched=searched)
     if (
         resolved.preprocess.image_size is not None
     ):  # one for all trials, whatever their networks and depths usually take
@@ -166,7 +168,7 @@ def tune(
     check_used(settle_final(resolved, {}, (1,)))
     name = choose_strategy(space, strategy)
     most = min(trials or len(space.points()), len(space.points())) if name == "grid" else trials or DEFAULT_TRIALS
-    dataset = load_given(resolved, data, labels, meter=build_meter(quiet=quiet))
+    dataset = load_given(resolved, data, labels, meter=meter)
     resolved = resolve_config(resolved, settle_source(resolved, dataset))
     refuse_place(out if out is not None else root, dataset)
     judged = (
