@@ -21,7 +21,7 @@ Optimizer = Literal["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "
 OwnFamily = Literal[
     "mlp", "cnn", "vgg", "resnet8", "resnet18", "resnet34", "resnet50", "efficientnet_lite0", "speednet"
 ]
-AnyFamily = Literal["auto"] | OwnFamily | Annotated[str, StringConstraints(pattern=PATTERN)]
+AnyFamily = OwnFamily | Annotated[str, StringConstraints(pattern=PATTERN)]
 Norm = Literal["batch", "none"]
 Pooling = Literal["max", "mean"]
 Stem = Literal["small", "large"]
@@ -56,7 +56,7 @@ def _check_family(name: object) -> object:
     return name
 
 
-Family = Annotated[AnyFamily, BeforeValidator(_check_family)]
+Family = Annotated[Literal["auto"] | AnyFamily, BeforeValidator(_check_family)]
 # What settings are where weights are pretrained and nothing else is said, by how deep the training goes.
 PRETRAINED_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "head": {"train": {"lr": 0.01, "schedule": "one-cycle", "epochs": 60, "l2": "auto"}},
