@@ -11,7 +11,8 @@ from sklearn.utils.validation import check_is_fitted, check_random_state, valida
 from clearsight.bundle import Bundle
 from clearsight.config import RunConfig
 from clearsight.data.dataset import Dataset, build_dataset
-from clearsight.pipeline import resolve_config, train_dataset
+from clearsight.pipeline import train_dataset
+from clearsight.settings import resolve_config
 
 _NOT_SETTINGS = ("random_state", "image_shape")
 

@@ -18,7 +18,7 @@ from clearsight.assemble import build_engine, build_net, find_huber, first_param
 from clearsight.augment.presets import Augmentation
 from clearsight.bundle import Bundle
 from clearsight.combinations import check_used
-from clearsight.config import RunConfig, build_config, known_keys
+from clearsight.config import RunConfig
 from clearsight.cost import measure_cost
 from clearsight.data.dataset import Dataset
 from clearsight.data.load import parse_background
@@ -33,7 +33,6 @@ from clearsight.intake import build_split, settle_augmentation
 from clearsight.meter import MeterBuilder, SilentMeter
 from clearsight.models.convnet import ConvNet
 from clearsight.models.mlp import MLP
-from clearsight.settings import merge, nest, read_config_file
 from clearsight.threads import one_blas_thread
 from clearsight.training.engine import Engine
 from clearsight.training.fit import FitResult, Saved, check_stopping, fit, mean_loss
@@ -305,29 +304,6 @@ def add_calibration(
         return evaluation
     found = measure_calibration(logits, labels, temperature=bundle.temperature, fitted_here=fitted_here)
     return replace(evaluation, calibration=found)
-
-
-def resolve_config(
-    config: RunConfig | str | Path | dict[str, Any] | None, settings: dict[str, Any], *, base: RunConfig | None = None
-) -> RunConfig:
-    """A RunConfig from a file, a RunConfig or nested values, and flat settings over it (`epochs=3` is `train.epochs`).
-
-    Raises:
-        UsageError: an unknown setting (with the nearest known one) or a bad value.
-    """
-    homes = {key.split(".")[1]: key for key in known_keys()}
-    layers: list[dict[str, Any]] = [base.model_dump(exclude_unset=True)] if base else []
-    where = "the settings"
-    if isinstance(config, str | Path):
-        where = f"{config} with the settings" if settings else str(config)
-        layers.append(read_config_file(Path(config)))
-    elif config is not None:
-        if not isinstance(config, RunConfig | dict):
-            got = type(config).__name__
-            raise UsageError(f"config must be a RunConfig, a dict or a file, got {got}. Pass one of them.")
-        layers.append(config.model_dump(exclude_unset=True) if isinstance(config, RunConfig) else config)
-    layers += [nest(homes.get(name, name), value) for name, value in settings.items()]
-    return build_config(merge(*layers), where=where)
 
 
 def settle_source(config: RunConfig, dataset: Dataset) -> dict[str, str]:

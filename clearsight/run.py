@@ -31,12 +31,11 @@ from clearsight.pipeline import (
     judge,
     measure_signals,
     prepare,
-    resolve_config,
     search_rate,
     settle_source,
 )  # fmt: skip
 from clearsight.safety import refuse_unsafe
-from clearsight.settings import find_differences, render_toml
+from clearsight.settings import find_differences, render_toml, resolve_config
 from clearsight.tracking import TrackedProgress, check_trackers, open_trackers
 from clearsight.training.lr_finder import RateSearch
 from clearsight.training.progress import SilentProgress, build_progress

@@ -7,7 +7,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any, get_args
 
-from clearsight.config import Activation, RunConfig
+from clearsight.config import Activation, RunConfig, build_config, known_keys
 from clearsight.errors import UsageError
 
 
@@ -27,6 +27,29 @@ def nest(key: str, value: Any) -> dict[str, Any]:
     for part in reversed(key.split(".")):
         value = {part: value}
     return dict(value)
+
+
+def resolve_config(
+    config: RunConfig | str | Path | dict[str, Any] | None, settings: dict[str, Any], *, base: RunConfig | None = None
+) -> RunConfig:
+    """A RunConfig from a file, a RunConfig or nested values, and flat settings over it (`epochs=3` is `train.epochs`).
+
+    Raises:
+        UsageError: an unknown setting (with the nearest known one) or a bad value.
+    """
+    homes = {key.split(".")[1]: key for key in known_keys()}
+    layers: list[dict[str, Any]] = [base.model_dump(exclude_unset=True)] if base else []
+    where = "the settings"
+    if isinstance(config, str | Path):
+        where = f"{config} with the settings" if settings else str(config)
+        layers.append(read_config_file(Path(config)))
+    elif config is not None:
+        if not isinstance(config, RunConfig | dict):
+            got = type(config).__name__
+            raise UsageError(f"config must be a RunConfig, a dict or a file, got {got}. Pass one of them.")
+        layers.append(config.model_dump(exclude_unset=True) if isinstance(config, RunConfig) else config)
+    layers += [nest(homes.get(name, name), value) for name, value in settings.items()]
+    return build_config(merge(*layers), where=where)
 
 
 def parse_setting(text: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import clearsight
 from clearsight.data.load import load_data
 from clearsight.errors import DataError
 from clearsight.intake import find_flaws, load_dataset
-from clearsight.pipeline import resolve_config
+from clearsight.settings import resolve_config
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

@@ -24,7 +24,7 @@ from clearsight.data.shift import compare_samples, find_shift
 from clearsight.data.split import split_data
 from clearsight.errors import DataError
 from clearsight.intake import find_flaws
-from clearsight.pipeline import resolve_config
+from clearsight.settings import resolve_config
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

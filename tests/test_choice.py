@@ -14,7 +14,7 @@ from clearsight.config import build_config
 from clearsight.data.photographs import describe_photographs
 from clearsight.data.pictures import PictureFacts
 from clearsight.errors import DataError, UsageError
-from clearsight.pipeline import resolve_config
+from clearsight.settings import resolve_config
 from clearsight.store import read_run_config
 
 LITE = "efficientnet_lite0"

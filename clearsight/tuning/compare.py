@@ -29,9 +29,9 @@ from clearsight.inference import Answered, answer_data
 from clearsight.intake import DATASET_KEYS, build_split, load_given, refuse_flaws
 from clearsight.intervals import wilson_interval
 from clearsight.meter import MeterBuilder, SilentMeter
-from clearsight.pipeline import Note, resolve_config
+from clearsight.pipeline import Note
 from clearsight.safety import refuse_unsafe
-from clearsight.settings import check_count, merge, parse_setting, read_config_file
+from clearsight.settings import check_count, merge, parse_setting, read_config_file, resolve_config
 from clearsight.tuning.executors import check_executor, open_pool
 from clearsight.tuning.jobs import METRICS, Job, choose_metric, note_patience
 

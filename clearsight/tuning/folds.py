@@ -30,9 +30,9 @@ from clearsight.errors import DivergedError, Interrupted, RunError, UsageError
 from clearsight.finetune import check_weights, find_weights_hash, warm_features
 from clearsight.intake import build_split, load_again, load_given, refuse_flaws, refuse_place
 from clearsight.meter import build_meter
-from clearsight.pipeline import Note, resolve_config, settle_source
+from clearsight.pipeline import Note, settle_source
 from clearsight.safety import refuse_unsafe
-from clearsight.settings import check_count, merge, render_toml
+from clearsight.settings import check_count, merge, render_toml, resolve_config
 from clearsight.tuning.executors import check_executor, open_pool
 from clearsight.tuning.jobs import Job, Outcome, choose_metric, note_patience
 from clearsight.tuning.search import find_interval

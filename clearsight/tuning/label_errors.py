@@ -24,8 +24,8 @@ from clearsight.errors import ClearsightError, DivergedError, UsageError
 from clearsight.evaluation.labels import Suspects, find_suspects
 from clearsight.intake import load_given
 from clearsight.meter import build_meter
-from clearsight.pipeline import resolve_config
 from clearsight.report.suspects import render_suspects
+from clearsight.settings import resolve_config
 from clearsight.tuning.folds import RECORD, CrossValidated, cross_validate
 
 TABLE, GALLERY = "suspects.csv", "suspects.html"

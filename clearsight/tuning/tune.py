@@ -23,10 +23,10 @@ from clearsight.errors import Interrupted, RunError, UsageError
 from clearsight.finetune import warm_features
 from clearsight.intake import DATASET_KEYS, load_again, load_given, refuse_flaws, refuse_place
 from clearsight.meter import build_meter
-from clearsight.pipeline import Note, Run, resolve_config, settle_source
+from clearsight.pipeline import Note, Run, settle_source
 from clearsight.run import train
 from clearsight.safety import refuse_unsafe
-from clearsight.settings import check_count, find_differences, merge, read_config_file, render_toml
+from clearsight.settings import check_count, find_differences, merge, read_config_file, render_toml, resolve_config
 from clearsight.tracking import check_trackers
 from clearsight.tuning.board import build_board, rank
 from clearsight.tuning.books import FileJournal, TrackedBoard, draw_pictures, render_csv
