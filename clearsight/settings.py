@@ -37,7 +37,6 @@ def resolve_config(
     Raises:
         UsageError: an unknown setting (with the nearest known one) or a bad value.
     """
-    homes = {key.split(".")[1]: key for key in known_keys()}
     layers: list[dict[str, Any]] = [base.model_dump(exclude_unset=True)] if base else []
     where = "the settings"
     if isinstance(config, str | Path):
@@ -48,12 +47,17 @@ def resolve_config(
             got = type(config).__name__
             raise UsageError(f"config must be a RunConfig, a dict or a file, got {got}. Pass one of them.")
         layers.append(config.model_dump(exclude_unset=True) if isinstance(config, RunConfig) else config)
-    layers += [nest(homes.get(name, name), value) for name, value in settings.items()]
+    layers += [nest(complete_key(name), value) for name, value in settings.items()]
     return build_config(merge(*layers), where=where)
 
 
-def parse_setting(text: str) -> dict[str, Any]:
-    """`train.lr=0.1` as nested values; the right side is read as TOML, or as a plain word.
+def complete_key(name: str) -> str:
+    """`lr` as `train.lr`; what is no setting's short name as it is."""
+    return next((key for key in known_keys() if key.split(".")[1] == name), name)
+
+
+def parse_setting(text: str, *, short: bool = False) -> dict[str, Any]:
+    """`train.lr=0.1` as nested values; the right side is read as TOML, or as a plain word. `short` allows `lr=0.1`.
 
     Raises:
         UsageError: no `=`, or an empty key.
@@ -66,7 +70,7 @@ def parse_setting(text: str) -> dict[str, Any]:
         parsed = table["value"] if len(table) == 1 else value
     except (ValueError, RecursionError):
         parsed = value.strip()
-    return nest(key.strip(), parsed)
+    return nest(complete_key(key.strip()) if short else key.strip(), parsed)
 
 
 def read_config_file(path: Path) -> dict[str, Any]:

@@ -14,7 +14,8 @@ def compare(
     sides: Annotated[
         list[str],
         typer.Argument(
-            help="Two models or run directories; or recipes: a TOML file, 'train.lr=0.1 train.l2=0', or base."
+            help="Two models or run directories; or recipes: a TOML file, settings such as 'lr=0.1 l2=0' or "
+            "'tune=last image_size=640', or base."
         ),
     ],
     data: Annotated[str | None, option("Labelled data; of models by default that of their runs.", "--data")] = None,
@@ -27,6 +28,9 @@ def compare(
     config: options.Config = None,
     set_: options.Set = None,
     model: options.Model = None,
+    pretrained: options.Pretrained = False,
+    weights: options.Weights = None,
+    tune: options.Tune = None,
     hidden: options.Hidden = None,
     activation: options.Activation = None,
     epochs: options.Epochs = None,
@@ -56,7 +60,7 @@ def compare(
     check_place(plot, "--plot")
     flags = parse_common(
         model=model, hidden=hidden, activation=activation, epochs=epochs, batch_size=batch_size, optimizer=optimizer, seed=seed,
-        engine=engine, device=device,
+        engine=engine, device=device, pretrained=pretrained, weights=weights, tune=tune,
     )  # fmt: skip
     layers = build_layers(flags, config=config, image_size=image_size, augment=augment, set_=set_)
     reading = {"follow_links": follow_links or None, "max_megapixels": max_megapixels}

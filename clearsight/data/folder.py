@@ -123,10 +123,10 @@ def read_headers(
         DataError: no layout fits.
     """
     with closing(open_source(path, follow_links=request.follow_links)) as source:
-        members, _, empty = source.members()
-        if len(members) > most:
+        listing = source.list_files()
+        if len(listing.members) > most:
             return [], 0
-        layout = arrange_files(members, empty, root=str(path), read=source.read, label_column=label_column)
+        layout = arrange_files(listing, root=str(path), read=source.read, label_column=label_column)
         limit = request.max_pixels
         files = _name_files(layout.members, limit)
         facts, *_ = _load_facts(source, layout.members, files, meter, limit=limit)

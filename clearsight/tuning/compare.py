@@ -111,7 +111,7 @@ def compare(
 
     Args:
         sides: models (bundles, model files, run directories), or recipes: configuration files, nested settings, texts such as
-            `train.lr=0.1 train.l2=0.001`, or `base` for the common settings as they are.
+            `lr=0.1 l2=0.001` or `tune=last image_size=640`, or `base` for the common settings as they are.
         data, labels: as for `evaluate` and `train`. config, settings: common to all recipes; of models `follow_links` and
             `max_megapixels` alone, as for `evaluate`.
         pairs: runs of each recipe, ten or more; pair k has the same seed and the same rows for all.
@@ -212,7 +212,7 @@ def _read_recipe(side: Any) -> dict[str, Any]:
         return {}
     if text.endswith(_RECIPE_FILES) and "=" not in text:
         return read_config_file(Path(text))
-    return merge(*(parse_setting(part) for part in text.split()))
+    return merge(*(parse_setting(part, short=True) for part in text.split()))
 
 
 def _compare_models(
@@ -297,7 +297,7 @@ def _compare_recipes(
             jobs = {k: Job(_settle_pair(config, k, redrawn=redrawn), split=split) for k in range(pairs)}
             check_used(build_config(jobs[0].settings))
             found = {}
-            warm_features(config, datasets[name], meter=meter, note=note)
+            warm_features(config, datasets[name], meter=meter, note=note, runs=pairs)
             with open_pool(datasets[name], [config], executor=executor, workers=workers) as pool:
                 for k, outcome in pool.run(jobs):
                     found[k] = outcome

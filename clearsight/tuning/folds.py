@@ -210,7 +210,8 @@ def _run_folds(path: Path, dataset: Dataset, config: RunConfig, plan: _Plan, way
     left = {number: job for number, job in jobs.items() if number not in found}
     with _telling_how_to_go_on(path, way.note), _leaving_nothing(path):
         if left:
-            warm_features(config, dataset, meter=build_meter(quiet=way.quiet), note=way.note)
+            meter = build_meter(quiet=way.quiet)
+            warm_features(config, dataset, meter=meter, note=way.note, runs=len(left))
             with (
                 open_pool(dataset, [config], executor=way.executor, workers=way.workers) as pool,
                 build_meter(quiet=way.quiet)("cross-validating", len(jobs), unit="runs") as advance,

@@ -285,7 +285,7 @@ def _search(
     if track:
         board = TrackedBoard(board, path, track, way.note)
     for one in {(one.depth, one.model, one.preprocess): one for one in configs}.values():
-        warm_features(one, dataset, meter=build_meter(quiet=way.quiet), note=way.note)
+        warm_features(one, dataset, meter=build_meter(quiet=way.quiet), note=way.note, runs=plan.trials)
     with open_pool(dataset, configs, executor=way.executor, workers=way.workers) as pool:
         try:
             trials, importance = run_search(
