@@ -13,6 +13,7 @@ from file_server import Server
 from PIL import Image
 
 import clearsight
+from clearsight import cost
 from clearsight.bundle import load
 from clearsight.config import build_config
 from clearsight.data.cache import cache_folder
@@ -20,9 +21,11 @@ from clearsight.data.download import RemoteFile
 from clearsight.data.fetch import RemoteData
 from clearsight.data.preprocess import fit_preprocess
 from clearsight.errors import ClearsightError, DataError, UsageError
+from clearsight.intake import build_split
 from clearsight.models import pretrained
 from clearsight.models.convnet import ConvNet, Tail
 from clearsight.models.pretrained import HEAD, find_weights, load_weights
+from clearsight.tuning.compare import _read_recipe
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 packaged = pytest.mark.skipif(
@@ -522,21 +525,60 @@ def test_folds_and_searches_work_on_features(shapes, weights, tmp_path, own_cach
 
 
 def test_the_head_alone_tells_what_more_would_cost(shapes, weights, tmp_path, own_cache, call, capsys):
-    common = [
-        shapes,
-        *flags_of(weights),
-        "--root",
-        tmp_path,
-    ]
-    assert call("train", *common) == 0
+    common = [shapes, *flags_of(weights), "--root", tmp_path]
+    assert call("train", *common, "--valid-fraction", 0) == 0
     text = capsys.readouterr().err
-    assert "l2 " in text
     assert "chosen by 5-fold over the training rows" in text
     assert "only the head was trained. On this machine, --image-size 64 takes about" in text
     assert re.search(r"--tune last takes about \d+ (s|min) and \d+\.\d GB of memory, --tune all takes about", text)
-    assert re.search(r"It answers [1-9]\d* of \d+ validation pictures wrongly: more cannot be won there", text)
-    assert call("train", *common, "--tune", "head") == 0
+    assert call("train", *common, "--valid-fraction", 0, "--tune", "head") == 0
     assert "only the head was trained" not in capsys.readouterr().err
+    assert call("train", *common) == 0  # all validation pictures are right: more cannot be won there
+    assert "only the head was trained" not in capsys.readouterr().err
+
+
+def test_deeper_training_keeps_the_size_and_says_its_cost_before_it_begins(shapes, weights, tmp_path, own_cache):
+    said = []
+    run = clearsight.train(shapes, root=tmp_path, **settings(weights, tune="last", epochs=1), note=said.append)
+    (told,) = (text for text in said if text.startswith("this run takes about"))
+    assert re.fullmatch(r"this run takes about \d+ (s|min) and \d+\.\d GB of memory", told)
+    assert run.config.preprocess.image_size == 32
+    assert not any("this run takes" in text for text in run_notes(shapes, weights, tmp_path))
+
+
+def run_notes(shapes, weights, tmp_path):
+    """What a run of the head alone says."""
+    said = []
+    clearsight.train(shapes, root=tmp_path, **settings(weights, tune="head"), note=said.append)
+    return said
+
+
+def test_the_cost_grows_with_epochs_and_with_the_batch(shapes, weights, own_cache, monkeypatch):
+    """Of a picture that takes given times: seconds and bytes are sums that can be done by hand."""
+    config = build_config({"model": {"family": "resnet18", "pretrained": True, "tune": "all"}, "train": {"epochs": 10}})
+    data = clearsight.load_data(shapes, image_size=32, channels="rgb")
+    split, preprocess = build_split(config, data), fit_preprocess(data, np.arange(48), scaling="unit")
+    net = ConvNet("resnet18", (32, 32, 3), 2, stem="large")
+    monkeypatch.setattr(cost, "_measure_picture", lambda *about: cost._Picture(1.0, 2.0, 10.0, 2.0**30, "cuda:0"))
+    monkeypatch.setattr(cost, "are_kept", lambda *about, part: False)
+    found = cost.measure_cost(config, net, data, split, preprocess, params=np.zeros(net.num_values, np.float32))
+    train, valid = len(split.train), len(split.valid)
+    assert found.seconds == 48 * 3 + 10 * (train * 10 + valid * 3) + 48 * 3
+    assert found.memory == 24 * net.num_values + 16 * 2**30 + data.images.nbytes
+    assert str(cost.Cost(5.4, 3 * 2**29)) == "about 5 s and 1.5 GB of memory"
+
+
+def test_compare_takes_pretrained_networks_and_settings_for_each_side(
+    shapes, weights, tmp_path, own_cache, call, capsys
+):
+    common = ["--model", "resnet18", "--image-size", 32, "--root", tmp_path, "--json", "--data", shapes, "--epochs", 2]
+    sides = ["tune=head l2=0.1", "model.tune=head train.l2=1"]
+    assert call("compare", *sides, *common, "--pretrained", "--weights", weights, "--tune", "last") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["names"] == sides
+    assert len(found["values"][0]) == 10
+    side = _read_recipe("tune=last image_size=640")
+    assert side == {"model": {"tune": "last"}, "preprocess": {"image_size": 640}}
 
 
 def test_rates_fall_from_stage_to_stage(shapes, weights, tmp_path, own_cache):
