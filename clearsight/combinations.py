@@ -3,9 +3,11 @@
 It must not know how any is carried out.
 """
 
+from typing import Any
+
 from pydantic import BaseModel
 
-from clearsight.config import PRETRAINED_FAMILIES, RunConfig
+from clearsight.config import PRETRAINED_FAMILIES, RunConfig, build_config
 from clearsight.errors import UsageError
 from clearsight.published import is_timm
 
@@ -26,6 +28,7 @@ def check_used(config: RunConfig) -> None:
     adams = train.optimizer in ("adam", "adamw", "muon")
     torch = uses_torch(config)
     activated = family == "mlp" and bool(config.hidden or model.activation == ())
+    drops = config.depth != "head" and (family != "mlp" or bool(config.hidden))
     needs: list[tuple[BaseModel, str, str, bool]] = [
         (train, "momentum", "optimizer momentum, nesterov or muon", train.optimizer in ("momentum", "nesterov", "muon")),
         (train, "rho", "optimizer rmsprop", train.optimizer == "rmsprop"),
@@ -37,7 +40,7 @@ def check_used(config: RunConfig) -> None:
         (train, "schedule_unit", "a schedule or warmup_epochs", train.schedule != "constant" or train.warmup_epochs > 0),
         (train, "monitor", "patience", train.patience is not None),
         (train, "huber_delta", "loss huber", train.loss == "huber"),
-        (train, "dropout", "a hidden layer", bool(config.hidden) or family != "mlp"),
+        (train, "dropout", "a hidden layer, or a convolutional model that is trained whole or in its last stages", drops),
         *((train, key, "engine torch", torch) for key in TORCH_ONLY),
         (train, "device", "engine torch", torch or train.device == "cpu"),
         (model, "init_std", "init or bias_init normal, or init uniform", normal or model.init == "uniform"),
@@ -46,9 +49,14 @@ def check_used(config: RunConfig) -> None:
         *((model, key, "pretrained", model.pretrained) for key in ("weights", "tune")),
         *((model, key, "weights of one's own", not model.pretrained) for key in ("widths", "depths", "stem")),
         *((model, key, "a network of our own", not is_timm(family)) for key in ("init", "init_std", "bias_init")),
+        *((model, key, "weights of one's own", not model.pretrained) for key in ("init", "init_std", "bias_init")),
+        (model, "bias_init", "a bias", model.bias != "none"),
         (train, "engine", "tune last or all", train.engine != "torch" or not model.pretrained or config.depth != "head"),
         (train, "layer_decay", "pretrained and tune last or all", model.pretrained and config.depth != "head"),
-        (config.augment, "preset", "tune all, as features are kept of pictures as they are", config.depth == "all"),
+        *(
+            (config.augment, key, "tune all, as features are kept of pictures as they are", config.depth == "all")
+            for key in type(config.augment).model_fields
+        ),
         (model, "hidden", "model mlp or vgg", family in ("mlp", "vgg")),
         (model, "activation", "a hidden layer, or model cnn or vgg", plain or activated),
         (model, "bias", "model mlp", family == "mlp"),
@@ -90,3 +98,16 @@ def uses_torch(config: RunConfig) -> bool:
         return False
     chosen = any(getattr(train, key) != type(train).model_fields[key].default for key in TORCH_ONLY)
     return config.family != "mlp" or train.optimizer == "muon" or train.device in ("cuda", "mps") or chosen
+
+
+def leave_out(config: RunConfig, section: str, key: str) -> RunConfig:
+    """The configuration as it would be if nothing were said about one choice."""
+    values: dict[str, Any] = config.model_dump(exclude_unset=True)
+    values.get(section, {}).pop(key, None)
+    return build_config(values)
+
+
+def is_chosen(config: RunConfig, section: str, key: str) -> bool:
+    """Whether a choice differs from what would be there if nothing were said, so that saved defaults do not count."""
+    without = leave_out(config, section, key)
+    return bool(getattr(getattr(config, section), key) != getattr(getattr(without, section), key))

@@ -10,7 +10,7 @@ from clearsight.choice import settle_family
 from clearsight.config import RunConfig, build_config
 from clearsight.errors import DivergedError, UsageError
 from clearsight.evaluation.floors import find_floor
-from clearsight.intake import build_split, load_dataset
+from clearsight.intake import build_split, find_unused, load_dataset
 from clearsight.intervals import mean_interval
 from clearsight.meter import MeterBuilder
 from clearsight.pipeline import build_bundle, evaluate_outputs, fit_prepared, prepare
@@ -87,4 +87,5 @@ def measure_curve(config: RunConfig, *, shares: list[float], seeds: int, meter: 
     floor, _ = find_floor(dataset.name, config.eval.floor)
     what = "mean absolute error" if dataset.is_regression else "error (%)"
     per_cent = None if floor is None or dataset.is_regression else 100 * floor
-    return Curve(np.array(sizes, np.float64), errors, what, per_cent, (*said, *dataset.notes, *prepared.notes))
+    notes = (*said, *dataset.notes, *find_unused(config, dataset), *prepared.notes)
+    return Curve(np.array(sizes, np.float64), errors, what, per_cent, notes)

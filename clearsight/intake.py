@@ -7,7 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from clearsight.augment.presets import Augmentation, build_augmentation
+import numpy as np
+
+from clearsight.augment.presets import MOVING, Augmentation, build_augmentation
+from clearsight.combinations import is_chosen, leave_out
 from clearsight.config import RunConfig
 from clearsight.data.check import NEAR_ROWS_BEFORE_TRAINING, Finding, check_dataset
 from clearsight.data.clean import drop_flawed
@@ -26,6 +29,7 @@ DATASET_KEYS = (
     "preprocess.resize", "preprocess.channels", "preprocess.background",
 )  # fmt: skip
 """Settings that decide which pictures and labels there are."""
+_DRAWING = ("valid_fraction", "test_fraction", "shuffle_split", "pool", "split_seed", "fold_seed", "group_by")
 
 
 def load_dataset(
@@ -119,6 +123,60 @@ def load_given(config: RunConfig, data: Any, labels: Any, *, meter: MeterBuilder
     """The data set that was handed over, or if that is a name or None, the one that the configuration names."""
     given = None if isinstance(data, str | Path) else data
     return load_dataset(config, given, labels, meter=meter)
+
+
+def find_unused(config: RunConfig, dataset: Dataset, data: Any = None) -> list[str]:
+    """A sentence on each choice that this data leaves without effect, so that none is ignored in silence.
+
+    They are told and not refused, because one configuration may serve several data sets.
+
+    Args:
+        data: what was handed over, which is not read again: an array, or a `Dataset` of another source.
+
+    Raises:
+        UsageError, DataError: see `settle_augmentation` and `build_split`.
+    """
+    known = isinstance(data, Dataset) and is_source(config.data.source, data.origin)
+    read = data is None or isinstance(data, str | Path) or known
+    files, height, channels = read and bool(dataset.files), *dataset.picture_shape[::2]
+    augmentation, _ = settle_augmentation(config, dataset)
+    moving = any(getattr(augmentation, name) > 0 for name in MOVING)
+    pictures, later = "reading picture files", "picture files, which the model may read later"
+    needs = [
+        ("data", "label_column", "reading a CSV or a metadata.csv", files or (read and dataset.is_table)),
+        ("data", "skip_bad", "pictures", height > 1),
+        ("data", "follow_links", "reading a folder of pictures", files and Path(dataset.origin).is_dir()),
+        ("data", "max_megapixels", pictures, files),
+        ("preprocess", "channels", pictures, files),
+        ("preprocess", "resize", later, files or config.preprocess.image_size is not None),
+        ("preprocess", "background", later, files),
+        ("augment", "fill", f"transforms that move pictures ({', '.join(MOVING)})", moving),
+        ("augment", "color", "pictures of three channels", channels == 3 or not augmentation.color),
+        ("eval", "mistakes", "classes", not dataset.is_regression),
+        ("eval", "floor", "the error of classes", not dataset.is_regression),
+        ("augment", "unsafe", "training with augmentation", bool(augmentation.active())),
+    ]
+    found = [
+        f"{section}.{key} has no effect on {dataset.name}: it is for {partner}"
+        for section, key, partner, used in needs
+        if not used and is_chosen(config, section, key)
+    ]
+    drawn = [key for key in _DRAWING if is_chosen(config, "data", key)]
+    return found + [
+        f"data.{key} has no effect on {dataset.name}: the split is the same without it"
+        for key in drawn
+        if _draws_alike(config, leave_out(config, "data", key), dataset)
+    ]
+
+
+def _draws_alike(a: RunConfig, b: RunConfig, dataset: Dataset) -> bool:
+    """Whether two configurations split a data set alike."""
+    first = build_split(a, dataset)
+    try:
+        second = build_split(b, dataset)
+    except (UsageError, DataError):  # without the choice there is no split
+        return False
+    return all(np.array_equal(getattr(first, part), getattr(second, part)) for part in ("train", "valid", "test"))
 
 
 def load_again(config: RunConfig, data: Any, labels: Any, *, fingerprint: Any, meter: MeterBuilder) -> Dataset:

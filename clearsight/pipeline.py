@@ -115,7 +115,7 @@ class Run:
 
 def prepare(
     config: RunConfig, dataset: Dataset, team: Team | None = None, *, meter: MeterBuilder = SilentMeter,
-    announce: Note | None = None,
+    announce: Note | None = None, begun: bool = False,
 ) -> Prepared:  # fmt: skip
     """Split, fit the preprocessing, build network, recipe, schedule and engine.
 
@@ -123,13 +123,15 @@ def prepare(
         team: the processes that train together; by default this one alone.
         meter: shows progress while features for a pretrained network are computed.
         announce: is told, before that, what it costs to train more of such a network than its head.
+        begun: True for a run that has begun, perhaps under a version that took a choice without effect.
 
     Raises:
         UsageError: choices that do not go together, or an lr of `auto` that is not found. DataError: data that does not
         allow them.
     """
     train, team = config.train, team or Team()
-    check_used(config)
+    if not begun:
+        check_used(config)
     split = build_split(config, dataset)
     check_stopping(
         patience=train.patience, monitor=train.monitor, num_valid=len(split.valid), regression=dataset.is_regression

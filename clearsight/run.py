@@ -18,7 +18,7 @@ from clearsight.cost import describe_deeper
 from clearsight.data.relabel import hash_corrections
 from clearsight.errors import DataError, DivergedError, Interrupted, RunError, UsageError
 from clearsight.finetune import check_weights, find_weights_hash
-from clearsight.intake import load_dataset, load_given, refuse_flaws, refuse_place
+from clearsight.intake import find_unused, load_dataset, load_given, refuse_flaws, refuse_place
 from clearsight.meter import MeterBuilder, build_meter
 from clearsight.models.convnet import ConvNet
 from clearsight.outcome import collect_numbers, describe_environment, finish_run
@@ -35,7 +35,7 @@ from clearsight.pipeline import (
     settle_source,
 )  # fmt: skip
 from clearsight.safety import refuse_unsafe
-from clearsight.settings import find_differences, render_toml, resolve_config
+from clearsight.settings import find_differences, name_source, render_toml, resolve_config
 from clearsight.tracking import TrackedProgress, check_trackers, open_trackers
 from clearsight.training.lr_finder import RateSearch
 from clearsight.training.progress import SilentProgress, build_progress
@@ -76,10 +76,7 @@ def train(
         Interrupted: Ctrl-C; saved to go on from.
     """
     tell: Note = note or ((lambda text: None) if quiet else lambda text: print(f"note: {text}", file=sys.stderr))
-    if isinstance(data, str | Path):
-        if "source" in settings:
-            raise UsageError(f"source must be left out beside data, got {settings['source']!r}. Give one of them.")
-        settings = {"source": str(data), **settings}
+    settings = name_source(data, settings)
     if resume is not None:
         if out is not None:
             raise UsageError("--out must be left out with --resume, which goes on in its own directory. Remove it.")
@@ -100,7 +97,7 @@ def train(
     dataset = load_given(resolved, data, labels, meter=build_meter(quiet=quiet))
     resolved = resolve_config(resolved, settle_source(resolved, dataset))
     refuse_place(out if out is not None else root, dataset)
-    for text in dataset.notes:
+    for text in (*dataset.notes, *find_unused(resolved, dataset, data)):
         tell(text)
     refuse_flaws(resolved, dataset, note=tell)
     prepared = prepare(resolved, dataset, team, meter=build_meter(quiet=quiet), announce=tell)
@@ -136,7 +133,7 @@ def load_and_search(
     wanted = config.train.model_copy(update={"lr": None})  # so that none is looked for on the way
     prepared = prepare(config.model_copy(update={"train": wanted}), dataset)
     found = search_rate(prepared, low=low, high=high, steps=steps, note=note)
-    return found, (*dataset.notes, *prepared.notes)
+    return found, (*dataset.notes, *find_unused(config, dataset), *prepared.notes)
 
 
 def _note_other_machine(path: Path, prepared: Prepared, tell: Note) -> None:
@@ -195,7 +192,8 @@ def _prepare_again(
     known = saved.model_copy(
         update={"model": saved.model.model_copy(update={"start_from": None})}
     )  # the checkpoint knows
-    return replace(prepare(known, dataset, team, meter=build_meter(quiet=quiet)), config=saved)
+    prepared = prepare(known, dataset, team, meter=build_meter(quiet=quiet), begun=True)
+    return replace(prepared, config=saved)
 
 
 def _settle_corrections(wanted: RunConfig, saved: RunConfig, own: RunConfig) -> RunConfig:

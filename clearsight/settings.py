@@ -192,3 +192,14 @@ def check_count(name: str, value: object, *, least: int = 1) -> None:
         raise UsageError(
             f"{name} must be a whole number of {least} or more, got {value!r}. Leave it out for the usual."
         )
+
+
+def name_source(data: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """Flat settings with the name or path that was given as data.
+
+    Raises:
+        UsageError: data given twice.
+    """
+    if data is not None and "source" in settings:
+        raise UsageError(f"source must be left out beside data, got {settings['source']!r}. Give one of them.")
+    return {"source": str(data), **settings} if isinstance(data, str | Path) else settings

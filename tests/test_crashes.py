@@ -85,6 +85,14 @@ def test_full_disk_leaves_the_last_checkpoint_intact(unfinished, pictures, tmp_p
     assert finish(pictures, unfinished) == whole(pictures, tmp_path)
 
 
+def test_a_run_begun_with_a_choice_that_is_refused_today_goes_on(unfinished, pictures, tmp_path):
+    for name, step in ((store.CONFIG, 'schedule_unit = "step"'), (store.RECORD, '"schedule_unit": "step"')):
+        text = (unfinished / name).read_text()
+        assert step in text
+        (unfinished / name).write_text(text.replace(step, step.replace("step", "epoch")))
+    assert finish(pictures, unfinished) == whole(pictures, tmp_path)
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EACCES])
 def test_a_fault_at_any_write_of_a_save_keeps_the_older_checkpoint(number, pictures, tmp_path, monkeypatch):
     folder = tmp_path / "checkpoints"

@@ -16,6 +16,8 @@ FILLS: tuple[str, ...] = get_args(Fill)
 _PROBABILITIES = ("hflip", "vflip", "rot90")
 _FRACTIONS = ("zoom", "shift", "crop", "brightness", "contrast", "color", "noise", "cutout")
 _DEGREES = {"rotate": 180.0, "shear": 60.0}
+MOVING = ("rotate", "shear", "zoom", "shift", "crop")
+"""Transforms that bring in what lies beyond the edge."""
 _CUTTING = ("zoom", "shift", "crop", "cutout", "mixup", "cutmix")
 
 

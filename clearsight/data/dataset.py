@@ -39,6 +39,7 @@ class Dataset:
         bad: files that were left out, with reasons.
         empty: (split, class) of class folders without a file.
         relabelled: SHA-256 of the CSV that its labels were corrected by; empty for none.
+        is_table: whether rows were read from a table of numbers, as a CSV is.
         source_hashes: (N,) uint64, of what each row came from, whatever size it was brought to; None where the pixels are that.
     """
 
@@ -56,6 +57,7 @@ class Dataset:
     bad: tuple[BadFile, ...] = ()
     empty: tuple[tuple[str, str], ...] = ()
     relabelled: str = ""
+    is_table: bool = False
     source_hashes: NDArray[np.uint64] | None = None
 
     def __len__(self) -> int:

@@ -8,6 +8,7 @@ import io
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +211,9 @@ def read_csv(path: Path, *, name: str, label_column: str = "auto", task: str = "
     labels = _check_labels(raw_labels, lines, task, path)
     images, shape_note = _as_pictures(pixels, lines, columns, path)
     notes += [text for text in (header_note, note, shape_note) if text]
-    return build_dataset({"train": (images, labels)}, name=name, task=task, sources={"train": path.name}, notes=notes)
+    parts = {"train": (images, labels)}
+    found = build_dataset(parts, name=name, task=task, sources={"train": path.name}, notes=notes)
+    return replace(found, is_table=True)
 
 
 def _find_header(rows: list[list[str]], path: Path) -> tuple[list[str], str]:

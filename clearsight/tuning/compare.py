@@ -26,12 +26,12 @@ from clearsight.evaluation.comparison import (
 )
 from clearsight.finetune import warm_features
 from clearsight.inference import Answered, answer_data
-from clearsight.intake import DATASET_KEYS, build_split, load_given, refuse_flaws
+from clearsight.intake import DATASET_KEYS, build_split, find_unused, load_given, refuse_flaws
 from clearsight.intervals import wilson_interval
 from clearsight.meter import MeterBuilder, SilentMeter
 from clearsight.pipeline import Note
 from clearsight.safety import refuse_unsafe
-from clearsight.settings import check_count, merge, parse_setting, read_config_file, resolve_config
+from clearsight.settings import check_count, merge, name_source, parse_setting, read_config_file, resolve_config
 from clearsight.tuning.executors import check_executor, open_pool
 from clearsight.tuning.jobs import METRICS, Job, choose_metric, note_patience
 
@@ -137,8 +137,7 @@ def compare(
         return _compare_models(
             sides[0], sides[1], data, labels, split=split, root=Path(root), note=note, meter=meter, **reading
         )
-    if isinstance(data, str | Path):
-        settings = {"source": str(data), **settings}
+    settings = name_source(data, settings)
     base = resolve_config(config, settings).model_dump(exclude_unset=True)
     recipes = {_name(side): resolve_config(merge(base, _read_recipe(side)), {}) for side in sides}
     if len(recipes) < len(sides):
@@ -335,7 +334,7 @@ def _load_all(
         if key not in known:
             known[key] = load_given(config, data, labels, meter=meter)
         found[name] = known[key]
-        for text in found[name].notes:
+        for text in (*found[name].notes, *find_unused(config, found[name], data)):
             note(text)
         refuse_flaws(config, found[name], note=note)
         refuse_unsafe(config, found[name], note=note, meter=meter)

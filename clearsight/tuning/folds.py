@@ -28,11 +28,11 @@ from clearsight.data.split import Rows
 from clearsight.durable import write_durably
 from clearsight.errors import DivergedError, Interrupted, RunError, UsageError
 from clearsight.finetune import check_weights, find_weights_hash, warm_features
-from clearsight.intake import build_split, load_again, load_given, refuse_flaws, refuse_place
+from clearsight.intake import build_split, find_unused, load_again, load_given, refuse_flaws, refuse_place
 from clearsight.meter import build_meter
 from clearsight.pipeline import Note, settle_source
 from clearsight.safety import refuse_unsafe
-from clearsight.settings import check_count, merge, render_toml, resolve_config
+from clearsight.settings import check_count, merge, name_source, render_toml, resolve_config
 from clearsight.tuning.executors import check_executor, open_pool
 from clearsight.tuning.jobs import Job, Outcome, choose_metric, note_patience
 from clearsight.tuning.search import find_interval
@@ -127,9 +127,9 @@ def cross_validate(
         return _resume(store.find_directory(str(resume), Path(root), RECORD), data, labels, way)
     check_count("--folds", folds, least=2)
     check_count("--repeats", repeats)
-    if isinstance(data, str | Path):
-        settings = {"source": str(data), **settings}
+    settings = name_source(data, settings)
     resolved = resolve_config(config, {**settings, "folds": folds})
+    asked = resolved
     if "test_fraction" not in resolved.data.model_fields_set:
         resolved = resolve_config(resolved, {"test_fraction": 0.0})
     if repeats > 1 and not resolved.data.shuffle_split:
@@ -142,7 +142,7 @@ def cross_validate(
     refuse_place(out if out is not None else root, dataset)
     plan = _Plan(folds, repeats, choose_metric(resolved, dataset, metric))
     check_used(resolved)
-    for text in dataset.notes:
+    for text in (*dataset.notes, *find_unused(asked, dataset, data)):
         note(text)
     refuse_flaws(resolved, dataset, note=note)
     refuse_unsafe(resolved, dataset, note=note, meter=build_meter(quiet=quiet))

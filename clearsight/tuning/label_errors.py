@@ -25,7 +25,7 @@ from clearsight.evaluation.labels import Suspects, find_suspects
 from clearsight.intake import load_given
 from clearsight.meter import build_meter
 from clearsight.report.suspects import render_suspects
-from clearsight.settings import resolve_config
+from clearsight.settings import name_source, resolve_config
 from clearsight.tuning.folds import RECORD, CrossValidated, cross_validate
 
 TABLE, GALLERY = "suspects.csv", "suspects.html"
@@ -80,8 +80,7 @@ def find_label_errors(data: Any = None, labels: Any = None, *, quiet: bool = Tru
     if resume is None:
         own_names = signature(cross_validate).parameters
         settings = {key: value for key, value in options.items() if key not in own_names}
-        source = {"source": str(data)} if isinstance(data, str | Path) else {}
-        config = resolve_config(options.get("config"), {**source, **settings})
+        config = resolve_config(options.get("config"), name_source(data, settings))
         config = settle_family(config, data, note=options.get("note", _say_nothing), meter=build_meter(quiet=quiet))
         options = {key: value for key, value in options.items() if key in own_names} | {"config": config}
     else:

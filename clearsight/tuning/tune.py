@@ -21,12 +21,20 @@ from clearsight.config import RunConfig, build_config
 from clearsight.data.dataset import VALID, Dataset
 from clearsight.errors import Interrupted, RunError, UsageError
 from clearsight.finetune import warm_features
-from clearsight.intake import DATASET_KEYS, load_again, load_given, refuse_flaws, refuse_place
+from clearsight.intake import DATASET_KEYS, find_unused, load_again, load_given, refuse_flaws, refuse_place
 from clearsight.meter import build_meter
 from clearsight.pipeline import Note, Run, settle_source
 from clearsight.run import train
 from clearsight.safety import refuse_unsafe
-from clearsight.settings import check_count, find_differences, merge, read_config_file, render_toml, resolve_config
+from clearsight.settings import (
+    check_count,
+    find_differences,
+    merge,
+    name_source,
+    read_config_file,
+    render_toml,
+    resolve_config,
+)
 from clearsight.tracking import check_trackers
 from clearsight.tuning.board import build_board, rank
 from clearsight.tuning.books import FileJournal, TrackedBoard, draw_pictures, render_csv
@@ -143,8 +151,7 @@ def tune(
         config = read_config_file(Path(config))
     if isinstance(config, dict):
         table, config = config.get("search", {}), {key: value for key, value in config.items() if key != "search"}
-    if isinstance(data, str | Path):
-        settings = {"source": str(data), **settings}
+    settings = name_source(data, settings)
     flags = list(search) if isinstance(search, list | tuple) else []
     if not isinstance(table, dict):
         raise UsageError(f'[search] must be a table of settings, got {table!r}. For example "train.lr" = [0.01, 0.1].')
@@ -178,7 +185,13 @@ def tune(
     plan = Plan(name, most, choose_metric(judged, dataset, metric), folds, prune, seed, round_size, minutes)
     for text in dataset.notes:
         note(text)
-    _check_data(resolved, space, dataset, note=note, quiet=quiet)
+    variants = _vary_augmentation(judged, space)
+    for text in find_unused(judged, dataset, data):
+        if all(text in find_unused(variant, dataset, data) for variant in variants):
+            note(text)
+    refuse_flaws(resolved, dataset, note=note)
+    for variant in variants:
+        refuse_unsafe(variant, dataset, note=note, meter=build_meter(quiet=quiet))
     path = store.create_run(Path(root), data=dataset.name, model="tune", out=Path(out) if out else None)
     with store.lock_run(path):
         record = {
@@ -213,16 +226,12 @@ def check_space(config: RunConfig, space: Space) -> None:
             build_config(merge(base, to_settings({choice.key: value})), where="the search")
 
 
-def _check_data(config: RunConfig, space: Space, dataset: Dataset, *, note: Note, quiet: bool) -> None:
-    """What `train` would refuse, refused before the search: flaws, and augmentation that changes labels in any trial."""
-    refuse_flaws(config, dataset, note=note)
+def _vary_augmentation(config: RunConfig, space: Space) -> list[RunConfig]:
+    """The settings common to all trials, and those with each of the augmentations that are searched, one at a time."""
     base = config.model_dump(exclude_unset=True)
     varied = [choice for choice in space.choices if choice.key.startswith("augment.")]
-    wanted: list[dict[str, Any]] = [{}] + [
-        to_settings({choice.key: value}) for choice in varied for value in choice.values
-    ]
-    for settings in wanted:
-        refuse_unsafe(build_config(merge(base, settings)), dataset, note=note, meter=build_meter(quiet=quiet))
+    wanted = [to_settings({choice.key: value}) for choice in varied for value in choice.values]
+    return [build_config(merge(base, settings)) for settings in ({}, *wanted)]
 
 
 def _resume(path: Path, data: Any, labels: Any, way: _Way, minutes: float | None) -> Tuned:
@@ -318,7 +327,13 @@ def _train_best(path: Path, dataset: Dataset, config: RunConfig, way: _Way, trac
     if not (folder / store.RECORD).is_file():
         shutil.rmtree(folder, ignore_errors=True)  # begun, and killed before it had a record
         config = store.use_own_corrections(path, config, dataset.relabelled)
-        return train(dataset, config=config, out=folder, root=way.root, quiet=way.quiet, note=way.note, track=track)
+        told = find_unused(config, dataset, dataset)  # before the search, as far as it was chosen
+
+        def note(text: str) -> None:
+            if text not in told:
+                way.note(text)
+
+        return train(dataset, config=config, out=folder, root=way.root, quiet=way.quiet, note=note, track=track)
     if store.read_json(folder / store.RECORD).get("status") in ("finished", "stopped early", "diverged"):
         way.note(f"the best was trained before, in {folder}")
         return None
