@@ -102,18 +102,23 @@ def run_to_target(epochs: Iterator[Callable[[], float]], *, target: float, devic
     return Reached(seconds, done, accuracy)
 
 
-def train_ours(task: Task, dataset: Dataset, *, seed: int, device: str) -> Iterator[Callable[[], float]]:
-    """Epochs of this project's engine."""
+def prepare_ours(task: Task, dataset: Dataset, *, seed: int, device: str) -> Iterator[Callable[[], float]]:
+    """Epochs of this project's engine, which is built before the first is drawn."""
     prepared = prepare_task(task, dataset, seed=seed, device=device)
-    test, labels, saved = prepared.split.test, prepared.dataset.labels, None
-    for epoch in range(prepared.config.train.epochs):
-        result = fit_prepared(prepared, progress=SilentProgress(), start=saved, pause_epoch=epoch + 1)
-        yield lambda: float((prepared.engine.logits(test).argmax(1) == labels[test]).mean())
-        saved = result.saved
+    test, labels = prepared.split.test, prepared.dataset.labels
+
+    def train() -> Iterator[Callable[[], float]]:
+        saved = None
+        for epoch in range(prepared.config.train.epochs):
+            result = fit_prepared(prepared, progress=SilentProgress(), start=saved, pause_epoch=epoch + 1)
+            yield lambda: float((prepared.engine.logits(test).argmax(1) == labels[test]).mean())
+            saved = result.saved
+
+    return train()
 
 
-def train_peer(task: Task, dataset: Dataset, *, seed: int, device: str) -> Iterator[Callable[[], float]]:
-    """Epochs of the plain loop."""
+def prepare_peer(task: Task, dataset: Dataset, *, seed: int, device: str) -> Iterator[Callable[[], float]]:
+    """Epochs of the plain loop, likewise."""
     prepared = prepare_task(task, dataset, seed=seed, device=device)
     import_torch().manual_seed(seed)
     reach = round(prepared.config.augment.crop * dataset.images.shape[1])
@@ -121,12 +126,16 @@ def train_peer(task: Task, dataset: Dataset, *, seed: int, device: str) -> Itera
         prepared, vary=partial(vary_flip_and_crop, reach, task.padding), device=device, bfloat16=device == "cuda",
         lr=task.peer_lr, one_cycle=True, weight_decay=5e-4,
     )  # fmt: skip
-    for epoch in range(prepared.config.train.epochs):
-        loop.train_epoch(epoch_order(prepared.split.train, seed=seed, epoch=epoch))
-        yield lambda: loop.find_accuracy(prepared.split.test)
+
+    def train() -> Iterator[Callable[[], float]]:
+        for epoch in range(prepared.config.train.epochs):
+            loop.train_epoch(epoch_order(prepared.split.train, seed=seed, epoch=epoch))
+            yield lambda: loop.find_accuracy(prepared.split.test)
+
+    return train()
 
 
-CONTESTANTS = {"clearsight": train_ours, "PyTorch, batches in NHWC, SGD": train_peer}
+CONTESTANTS = {"clearsight": prepare_ours, "PyTorch, batches in NHWC, SGD": prepare_peer}
 
 
 def summarize_runs(runs: list[Reached], target: float) -> dict[str, Any]:
@@ -151,8 +160,8 @@ def measure(*, rounds: int, quick: bool, command: str) -> dict[str, Any]:
             continue
         runs: dict[str, list[Reached]] = {contestant: [] for contestant in CONTESTANTS}
         for seed in range(-1, rounds):
-            for contestant, train in CONTESTANTS.items():
-                epochs = train(task, dataset, seed=seed % 10**6, device=device)
+            for contestant, prepare_epochs in CONTESTANTS.items():
+                epochs = prepare_epochs(task, dataset, seed=seed % 10**6, device=device)
                 reached = run_to_target(epochs, target=task.target, device=device)
                 if seed >= 0:  # the first warms up
                     runs[contestant].append(reached)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import gpu
 from benchmarks.gpu import run_to_target
 from benchmarks.peers import BatchLoop, vary_affine, vary_flip_and_crop
 from clearsight.augment.presets import PRESETS
@@ -24,6 +25,19 @@ def test_a_run_stops_at_the_first_epoch_that_reaches_its_target(target, epochs, 
 
     found = run_to_target(train(), target=target, device="cpu")
     assert (found.epochs, found.accuracy, len(drawn)) == (epochs, accuracy, epochs)
+
+
+@pytest.mark.parametrize("contestant", gpu.CONTESTANTS)
+def test_nothing_is_built_while_epochs_are_timed(contestant, monkeypatch):
+    task = gpu.Task("fashion-mnist", 0.94, {"model": {"widths": [4, 4, 4]}, "augment": gpu.FASHION_AUGMENT, "train": {"epochs": 1, "batch_size": 8}})
+    rng = np.random.default_rng(0)
+    dataset = load_data(rng.integers(0, 256, (80, 32, 32, 3)).astype(np.uint8), np.arange(80) % 4)
+    built, prepare_task = [], gpu.prepare_task
+    monkeypatch.setattr(gpu, "prepare_task", lambda *a, **k: built.append(1) or prepare_task(*a, **k))
+    epochs = gpu.CONTESTANTS[contestant](task, dataset, seed=0, device="cpu")
+    assert built == [1]
+    assert run_to_target(epochs, target=1.1, device="cpu").epochs == 1
+    assert built == [1]
 
 
 def test_the_loop_over_batches_trains_as_the_engine_does():

@@ -14,8 +14,8 @@ import pytest
 import clearsight
 from clearsight.data.load import load_data
 from clearsight.data.relabel import relabel
-from clearsight.errors import DataError
-from clearsight.tuning.label_errors import LabelErrors, write_suspects
+from clearsight.errors import DataError, UsageError
+from clearsight.tuning.label_errors import LabelErrors, write_suspects, find_label_errors
 
 CLASSES = ('<script>alert("x")</script>', "=SUM(A1)", 'wild, red & "old"')
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -163,3 +163,12 @@ def test_pictures_that_are_left_out_are_told(tmp_path):
     assert len(found) == len(data) - 1
     assert found.labels[0] == 7
     assert found.notes[-1] == f"1 labels are changed and 1 pictures left out as {table} says"
+
+
+def test_label_errors_are_not_sought_where_corrections_leave_pictures_out(tmp_path):
+    data, table = clearsight.load_data("digits"), tmp_path / "t.csv"
+    table.write_text(f"row,name,label,leave_out,new_label\n3,{data.row_name(3)},3,yes,\n")
+    assert relabel(data, table).row_name(10) == data.row_name(10)  # which is another picture: its rows are counted anew
+    match = r"label errors must be sought among all pictures, got 1 that .*t\.csv leaves out, .* its column leave_out empty\."
+    with pytest.raises(UsageError, match=match):
+        find_label_errors("digits", relabel=str(table), epochs=1, root=tmp_path)

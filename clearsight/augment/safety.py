@@ -6,8 +6,8 @@ pictures of it do: not merely confused, as by something never seen, but sure of 
 down is a 9 to everyone; a mirrored boot may be called a bag, but is unlike any bag. The share of clear pictures that turn,
 with its interval, is the verdict. Where labels are counts, being sure is enough: whatever makes another number is wrong.
 
-Two descriptions of pictures are at work, shape with colour, and countable pieces; every one that tells the classes about
-as well as the best has to agree. It must not know training or files.
+Several descriptions of pictures are at work (`probe.DESCRIPTIONS`); the best judges, with every other that tells the classes
+nearly as well. A picture has turned where one says so and none still knows it. It must not know training or files.
 """
 
 from collections.abc import Callable, Sequence
@@ -178,13 +178,14 @@ def build_judge(
     chosen = np.sort(rng.permutation(len(rows))[:MOST_ROWS])
     chance = float(np.bincount(classes[chosen]).max() / len(chosen))
 
-    def judge_by(kinds: Sequence[str], some: NDArray[np.int64], count: int, look: Look | None) -> Judge:
+    def judge_by(features: dict[str, Floats], some: NDArray[np.int64], count: int, look: Look | None) -> Judge:
         fold = rng.permutation(len(some)) % FOLDS
         judged = np.sort(rng.permutation(len(some))[:count])
-        own, views = rows[some], []
-        for kind in kinds:
-            features = look(images[own]) if look else describe(kind, images, low=low, high=high, rows=own)
-            views.append(build_view(kind, features, classes[some], fold, judged, len(names), rng))
+        own = rows[some]
+        views = [
+            build_view(kind, numbers, classes[some], fold, judged, len(names), rng)
+            for kind, numbers in features.items()
+        ]
         best, *others = sorted(views, key=lambda view: -view.accuracy)
         good = (best, *(view for view in others if view.accuracy >= max(best.accuracy - _MERIT, _ALMOST_ALL)))
         strict = are_counts(labels, class_names)
@@ -192,24 +193,26 @@ def build_judge(
 
     least, most = JUDGED_ROWS
     count = int(np.clip(_JUDGED_PIXELS // (images.shape[1] * images.shape[2]), least, most))
-    judge = judge_by(tuple(DESCRIPTIONS), chosen, count, None)
+    described = {kind: describe(kind, images, low=low, high=high, rows=rows[chosen]) for kind in DESCRIPTIONS}
+    judge = judge_by(described, chosen, count, None)
     if judge.views[0].accuracy >= _PLAIN or chance == 1:
         return judge
     look = find_look()
     if look is None:
         return replace(judge, missed=True)
     few = np.sort(rng.permutation(chosen)[:_LOOKED_ROWS])
-    trained = judge_by((PRETRAINED,), few, _LOOKED_JUDGED, _shorten(look, images[rows[few]]))
+    seen = look(images[rows[few]])
+    shorten = _find_components(seen)
+    trained = judge_by({PRETRAINED: shorten(seen)}, few, _LOOKED_JUDGED, lambda pictures: shorten(look(pictures)))
     return trained if trained.views[0].accuracy > judge.views[0].accuracy else judge
 
 
-def _shorten(look: Look, images: NDArray[Any]) -> Look:
-    """The same in as many numbers as some pictures bear: their first principal components."""
-    features = look(images)
+def _find_components(features: Floats) -> Callable[[Floats], Floats]:
+    """What brings features to as many numbers as these pictures bear: their first principal components."""
     mean = features.mean(axis=0)
     _, _, axes = np.linalg.svd(features - mean, full_matrices=False)
     axes = axes[:_COMPONENTS]
-    return lambda pictures: np.asarray((look(pictures) - mean) @ axes.T, np.float32)
+    return lambda others: np.asarray((others - mean) @ axes.T, np.float32)
 
 
 def vary(

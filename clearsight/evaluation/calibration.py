@@ -198,9 +198,7 @@ def conformal_sets(
     Returns:
         None where there are too few scores for the level: fewer than level / (1 - level).
     """
-    place = ceil(
-        round((len(scores) + 1) * level, 9)
-    )  # 100 * 0.55 is 55 and not the 55.00000000000001 of floating point
+    place = ceil(round((len(scores) + 1) * level, 9))  # 100 * 0.55 is 55, and 55.00000000000001 in floating point
     if place > len(scores):
         return None
     inside = 1 - probabilities <= scores[place - 1]

@@ -105,11 +105,11 @@ def _render_card(dataset: Dataset, place: int, row: int, other: int, confidence:
         image = page.image(png, f"labelled {own}, looks like {names[other]}")
     choices = [("keep", f"keep {own}"), ("suggested", f"relabel to {names[other]}"), ("out", "leave out")]
     radios = "".join(
-        f'<label><input type="radio" name="s{place}" value="{value}"><span>{page.escape(text)}</span></label>'
+        f'<label><input type="radio" name="s{place}" value="{value}" autocomplete="off"><span>{page.escape(text)}</span></label>'
         for value, text in choices
     )
     more = (
-        '<select aria-label="another class"><option value="">another class …</option></select>'
+        '<select aria-label="another class" autocomplete="off"><option value="">another class …</option></select>'
         if len(names) > 2
         else ""
     )

@@ -88,6 +88,7 @@ def find_label_errors(data: Any = None, labels: Any = None, *, quiet: bool = Tru
         record = store.read_json(path / RECORD)
         config = store.use_own_corrections(path, build_config(record.get("config", {})), record.get("relabelled"))
         _refuse_corrected(path / TABLE)
+    _refuse_left_out(config.data.relabel)
     data = load_given(config, data, labels, meter=build_meter(quiet=quiet))
     if data.is_regression:
         raise UsageError("label errors must be sought among classes, got numbers to predict. Leave --target out.")
@@ -129,6 +130,19 @@ def write_suspects(found: LabelErrors) -> None:
 
 def _say_nothing(text: str) -> None:
     pass
+
+
+def _refuse_left_out(relabel: str | None) -> None:
+    """Refuse corrections that leave pictures out: rows of the new table would not be rows of the data."""
+    if relabel is None:
+        return
+    path = Path(relabel).expanduser()
+    left = sum(bool(fields[LEAVE_OUT].strip()) for _, fields in parse_corrections(read_corrections(path), path))
+    if left:
+        raise UsageError(
+            f"label errors must be sought among all pictures, got {left:,} that {path} leaves out, so that the rows of a new table "
+            "would not be those of the data. Use a copy of the file with its column leave_out empty."
+        )
 
 
 def _refuse_corrected(path: Path) -> None:
