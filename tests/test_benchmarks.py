@@ -29,7 +29,11 @@ def test_a_run_stops_at_the_first_epoch_that_reaches_its_target(target, epochs, 
 
 @pytest.mark.parametrize("contestant", gpu.CONTESTANTS)
 def test_nothing_is_built_while_epochs_are_timed(contestant, monkeypatch):
-    task = gpu.Task("fashion-mnist", 0.94, {"model": {"widths": [4, 4, 4]}, "augment": gpu.FASHION_AUGMENT, "train": {"epochs": 1, "batch_size": 8}})
+    task = gpu.Task(
+        "fashion-mnist",
+        0.94,
+        {"model": {"widths": [4, 4, 4]}, "augment": gpu.FASHION_AUGMENT, "train": {"epochs": 1, "batch_size": 8}},
+    )
     rng = np.random.default_rng(0)
     dataset = load_data(rng.integers(0, 256, (80, 32, 32, 3)).astype(np.uint8), np.arange(80) % 4)
     built, prepare_task = [], gpu.prepare_task

@@ -15,7 +15,7 @@ import clearsight
 from clearsight.data.load import load_data
 from clearsight.data.relabel import relabel
 from clearsight.errors import DataError, UsageError
-from clearsight.tuning.label_errors import LabelErrors, write_suspects, find_label_errors
+from clearsight.tuning.label_errors import LabelErrors, find_label_errors, write_suspects
 
 CLASSES = ('<script>alert("x")</script>', "=SUM(A1)", 'wild, red & "old"')
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

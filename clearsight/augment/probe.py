@@ -189,7 +189,7 @@ class Probe:
         return np.asarray(self._scores(features).argmax(axis=2))
 
     def margins(self, features: Floats, classes: NDArray[np.int64]) -> Floats:
-        """By how much each row's score of a class exceeds that of any other, on average over the members, (n,); 0 without others."""
+        """By how much each row's score of a class exceeds that of any other, a mean over the members, (n,); 0 without others."""
         scores, rows = self._scores(features).mean(axis=0), np.arange(len(classes))
         if scores.shape[1] == 1:
             return np.zeros(len(classes), np.float32)

@@ -27,7 +27,8 @@ _SUFFIXES = {
     "WEBP": (".webp",), "TIFF": (".tif", ".tiff"), "PPM": (".ppm", ".pgm", ".pbm", ".pnm"), "MPO": (".jpg", ".jpeg", ".mpo"),
 }  # fmt: skip
 MAX_PIXELS = 50_000_000  # of a file, unless the caller allows more
-_large = threading.Lock()  # held by one picture above MAX_PIXELS at a time, so that threads cannot multiply their memory
+# Held by one picture above MAX_PIXELS at a time, so that threads cannot multiply their memory.
+_large = threading.Lock()
 _GREY_MODES = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I", "F")
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")
 _ORIENTATION = 0x0112

@@ -140,7 +140,7 @@ def _refuse_left_out(relabel: str | None) -> None:
     left = sum(bool(fields[LEAVE_OUT].strip()) for _, fields in parse_corrections(read_corrections(path), path))
     if left:
         raise UsageError(
-            f"label errors must be sought among all pictures, got {left:,} that {path} leaves out, so that the rows of a new table "
+            f"label errors must be sought among all pictures, got {left:,} that {path} leaves out, so that rows of a new table "
             "would not be those of the data. Use a copy of the file with its column leave_out empty."
         )
 
