@@ -28,6 +28,7 @@ from clearsight.training.fit import FitResult
 from clearsight.training.next_step import Ended, NextStep, find_next_step
 
 _PARITY_ROWS = 5000
+_READING = ("label_column", "task", "relabel", "skip_bad", "follow_links", "max_megapixels")
 
 
 def finish_run(path: Path, prepared: Prepared, result: FitResult, signals: dict[str, Any]) -> Run:
@@ -73,9 +74,17 @@ def advise(prepared: Prepared, run: Run) -> NextStep:
         weights_here=bool(photographs) and has_weights(), head=config.model.pretrained and config.depth == "head",
         varied=bool(prepared.augmentation.active()), pictures=dataset.picture_shape[0] > 1, colour=dataset.picture_shape[2] == 3,
         dropout=config.train.dropout, data="" if dataset.origin == "arrays" else shlex.quote(config.data.source),
-        run=shlex.quote(str(run.path)),
+        reading=_write_reading(config), run=shlex.quote(str(run.path)),
     )  # fmt: skip
     return find_next_step(ended, accepts=partial(_accepts, config))
+
+
+def _write_reading(config: RunConfig) -> str:
+    """The flags that say how the data of a run is read, each after a space."""
+    data, usual = config.data, type(config.data).model_fields
+    changed = [(key, getattr(data, key)) for key in _READING if getattr(data, key) != usual[key].default]
+    words = [(key, str(value).lower() if isinstance(value, bool) else value) for key, value in changed]
+    return "".join(f" --set {shlex.quote(f'data.{key}={value}')}" for key, value in words)
 
 
 def _count_hits(of: Evaluation) -> int:

