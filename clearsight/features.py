@@ -203,20 +203,24 @@ def build_look(*, low: float, high: float) -> Callable[[NDArray[Any]], NDArray[n
         if name not in HEAD:
             values[:] = tensors[name]
     module: Any = build_bound(net, params)
+    sides = _LOOK_SIDE, _LOOK_SIDE
 
     def look(images: NDArray[Any]) -> NDArray[np.float32]:
         import torch
         from torch.nn.functional import interpolate
 
-        parts = []
-        with torch.no_grad(), telling_memory():
-            for start in range(0, len(images), AT_ONCE):
-                pictures = torch.from_numpy(images[start : start + AT_ONCE].astype(np.float32)).permute(0, 3, 1, 2)
-                pictures = pictures if pictures.shape[1] == 3 else pictures.mean(1, keepdim=True).expand(-1, 3, -1, -1)
-                sides = (_LOOK_SIDE, _LOOK_SIDE)
-                pictures = interpolate(pictures, sides, mode="bilinear", antialias=True, align_corners=False)
-                inputs = ((pictures - low) * (2 / ((high - low) or 1.0)) - 1).permute(0, 2, 3, 1)
-                parts.append(module.late(module.early(inputs)).numpy())
+        parts, threads = [], torch.get_num_threads()
+        torch.set_num_threads(1)  # on small pictures several would wait for one another
+        try:
+            with torch.no_grad(), telling_memory():
+                for start in range(0, len(images), AT_ONCE):
+                    some = torch.from_numpy(images[start : start + AT_ONCE].astype(np.float32)).permute(0, 3, 1, 2)
+                    some = some if some.shape[1] == 3 else some.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+                    some = interpolate(some, sides, mode="bilinear", antialias=True, align_corners=False)
+                    inputs = ((some - low) * (2 / ((high - low) or 1.0)) - 1).permute(0, 2, 3, 1)
+                    parts.append(module.late(module.early(inputs)).numpy())
+        finally:
+            torch.set_num_threads(threads)
         return np.concatenate(parts).reshape(len(images), -1)
 
     return look

@@ -1,5 +1,7 @@
 """What evidence leads to which verdict: every limit of label safety, from both sides."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -165,8 +167,26 @@ def test_a_pretrained_network_is_asked_where_pixels_cannot_tell():
     )
     judge = build_judge(images, labels, np.arange(200), find_look=lambda: look, **given)
     assert ([view.kind for view in judge.views], judge.missed, judge.knows) == (["pretrained features"], False, True)
-    steps = judge_ladder(judge, images, low=0, high=255, names=("blur", "brightness"))
-    assert [(v.name, v.strength) for v in steps] == [("blur", 1), ("blur", 2), ("brightness", 0.2), ("brightness", 0.4)]
+
+
+@pytest.mark.parametrize(("level", "steps"), [("safe", [2]), ("doubtful", [1, 2])])
+def test_a_network_climbs_no_further_than_it_must(level, steps, monkeypatch):
+    def told(*args, strength, **options):
+        return SimpleNamespace(level=level, strength=strength)
+
+    monkeypatch.setattr(safety, "judge_transform", told)
+    judge, images = SimpleNamespace(look=len), np.zeros((1, 4, 4, 1), np.uint8)
+    found = judge_ladder(judge, images, low=0, high=255, names=("blur",))
+    assert [v.strength for v in found] == steps
+
+
+def test_a_surface_that_tells_only_some_of_the_pictures_says_nothing():
+    """Tones name nine of ten, and changing tones is not changing what is shown; shapes tell nothing here."""
+    rng, labels = np.random.default_rng(0), np.arange(300) % 2
+    levels = np.where(rng.random(300) < 0.9, labels, 1 - labels) * 60 + 90
+    images = np.clip(levels[:, None, None, None] + rng.normal(0, 20, (300, 12, 12, 1)), 0, 255).astype(np.uint8)
+    judge = build_judge(images, labels, np.arange(300), class_names=("a", "b"), low=0, high=255)
+    assert not {view.kind for view in judge.views} & {"figure", "surface"}
 
 
 def test_a_network_is_not_asked_where_pixels_suffice(monkeypatch):

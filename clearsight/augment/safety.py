@@ -36,8 +36,9 @@ _DRAWS = 8  # of which the strongest is taken
 _UPWARDS = 60  # a stream of random numbers that no transform uses
 _JUDGED_PIXELS = 400 * 96 * 96
 _MERIT = 0.02
+_PARTIAL = ("figure", "surface")  # views that leave much out: where they do not tell almost all, they say nothing
 _PLAIN = 0.8  # of clean pictures that pixels must tell, or a pretrained network is asked
-_LOOKED_ROWS, _LOOKED_JUDGED = 400, 100  # of its pictures: they take milliseconds each
+_LOOKED_ROWS, _LOOKED_JUDGED = 400, 80  # of its pictures: they take milliseconds each
 _COMPONENTS = 16
 PRETRAINED = "pretrained features"
 _ALMOST_ALL = 0.98  # of clean pictures: a view that names fewer is no evidence beside a better one
@@ -186,7 +187,8 @@ def build_judge(
             build_view(kind, numbers, classes[some], fold, judged, len(names), rng)
             for kind, numbers in features.items()
         ]
-        best, *others = sorted(views, key=lambda view: -view.accuracy)
+        fit = [view for view in views if view.kind not in _PARTIAL or view.accuracy >= _ALMOST_ALL]
+        best, *others = sorted(fit, key=lambda view: -view.accuracy)
         good = (best, *(view for view in others if view.accuracy >= max(best.accuracy - _MERIT, _ALMOST_ALL)))
         strict = are_counts(labels, class_names)
         return Judge(good, own[judged], classes[some][judged], names, rows, chance, strict, look)
@@ -354,21 +356,26 @@ def judge_ladder(
     judge: Judge, images: NDArray[Any], *, low: float, high: float, fill: str = "edge", names: Sequence[str] = tuple(LADDER),
     meter: MeterBuilder = SilentMeter,
 ) -> list[Verdict]:  # fmt: skip
-    """A verdict on every transform at rising strengths; by a pretrained network, which takes its time, at two of them."""
+    """A verdict on every transform at rising strengths.
+
+    A pretrained network takes its time, so it judges the last strength, and one from the middle if that is not safe.
+    """
     useless = ("color",) if images.shape[3] != 3 else ()
-    rungs = {name: steps if judge.look is None else _pick_two(steps) for name, steps in LADDER.items()}
-    steps = [(name, strength) for name in names if name not in useless for strength in rungs[name]]
-    found = []
-    with meter("measuring transforms", len(steps), unit="steps") as advance:
-        for name, strength in steps:
-            values: dict[str, Any] = {name: strength, "fill": fill}
-            found.append(
-                judge_transform(judge, images, Augmentation(**values), name=name, strength=strength, low=low, high=high)
-            )
-            advance(1)
+    ladder = {name: LADDER[name] for name in names if name not in useless}
+    found: list[Verdict] = []
+
+    def judge_step(name: str, strength: float) -> Verdict:
+        values: dict[str, Any] = {name: strength, "fill": fill}
+        advance(1)
+        return judge_transform(judge, images, Augmentation(**values), name=name, strength=strength, low=low, high=high)
+
+    with meter("measuring transforms", sum(map(len, ladder.values())), unit="steps") as advance:
+        for name, strengths in ladder.items():
+            if judge.look is None:
+                found += [judge_step(name, strength) for strength in strengths]
+                continue
+            last = judge_step(name, strengths[-1])
+            if last.level != "safe" and len(strengths) > 1:
+                found.append(judge_step(name, strengths[(len(strengths) - 1) // 2]))
+            found.append(last)
     return found
-
-
-def _pick_two(steps: tuple[float, ...]) -> tuple[float, ...]:
-    """One from the middle and the last."""
-    return tuple(dict.fromkeys((steps[(len(steps) - 1) // 2], steps[-1])))
