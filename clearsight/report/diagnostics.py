@@ -36,7 +36,7 @@ def render_signals(signals: dict[str, Any]) -> str:
     )
 
 
-def render_errors(evaluations: dict[str, Metrics], judged: str, *, data: str, floor: float | None) -> str:
+def render_errors(evaluations: dict[str, Metrics], judged: str, *, data: str, floor: float | None, head: bool) -> str:
     """Bias and variance: errors of the splits against the best possible one, and what to do about the larger gap."""
     if judged == "train":
         return ""
@@ -47,7 +47,7 @@ def render_errors(evaluations: dict[str, Metrics], judged: str, *, data: str, fl
     return page.section(
         "Bias and variance",
         page.plot(curves.draw_errors(errors, floor=floor), label=label),
-        page.paragraph(words.describe_bias(evaluations, judged, floor=floor)),
+        page.paragraph(words.describe_bias(evaluations, judged, floor=floor, head=head)),
         known,
         half=True,
     )

@@ -55,6 +55,14 @@ class _Files:
         return str(self.metrics["mistakes_split"])
 
     @property
+    def depth(self) -> str:
+        """How much of the network was trained: `head`, `last` or `all`."""
+        model = tomllib.loads(self.config_text).get("model", {})
+        if not model.get("pretrained"):
+            return "all"
+        return "head" if (tune := model.get("tune", "auto")) == "auto" else str(tune)
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Empty for a regression."""
         return self.model.class_names
@@ -103,18 +111,15 @@ def render_report(files: _Files) -> str:
         _render_divergence(files),
         _render_headline(files),
         _render_splits(files),
+        *([_render_mistakes(files), _render_confidence(files), _render_bias(files)] if classes else []),
+        *([_render_confusion(files), _render_classes(files), _render_pairs(files)] if classes else []),
         _render_losses(files),
         _render_epochs(files),
-        *(
-            [_render_confusion(files), _render_classes(files), _render_pairs(files), _render_mistakes(files)]
-            if classes
-            else []
-        ),
-        *([_render_confidence(files), _render_bias(files)] if classes else [_render_parity(files)]),
-        diagnostics.render_signals(files.signals),
-        _render_first_layer(files),
+        "" if classes else _render_parity(files),
+        "" if files.depth == "head" else diagnostics.render_signals(files.signals),
+        "" if files.depth in ("head", "last") else _render_first_layer(files),
         _render_weight_history(files),
-        _render_rates(files),
+        "" if files.depth == "head" else _render_rates(files),
         page.section("Configuration", f"<pre>{page.escape_lines(files.config_text)}</pre>", half=True),
         page.section("Environment", page.table((), page.environment_rows(files.environment), words=True), half=True),
     ]
@@ -316,7 +321,7 @@ def _render_confidence(files: _Files) -> str:
 
 def _render_bias(files: _Files) -> str:
     floor = tomllib.loads(files.config_text).get("eval", {}).get("floor")
-    return diagnostics.render_errors(files.evaluations, files.judged, data=str(files.record["data"]), floor=floor)
+    return diagnostics.render_errors(files.evaluations, files.judged, data=str(files.record["data"]), floor=floor, head=files.depth == "head")
 
 
 def _render_parity(files: _Files) -> str:
@@ -360,7 +365,13 @@ def _render_weight_history(files: _Files) -> str:
     if kept is None:
         return ""
     net = files.model.net
-    layers = {name: values for name, values in net.tensors(kept).items() if values.ndim > 2}
+    layers = {
+        name: values
+        for name, values in net.tensors(kept).items()
+        if values.ndim > 2 and (len(kept) == 1 or not np.array_equal(values[0], values[-1]))  # no frozen layers
+    }
+    if not layers:
+        return ""
     names = []
     for k, (name, values) in enumerate(layers.items(), 1):
         size = " × ".join(map(str, values.shape[1:]))

@@ -99,24 +99,32 @@ def describe_signals(signals: dict[str, Any], *, when: str) -> str:
     return f"{when.capitalize()}: deviations {size} from the first layer ({first:.3g}) to the last; the loss is {loss}.{sure}"
 
 
-def describe_bias(evaluations: dict[str, Metrics], judged: str, *, floor: float | None) -> str:
-    """How far training lies from the best possible error and the judged split from training, and what would help."""
+def describe_bias(evaluations: dict[str, Metrics], judged: str, *, floor: float | None, head: bool = False) -> str:
+    """How far training lies from the best possible error and the judged split from training, and what would help.
+
+    Args:
+        head: whether only the last layer of a pretrained network was trained.
+    """
     train, other = (1 - evaluations[split]["accuracy"] for split in ("train", judged))
     bias, variance = train - (floor or 0.0), other - train
     low, high = evaluations[judged]["interval"]
-    above = "the best possible one" if floor is not None else "0, as no best possible one is known"
-    side = "above" if variance >= 0 else "below"
+    above = "the best possible error" if floor is not None else "zero (the best possible error is not known)"
     text = (
-        f"The training error of {percent(train)} lies {100 * bias:.2f} points above {above} (bias); the {NAMES[judged]} error of "
-        f"{percent(other)} lies {100 * abs(variance):.2f} points {side} that of training (variance). "
+        f"The training error is {percent(train)}, {100 * bias:.2f} points above {above}: this is the bias. The {NAMES[judged]} "
+        f"error is {percent(other)}, {100 * abs(variance):.2f} points {'above' if variance >= 0 else 'below'} the training "
+        "error: this is the variance. "
     )
     doubt = (high - low) / 2
     if max(bias, variance) <= doubt:
-        return f"{text}Neither is larger than the uncertainty of {100 * doubt:.2f} points: this model is near its best here."
-    if bias > variance:
-        advice = (
-            "Bias is the larger: a bigger net, longer training or another architecture may help; more data will not."
+        return (
+            f"{text}Neither is larger than the uncertainty of {100 * doubt:.2f} points, so there is little left to gain that "
+            f"{evaluations[judged]['n']:,} rows could show."
         )
-    else:
-        advice = "Variance is the larger: more data, augmentation, L2 or dropout may help; a bigger net will not."
-    return text + advice
+    if bias > variance:
+        deeper = "larger pictures (--image-size) or training more of the network (--tune last)"
+        wider = "a bigger network, longer training or another architecture"
+        return f"{text}Bias is the larger: {deeper if head else wider} may help. More data will not."
+    return (
+        f"{text}Variance is the larger: more {'pictures or a larger L2' if head else 'data, augmentation, L2 or dropout'} "
+        f"may help. {'Training more of the' if head else 'A bigger'} network will not."
+    )
