@@ -259,7 +259,7 @@ def load(path: str | Path) -> Bundle:
         where = ".".join(str(part) for part in first["loc"] if "[" not in str(part))  # without kinds of types
         got = str(first["input"])[:80]
         raise ModelFileError(
-            f"{DESCRIPTION} of {place} must be right at {where} ({first['msg']}), got {got}. Get the model again."
+            f"{DESCRIPTION} of {place} must be valid at {where} ({first['msg']}), got {got}. Get the model again."
         ) from None
     return _assemble(description, parse_tensors(members[TENSORS], what=f"{TENSORS} of {place}"), place)
 

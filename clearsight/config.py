@@ -360,9 +360,11 @@ def build_config(values: dict[str, Any], *, where: str = "the configuration", fi
             near = find_near(location[-1])
             advice = f"Did you mean {near}?" if near else "See `clearsight config show`."
             raise UsageError(f"{where} must hold known keys, got {_shorten(repr(key))}. {advice}") from None
-        rule = first["msg"][0].lower() + first["msg"][1:]
+        rule = re.sub(r"^\w+ should ", "", first["msg"])
+        rule = rule if rule != first["msg"] else f"be valid ({rule[0].lower() + rule[1:]})"
         raise UsageError(
-            f"{key} must be right, got {_shorten(repr(first['input']))} in {where}: {rule}. Correct it."
+            f"{key} must {rule}, got {_shorten(repr(first['input']))} in {where}. `clearsight config schema` says what each "
+            "setting takes."
         ) from None
 
 

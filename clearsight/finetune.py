@@ -88,7 +88,10 @@ def settle_penalty(
                 f"l2 auto must have {FOLDS} or more training rows (or groups) of each class, got {least}. Use --set "
                 "train.l2=0.01."
             )
-        note(f"l2 {_USUAL_PENALTY:g} is taken, as a class has only {least} training rows (or groups) to choose it by")
+        note(
+            f"using l2 {_USUAL_PENALTY:g}, because a class has only {least} training rows (or groups), too few to "
+            "choose it by folds"
+        )
         return _USUAL_PENALTY
     dealt = _deal(dataset.labels[rows], groups, seed=config.train.seed, stratified=not dataset.is_regression)
     some = np.sort(np.random.default_rng([config.train.seed, 0x50DE]).permutation(len(rows))[:_MOST_ROWS])

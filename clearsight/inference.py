@@ -220,12 +220,12 @@ def _note_seen(bundle: Bundle, images: NDArray[Any], rows: NDArray[np.int64], no
     try:
         seen = load_file(path)["hashes"]
     except (OSError, SafetensorError, KeyError, ValueError):
-        note(f"{path} is damaged, so nobody knows whether the model has seen these pictures")
+        note(f"{path} is damaged, so it is not known whether the model has seen these pictures")
         return
     count = int(np.isin(hash_rows(images)[rows], seen).sum())
     if count:
-        share = f"{count:,} of {len(rows):,} pictures are equal to ones that the model was trained or chosen on"
-        note(f"{share}; on new ones it may be worse")
+        share = f"{count:,} of {len(rows):,} pictures were also used to train or choose the model"
+        note(f"{share}; on new pictures it may do worse")
 
 
 def own_config(bundle: Bundle) -> RunConfig | None:

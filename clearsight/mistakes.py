@@ -165,18 +165,16 @@ def _find_training(
     bundle, images = answered.bundle, answered.dataset.images[chosen]
     config, trained_on = own_config(bundle), bundle.data.get("fingerprint")
     if config is None or config.data.source == "arrays":
-        note(
-            "the model lies in no run directory whose data can be read again, so training pictures like these are not shown"
-        )
+        note("similar training pictures are not shown, because the data of the model's run cannot be found")
         return []
     try:
         same = answered.dataset.fingerprint == trained_on
         dataset = answered.dataset if same else load_dataset(config, meter=meter)
     except ClearsightError as error:
-        note(f"training pictures like these are not shown: {error}")
+        note(f"similar training pictures are not shown: {error}")
         return []
     if dataset.fingerprint != trained_on:
-        note(f"{config.data.source} has changed since the training, so training pictures like these are not shown")
+        note(f"{config.data.source} has changed since training, so similar training pictures are not shown")
         return []
     rows = np.sort(np.random.default_rng(0).permutation(build_split(config, dataset).train)[:_MOST_TRAINING])
     features = normalise(_find_features(bundle, dataset, rows, meter))

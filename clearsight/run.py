@@ -141,7 +141,9 @@ def _note_other_machine(path: Path, prepared: Prepared, tell: Note) -> None:
     before, now = store.read_json(path / "environment.json"), prepared.engine.describe()
     changed = [f"{key} {before[key]} became {value}" for key, value in now.items() if before.get(key, value) != value]
     if changed:
-        tell(f"the run began elsewhere: {', '.join(changed)}; it may end with other last digits")
+        tell(
+            f"the run began on another machine or version: {', '.join(changed)}. The last digits of its results may differ"
+        )
 
 
 def _join(config: RunConfig) -> Team:
@@ -298,7 +300,7 @@ def _count_look(root: Path, path: Path, prepared: Prepared, run: Run, note: Note
     try:
         store.add_look(root, prepared.dataset, prepared.split.test, model=run.bundle.fingerprint, by=str(path))
     except RunError as error:
-        note(f"this look at the test split is not counted: {error}")
+        note(f"this evaluation on the test split is not counted: {error}")
 
 
 def _keep_model(path: Path, prepared: Prepared, step: int) -> None:

@@ -106,7 +106,7 @@ def test_bad_files_are_an_error_with_all_names(folder):
     assert (found.level, found.rows) == ("error", ())
     assert (
         found.message
-        == "files must be pictures that can be read, got 2 bad files. Mend or remove them, or use --skip-bad."
+        == "2 files cannot be read. Repair or remove them, or leave out what cannot be read with --skip-bad."
     )
     kinds = "must be a picture (JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM), got "
     assert found.files == (f"a/x.png: {kinds}text. Remove it", f"b/y.png: {kinds}an empty file. Save it again")
@@ -120,11 +120,11 @@ def test_files_of_another_format_and_of_several_frames_are_warnings(folder):
     dataset = load_data(folder)
     found = {f.message: f for f in flaws(dataset) if f.kind == "odd-file"}
     assert {f.level for f in found.values()} == {"warning"}
-    name = found["2 files: has a name that says another format."]
+    name = found["2 files have a name that does not match the format."]
     assert name.files == ("a/gif.png: is a GIF file named .png", "b/bmp.jpg: is a BMP file named .jpg")
     assert [dataset.files[row] for row in name.rows] == ["a/gif.png", "b/bmp.jpg"]
-    film = found["1 file: has several frames; the first is taken."]
-    assert film.files == ("b/film.gif: has several frames, of which the first is taken",)
+    film = found["1 file has several frames; only the first is used."]
+    assert film.files == ("b/film.gif: has several frames; only the first is used",)
 
 
 # classes
@@ -153,7 +153,7 @@ def test_a_class_that_training_lacks_is_an_error(split, tmp_path):
     found = one_of(load_data(tmp_path), "unknown-class")
     assert found.level == "error"
     assert found.message == (
-        f"classes of {split} must have training pictures, got none of 'z'. Add training pictures, or take the class out."
+        f"classes of {split} must have training pictures, got none of 'z'. Add training pictures, or remove the class."
     )
 
 
@@ -162,7 +162,7 @@ def test_a_class_that_a_split_lacks_is_a_warning():
     found = only(dataset, "missing-class", valid_fraction=0)
     assert (found.level, found.message) == (
         "warning",
-        "test has no pictures of 'dog', so nothing will be known about it.",
+        "test has no pictures of 'dog', so it cannot show how well the model recognises it.",
     )
 
 
@@ -170,7 +170,7 @@ def test_tiny_classes_are_a_warning():
     labels = np.array([0] * 40 + [1] * 40 + [2] * 9)
     found = one_of(load_data(noise(89), labels), "tiny-class")
     assert found.level == "warning"
-    assert found.message.startswith("1 class of fewer than 10 pictures: 2 (9). ")
+    assert found.message.startswith("1 class has fewer than 10 pictures: 2 (9). ")
 
 
 def test_uneven_classes_are_a_warning():
@@ -199,7 +199,7 @@ def test_ten_pictures_are_enough_for_a_class(rows, found):
 def test_tiny_classes_are_counted_and_named():
     labels = np.array([0] * 12 + [1] * 12 + [2] * 4 + [3] * 9)
     found = only(load_data(noise(37), labels), "tiny-class", valid_fraction=0, test_fraction=0)
-    assert found.message.startswith("2 classes of fewer than 10 pictures: 2 (4), 3 (9). A class of one picture")
+    assert found.message.startswith("2 classes have fewer than 10 pictures: 2 (4), 3 (9). A class with one picture")
 
 
 @pytest.mark.parametrize(("most", "found"), [(49, []), (50, ["imbalance"]), (51, ["imbalance"])])
@@ -216,7 +216,9 @@ def test_uneven_classes_are_those_with_training_pictures():
     found = {f.kind: f.message for f in flaws(dataset, valid_fraction=0)}
     assert "'many' has 66 training pictures, 'few' 11. Consider" in found["imbalance"]
     assert "classes of test must have training pictures, got none of 'none'." in found["unknown-class"]
-    assert found["missing-class"] == ("test has no pictures of 'many', 'some', so nothing will be known about them.")
+    assert found["missing-class"] == (
+        "test has no pictures of 'many', 'some', so it cannot show how well the model recognises them."
+    )
 
 
 def test_one_class_is_an_error_and_numbers_have_none():
@@ -255,7 +257,7 @@ def test_a_class_of_one_picture_counts_in_every_finding():
     assert set(found) == {"unknown-class", "missing-class", "tiny-class", "imbalance"}
     assert "got none of 'new'. Add" in found["unknown-class"]
     assert found["missing-class"].startswith("test has no pictures of 'one', so")
-    assert found["tiny-class"].startswith("2 classes of fewer than 10 pictures: one (1), new (1). ")
+    assert found["tiny-class"].startswith("2 classes have fewer than 10 pictures: one (1), new (1). ")
     assert "'many' has 12 training pictures, 'one' 1." in found["imbalance"]
 
 
@@ -299,7 +301,7 @@ def test_near_copies_are_told_apart_by_label_and_split(monkeypatch):
     assert {kind: one.rows for kind, one in found.items()} == {
         "near-copies": (0, 2, 4, 6), "near-leakage": (1, 41), "near-conflict": (0, 1, 3, 40),
     }  # fmt: skip
-    assert found["near-copies"].message == "2 pairs of pictures look the same within a split."
+    assert found["near-copies"].message == "2 pairs of pictures are nearly equal within a split."
     assert check_dataset(dataset, {"train": np.arange(60)}, near=False) == []
 
 
@@ -309,7 +311,10 @@ def test_copies_within_a_split_are_a_warning():
     found = only(load_data(images, np.arange(60) % 2), "copies")
     assert (found.level, found.rows) == ("warning", (2, 8, 20))
     assert found.files == ("row 2 of train = row 8 of train = row 20 of train",)
-    assert found.message == "1 picture is there more than once; it counts several times. --skip-bad keeps one."
+    assert (
+        found.message
+        == "1 picture appears more than once within a split, and every copy counts. Use --skip-bad to keep one of each."
+    )
 
 
 def test_copies_in_two_splits_are_an_error():
@@ -320,7 +325,7 @@ def test_copies_in_two_splits_are_an_error():
     assert (found.level, found.rows) == ("error", (0, 50, 2, 52))
     assert found.files == ("row 0 of train = row 10 of test", "row 2 of train = row 12 of test")
     assert found.message.startswith(
-        "splits must not share pictures, got 2 pictures in more than one of train, valid, test. "
+        "2 pictures appear in more than one of train, valid, test, so results would look better than they are. "
     )
 
 
@@ -334,7 +339,7 @@ def test_copies_in_several_groups_are_counted_apart():
     assert set(found) == {"copies", "leakage", "label-conflict"}
     assert found["copies"].rows == (2, 8, 20, 10, 12, 14)
     assert found["copies"].message == (
-        "2 pictures are there more than once within a split; each counts several times. --skip-bad keeps one."
+        "2 pictures appear more than once within a split, and every copy counts. Use --skip-bad to keep one of each."
     )
     assert (found["leakage"].rows, found["label-conflict"].rows) == ((30, 60), (31, 40))
 
@@ -345,8 +350,7 @@ def test_copies_with_different_labels_are_an_error(task):
     images[5] = images[2]
     found = only(load_data(images, np.arange(60) % 2, task=task), "label-conflict")
     assert (found.level, found.rows, found.files) == ("error", (2, 5), ("row 2 of train = row 5 of train",))
-    rule = "be of one class" if task == "classification" else "agree in the number"
-    assert found.message.startswith(f"equal pictures must {rule}, got 1 picture with different labels. ")
+    assert found.message.startswith("1 picture appears more than once with different labels. Correct")
 
 
 def test_the_same_pixels_in_another_format_are_copies(folder):
@@ -360,7 +364,7 @@ def test_blank_pictures_are_no_copies_but_a_warning():
     images[[3, 4, 9]] = 7
     found = only(load_data(images, np.arange(60) % 2), "blank")
     assert (found.level, found.rows) == ("warning", (3, 4, 9))
-    assert found.message == "3 pictures of one colour. Look whether something went wrong."
+    assert found.message == "3 pictures have only one colour. Check whether something went wrong."
 
 
 @settings(max_examples=50, deadline=None)
@@ -465,7 +469,10 @@ def test_near_copies_in_two_splits_are_a_warning():
     dataset = build_dataset({"train": (images[:10], labels[:10]), "test": (images[10:], labels[10:])}, name="d")
     found = one_of(dataset, "near-leakage", valid_fraction=0)
     assert (found.level, found.files) == ("warning", ("row 0 of train = row 4 of test",))
-    assert found.message == "1 pair of pictures look the same and lie in different splits; the test may flatter."
+    assert (
+        found.message
+        == "1 pair of pictures is nearly equal but in different splits; results may look better than they are."
+    )
     without = check_dataset(dataset, split_data(dataset, valid_fraction=0).parts(), near=False)
     assert [f.kind for f in without if f.kind.startswith("near")] == []
 
@@ -500,7 +507,9 @@ def test_pictures_of_other_proportions_and_small_ones_are_warnings(folder):
     dataset = load_data(folder, image_size=12)
     long, small = one_of(dataset, "aspect"), one_of(dataset, "small")
     assert (long.level, long.files) == ("warning", ("a/long.png: 60x10", "b/tall.png: 10x60"))
-    assert long.message.startswith("2 pictures of 43 differ in proportions from 12x12 by more than 2 times. ")
+    assert long.message.startswith(
+        "2 of 43 pictures have proportions that differ from 12x12 by more than a factor of 2. "
+    )
     assert (small.level, small.files) == ("warning", ("b/tiny.png: 5x5",))
     assert [dataset.files[row] for row in (*long.rows, *small.rows)] == ["a/long.png", "b/tall.png", "b/tiny.png"]
 
@@ -516,7 +525,10 @@ def test_sixteen_bit_pictures_that_use_eight_are_a_warning():
     images = noise(60).astype(np.uint16)
     found = only(load_data(images, np.arange(60) % 2), "dark")
     assert found.level == "warning"
-    assert found.message == "pictures use 255 of 0..65535 at most, so they are nearly black. Rescale them."
+    assert (
+        found.message
+        == "the brightest pixel is 255 on a scale from 0 to 65535, so the pictures are nearly black. Rescale them."
+    )
 
 
 @pytest.mark.parametrize(
@@ -541,7 +553,10 @@ def test_enlarged_pictures_are_counted_against_the_size_of_all(folder):
     for name in ("one", "two"):
         save(folder / "a" / f"{name}.png", noise(1, len(name) + ord(name[0]), (4, 4))[0])
     found = only(load_data(folder, image_size=[12, 16]), "small", valid_fraction=0, test_fraction=0)
-    assert found.message == "2 pictures of 42: less than half of 16x12, so enlarged."
+    assert (
+        found.message
+        == "2 of 42 pictures have less than half the width and height of 16x12. Enlarging cannot add detail."
+    )
     assert found.files == ("a/one.png: 4x4", "a/two.png: 4x4")
 
 
@@ -719,9 +734,9 @@ def flawed(request, tmp_path):
         save(tmp_path / "f" / ("train", "train", "test")[k // 2 % 3] / "ab"[k % 2] / f"{k:03}.png", pixels)
     if request.param == "leakage":
         (tmp_path / "f/test/a/same.png").write_bytes((tmp_path / "f/train/a/000.png").read_bytes())
-        return tmp_path / "f", "splits must not share pictures, got 1 picture"
+        return tmp_path / "f", "1 picture appears in more than one of"
     (tmp_path / "f/train/b/same.png").write_bytes((tmp_path / "f/train/a/000.png").read_bytes())
-    return tmp_path / "f", "equal pictures must be of one class, got 1 picture"
+    return tmp_path / "f", "1 picture appears more than once with different labels"
 
 
 def test_an_error_stops_training_and_names_the_files(flawed, tmp_path):
@@ -791,7 +806,7 @@ def test_warnings_are_told_before_training(tmp_path):
     images, labels = noise(60), np.arange(60) % 2
     images[[3, 4]] = 7
     _, told = train(load_data(images, labels), tmp_path / "run")
-    assert "2 pictures of one colour. Look whether something went wrong. For example row 3 of train." in told
+    assert "2 pictures have only one colour. Check whether something went wrong. For example row 3 of train." in told
 
 
 @pytest.mark.long

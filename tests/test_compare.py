@@ -199,7 +199,7 @@ def test_rows_that_cannot_be_drawn_anew_are_said_to_be_the_same(tmp_path):
     assert not found.redrawn
     assert found.pairs[0][2].ratio == 0
     text = render_runs(found.pairs[0][2], a="A", b="B", metric="accuracy", redrawn=False)
-    assert "That is on these rows; others may tell otherwise." in text
+    assert "This holds for these rows; others may differ." in text
 
 
 def test_models_take_no_settings(runs):
@@ -219,7 +219,7 @@ def test_compare_on_the_command_line(runs, tmp_path, call, capsys):
     flags = ["--data", "digits", "--epochs", "1", "--hidden", "8", "--root", tmp_path, "--quiet"]
     assert call("compare", "base", "train.lr=0.0001", "train.lr=0.01 train.l2=0.001", *flags) == 0
     text = capsys.readouterr().out
-    assert "10 runs each, judged on validation rows, drawn anew for each pair; means of accuracy:" in text
+    assert "10 runs each, evaluated on validation rows that are drawn again for each pair; means of accuracy:" in text
     assert "A is better than B" in text
     assert "p and intervals are corrected for 3 comparisons (Bonferroni)" in text
     assert call("compare", "base", "train.lr=0.0001", *flags, "--json") == 0

@@ -371,7 +371,7 @@ def test_predict_abstains_names_sets_and_warns_of_far_pictures(digits, tmp_path,
     assert call("predict", digits.path, *files, "--abstain-below", "0.999999") == 0
     text = capsys.readouterr()
     assert f"{files[0]}  no answer: " in text.out
-    assert f"note: {files[1]} is far from the pictures that the model was trained on" in text.err
+    assert f"note: {files[1]} is unlike the pictures that the model was trained on" in text.err
     assert call("predict", digits.path, *files, "--abstain-below", "1.5") == 2
     assert "--abstain-below must lie between 0 and 1, got 1.5" in capsys.readouterr().err
     assert call("predict", digits.path, *files, "--sets", "1") == 2
@@ -395,14 +395,14 @@ def test_numbers_have_no_confidence(tmp_path):
 
 def test_evaluate_and_the_report_tell_of_confidence(digits, call, capsys):
     assert call("evaluate", digits.path) == 0
-    assert "confidence off by 0.0" in capsys.readouterr().out
+    assert "Average gap 0.0" in capsys.readouterr().out
     assert call("evaluate", digits.path, "--json") == 0
     found = json.loads(capsys.readouterr().out)["calibration"]
     assert found["temperature"] == digits.bundle.temperature
     assert found["n"] == 359
     assert found["fitted_here"] is False
     assert call("evaluate", digits.path, "--split", "valid") == 0
-    assert "(fitted on these very rows, so likely worse on others)" in capsys.readouterr().out
+    assert "fitted on these rows, so the gap on others is likely larger" in capsys.readouterr().out
     assert "Confidence (test)" in (digits.path / "report.html").read_text()
 
 
@@ -414,7 +414,10 @@ def test_with_few_held_out_pictures_none_is_called_far(tmp_path, call, capsys, p
     assert clearsight.load(run.path).look(run.bundle.preprocess.check_shape(images[..., None]))[1] is None
     np.save(tmp_path / "some.npy", images[:2])
     assert call("predict", run.path, tmp_path / "some.npy") == 0
-    assert "no picture is called far, as only 6 were held out in training to tell by" in capsys.readouterr().err
+    assert (
+        "unusual pictures cannot be recognised: only 6 pictures were held out in training, too few for that"
+        in capsys.readouterr().err
+    )
 
 
 def test_calibration_says_where_its_rows_set_the_temperature(tmp_path):

@@ -222,7 +222,7 @@ def test_a_class_of_one_picture_trains_with_a_warning(tmp_path):
     told = []
     run = clearsight.train(root, out=tmp_path / "run", epochs=1, hidden=(2,), note=told.append)
     assert run.bundle.class_names == ("a", "b", "c")
-    assert any("of fewer than 10 pictures: c (1)" in text for text in told)
+    assert any("has fewer than 10 pictures: c (1)" in text for text in told)
 
 
 @pytest.mark.parametrize("check", [True, False])

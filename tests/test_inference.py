@@ -82,4 +82,4 @@ def test_pictures_that_were_trained_on_are_told_when_they_come_back_in_other_dat
     clearsight.evaluate(run.path, digits.images[:300], digits.labels[:300], note=told.append)
     assert len(told) == 1
     assert told[0].startswith("2")  # of 300, all but the test rows
-    assert "of 300 pictures are equal to ones that the model was trained or chosen on" in told[0]
+    assert "of 300 pictures were also used to train or choose the model" in told[0]

@@ -152,7 +152,7 @@ def test_a_model_without_its_run_shows_no_neighbours(digits, tmp_path):
     digits.bundle.save(path, examples=clearsight.load_data("digits").images[:3])
     found = clearsight.find_mistakes(path, "digits", split="all", count=3, note=notes.append)
     assert all(not one.neighbours for one in found.worst)
-    assert any("the model lies in no run directory whose data can be read again" in text for text in notes)
+    assert any("because the data of the model's run cannot be found" in text for text in notes)
 
 
 def test_a_model_without_mistakes_has_an_empty_gallery(dense):

@@ -170,11 +170,11 @@ def test_a_bad_tensor_file_is_refused(tmp_path, monkeypatch, good, form, name):
 DESCRIPTIONS = {
     "newer version": ("version", 5, "must have format version 4 or less, got '5'. Update clearsight"),
     "version as text": ("version", "1", "must have format version 4 or less, got '1'."),
-    "another format": ("format", "other", "must be right at format (Input should be 'clearsight-model'), got other."),
+    "another format": ("format", "other", "must be valid at format (Input should be 'clearsight-model'), got other."),
     "unknown family": (
         "architecture.family",
         "resnet",
-        "must be right at architecture.conv.family (Input should be 'mlp', 'cnn', 'vgg', ",
+        "must be valid at architecture.conv.family (Input should be 'mlp', 'cnn', 'vgg', ",
     ),
     "unknown activation": ("architecture.activations", ["../../x"], "activation must be one of relu, "),
     "other output": ("architecture.output", "identity", "must fit together, got output identity for 3 outputs"),
@@ -183,11 +183,11 @@ DESCRIPTIONS = {
     "fewer classes": ("class_names", ["a", "b"], "must be 3 different names, one an output, got ['a', 'b']."),
     "a class twice": ("class_names", ["a", "a", "b"], "must be 3 different names, one an output, got ['a', 'a', 'b']."),
     "huge picture": ("preprocess.height", 2**40, "the first layer must take "),
-    "unknown scaling": ("preprocess.scaling", "evil", "must be right at preprocess.scaling ("),
+    "unknown scaling": ("preprocess.scaling", "evil", "must be valid at preprocess.scaling ("),
     "white below black": ("preprocess.low", 300.0, "must fit together, got output softmax for 3 outputs and pixels of"),
-    "temperature 0": ("temperature", 0.0, "must be right at temperature ("),
-    "temperature NaN": ("temperature", float("nan"), "must be right at temperature (Input should be a finite number)"),
-    "unknown key": ("evil", 1, "must be right at evil (Extra inputs are not permitted), got 1."),
+    "temperature 0": ("temperature", 0.0, "must be valid at temperature ("),
+    "temperature NaN": ("temperature", float("nan"), "must be valid at temperature (Input should be a finite number)"),
+    "unknown key": ("evil", 1, "must be valid at evil (Extra inputs are not permitted), got 1."),
 }
 
 

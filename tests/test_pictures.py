@@ -556,7 +556,7 @@ def test_the_first_of_two_hundred_frames_is_taken_with_a_note():
     content = pack(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert Image.open(io.BytesIO(content)).n_frames == 200
     assert (decode(content) == 0).all()
-    assert facts(content, ".gif").notes == ("has several frames, of which the first is taken",)
+    assert facts(content, ".gif").notes == ("has several frames; only the first is used",)
 
 
 def test_the_first_page_of_a_tiff_and_the_first_picture_of_an_mpo_are_taken():
@@ -565,7 +565,7 @@ def test_the_first_page_of_a_tiff_and_the_first_picture_of_an_mpo_are_taken():
         content = pack(first, format_, save_all=True, append_images=[second])
         assert (decode(content)[..., 0] > 190).all(), format_
         assert (decode(content, height=4, width=4)[..., 0] > 190).all(), format_
-        assert facts(content, suffix).notes == ("has several frames, of which the first is taken",), format_
+        assert facts(content, suffix).notes == ("has several frames; only the first is used",), format_
 
 
 @pytest.mark.long

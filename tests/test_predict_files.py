@@ -260,6 +260,6 @@ def test_an_odd_file_is_answered_with_a_note(tmp_path, model):
     (tmp_path / "c.png").write_bytes(encode(GREY, "PNG"))
     answers, problems = predict_files(model.bundle, [tmp_path / name for name in ("a.gif", "b.jpg", "c.png")])
     assert not problems
-    assert answers[0]["notes"] == ["has several frames, of which the first is taken"]
+    assert answers[0]["notes"] == ["has several frames; only the first is used"]
     assert answers[1]["notes"] == ["is a PNG file named .jpg"]
     assert "notes" not in answers[2]

@@ -432,7 +432,10 @@ def test_too_few_pictures_to_choose_a_penalty_by_get_a_usual_one(shapes, weights
         )
         == 0
     )
-    assert "l2 0.1 is taken, as a class has only 3 training rows (or groups) to choose it by" in capsys.readouterr().err
+    assert (
+        "using l2 0.1, because a class has only 3 training rows (or groups), too few to choose it by folds"
+        in capsys.readouterr().err
+    )
 
 
 def test_features_larger_than_the_cache_push_nothing_out(
@@ -579,6 +582,23 @@ def test_compare_takes_pretrained_networks_and_settings_for_each_side(
     assert len(found["values"][0]) == 10
     side = _read_recipe("tune=last image_size=640")
     assert side == {"model": {"tune": "last"}, "preprocess": {"image_size": 640}}
+
+
+@pytest.mark.parametrize("tune", ["auto", "head", "last"])
+def test_a_report_leaves_out_what_was_not_trained(shapes, weights, tmp_path, own_cache, tune):
+    options = {"tune": tune, "epochs": 2, "weight_history": True}
+    run = clearsight.train(shapes, out=tmp_path / "run", **settings(weights, **options))
+    html = (run.path / "report.html").read_text()
+    titles = re.findall("<h2>(.*?)</h2>", html)
+    first = ["Training, validation and test", "Worst mistakes (test)", "Confidence (test)", "Bias and variance"]
+    assert titles[:4] == first
+    curves = titles.index("Loss of every batch")
+    assert titles.index("Classes (test)") < curves < titles.index("Weights over the epochs")
+    assert "Weights of the first layer" not in titles
+    untrained = {"Signals through the layers", "Learning rate"} & set(titles)
+    assert len(untrained) == (2 if tune == "last" else 0)
+    assert "fc.weight: " in html
+    assert "conv1.weight: " not in html
 
 
 def test_rates_fall_from_stage_to_stage(shapes, weights, tmp_path, own_cache):

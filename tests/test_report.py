@@ -17,8 +17,9 @@ from clearsight.report.html import write_report
 
 HOSTILE = "<script>alert(1)</script>"
 SECTIONS = (
-    "Training, validation and test", "Loss of every batch", "Accuracy of every epoch", "Confusion matrix (test)",
-    "Classes (test)", "Most confused pairs (test)", "Worst mistakes (test)", "Confidence (test)", "Bias and variance", "Signals through the layers", "Weights of the first layer",
+    "Training, validation and test", "Worst mistakes (test)", "Confidence (test)", "Bias and variance",
+    "Confusion matrix (test)", "Classes (test)", "Most confused pairs (test)", "Loss of every batch", "Accuracy of every epoch",
+    "Signals through the layers", "Weights of the first layer",
     "Weights over the epochs", "Learning rate", "Configuration", "Environment",
 )  # fmt: skip
 SVG = "{http://www.w3.org/2000/svg}"
@@ -247,11 +248,13 @@ def test_regression_is_one_line_with_its_error_and_r2():
 @pytest.mark.parametrize(
     ("interval", "plain"),
     [
-        ([None, None], "66 pictures are too few to tell whether stated confidence is true: confidence off by 0.124"),
-        ([0.0, 0.06], "stated confidence is true, as far as 66 pictures can tell: confidence off by 0.124"),
-        ([0.02, 0.06], "stated confidence is farther from the share of right answers than chance explains: confidence"),
+        ([None, None], "66 pictures are too few to compare stated confidence with accuracy."),
+        ([0.0, 0.06], "With 66 pictures, no gap between stated confidence and accuracy can be shown."),
+        ([0.02, 0.06], "Stated confidence differs from accuracy by more than chance explains."),
     ],
 )
 def test_confidence_is_said_in_a_plain_sentence_before_its_numbers(interval, plain):
     calibration = {"error": 0.124, "n": 66, "chance": 0.108, "interval": interval, "temperature": 1.2, "before": 0.2}
-    assert text.render_calibration(calibration).startswith(plain)
+    said, numbers = text.render_calibration(calibration)
+    assert said == plain
+    assert numbers.startswith("Average gap 0.124, by chance alone 0.108 (n = 66")

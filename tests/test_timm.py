@@ -298,7 +298,7 @@ def test_a_file_that_names_another_network_is_refused(folder, tmp_path):
         members = {name: archive.read(name) for name in archive.namelist()}
     for family, text in (
         ("timm:test_vit", "must hold exactly the tensors of its architecture"),
-        ("timm:hf-hub:a/b", "must be right at architecture.conv.family"),
+        ("timm:hf-hub:a/b", "must be valid at architecture.conv.family"),
         ("timm:nobody_knows", "bent.clearsight: model must be one that timm knows, got timm:nobody_knows"),
     ):
         about = json.loads(members[DESCRIPTION])

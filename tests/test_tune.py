@@ -240,7 +240,7 @@ def test_a_search_cut_off_at_any_run_ends_with_the_best_so_far_trained_to_its_en
     assert len(late) == len(notes) <= 2  # two where the best diverges at its end
     if prune == "halving" and 9 <= left < 12:  # all came to the first rung, none to the end
         assert (best.params["train.lr"], late[-1]) == (0.8, best)
-        assert "the best so far, trial 3, is now trained to its end" in notes[-1]
+        assert "the best so far, trial 3, now trains to the end" in notes[-1]
     again = Memory(journal.added)
     whole = run_search(config, space, plan, pool=Scripted(), journal=Memory(), board=SilentBoard())
     assert run_search(config, space, plan, pool=Scripted(), journal=again, board=SilentBoard()) == whole
@@ -323,8 +323,8 @@ def test_a_search_with_folds_of_its_own_can_train_its_best(tmp_path):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"search": ["train.lr=-1,0.1"]}, r"train\.lr must be right, got -1 in the search"),
-        ({"search": ["train.optimizer=sgd,adams"]}, r"train\.optimizer must be right, got 'adams' in the search"),
+        ({"search": ["train.lr=-1,0.1"]}, r"train\.lr must be .*, got -1 in the search"),
+        ({"search": ["train.optimizer=sgd,adams"]}, r"train\.optimizer must be .*, got 'adams' in the search"),
         (
             {"search": ["train.momentum=0.5,0.9"]},
             "a trial must be a run that can be, got: momentum must go with optimizer",

@@ -100,7 +100,7 @@ def evaluations(train, test, n=1000):
 @pytest.mark.parametrize(
     ("train", "test", "floor", "says"),
     [
-        (0.80, 0.79, 0.0, "Bias is the larger: a bigger net"),
+        (0.80, 0.79, 0.0, "Bias is the larger: a bigger network"),
         (1.00, 0.90, 0.0, "Variance is the larger: more data"),
         (0.995, 0.99, 0.0, "Neither is larger than the uncertainty of 1.00 points"),
         (0.80, 0.70, 0.195, "Variance is the larger"),
@@ -108,7 +108,7 @@ def evaluations(train, test, n=1000):
 )
 def test_bias_and_variance_are_named_and_advised(train, test, floor, says):
     assert says in words.describe_bias(evaluations(train, test), "test", floor=floor)
-    html = render_errors(evaluations(train, test), "test", data="x", floor=floor)
+    html = render_errors(evaluations(train, test), "test", data="x", floor=floor, head=False)
     assert "Bias and variance" in html
     assert says in html
 
@@ -117,7 +117,7 @@ def test_the_floor_is_the_given_one_or_the_best_published():
     assert find_floor("mnist", None)[0] == KNOWN_FLOORS["mnist"][0]
     assert find_floor("mnist", 0.1) == (0.1, "as given (eval.floor)")
     assert find_floor("photos", None) == (None, "")
-    assert "no best possible one is known" in words.describe_bias(evaluations(0.9, 0.8), "test", floor=None)
+    assert "the best possible error is not known" in words.describe_bias(evaluations(0.9, 0.8), "test", floor=None)
 
 
 def test_a_counting_net_is_judged_inside_and_outside_its_range(tmp_path, call, capsys):

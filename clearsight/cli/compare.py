@@ -95,8 +95,8 @@ def _describe(found: Any, *, next_seed: int) -> tuple[str, Any]:
         bars = [("A minus B", both.difference, both.low, both.high, both.shown)]
         draw = lambda: draw_comparison(names, values, bars, metric="accuracy", intervals=found.intervals)
     else:
-        rows = "validation rows, drawn anew for each pair" if found.redrawn else f"the same {found.split} rows"
-        lines.append(f"{len(found.values[0])} runs each, judged on {rows}; means of {found.metric}:")
+        rows = "validation rows that are drawn again for each pair" if found.redrawn else f"the same {found.split} rows"
+        lines.append(f"{len(found.values[0])} runs each, evaluated on {rows}; means of {found.metric}:")
         lines += [f"{name}\n   {sum(own) / len(own):.4f}" for name, own in zip(names, found.values, strict=True)]
         for a, b, one in found.pairs:
             sides = {"a": names[a][0], "b": names[b][0]}
@@ -105,7 +105,7 @@ def _describe(found: Any, *, next_seed: int) -> tuple[str, Any]:
         if len(found.pairs) > 1:
             lines.append(
                 f"p and intervals are corrected for {len(found.pairs)} comparisons (Bonferroni): "
-                "together, all intervals hold with 95 % confidence."
+                "with 95 % confidence, all intervals hold at the same time."
             )
         bars = [
             (f"{names[a][0]} minus {names[b][0]}", one.difference, one.low, one.high, one.shown)

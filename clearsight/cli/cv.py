@@ -83,7 +83,7 @@ def cv(
 
 def _render(found: Any) -> str:
     names = list(found.folds[0].metrics)
-    lines = [f"{'repeat':>6} {'fold':>5} {'train':>8} {'judged':>7}  " + "  ".join(f"{name:>8}" for name in names)]
+    lines = [f"{'repeat':>6} {'fold':>5} {'train':>8} {'tested':>7}  " + "  ".join(f"{name:>8}" for name in names)]
     for fold in found.folds:
         numbers = "  ".join(f"{fold.metrics[name]:>8.4f}" for name in names)
         status = "" if fold.status == "finished" else f"  {fold.status}"

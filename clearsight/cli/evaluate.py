@@ -79,11 +79,12 @@ def predict(
     if bundle.known and not bundle.known.can_tell:
         count = len(bundle.known.distances)
         print_notes(
-            [f"no picture is called far, as only {count} were held out in training to tell by"], quiet=quiet or json_
+            [
+                f"unusual pictures cannot be recognised: only {count} pictures were held out in training, too few for that"
+            ],
+            quiet=quiet or json_,
         )
-    text = (
-        f"is far from the pictures that the model was trained on, farther than {level:.1%} of such pictures should be"
-    )
+    text = f"is unlike the pictures that the model was trained on: {level:.1%} of pictures like those are closer"
     far = [f"{a['name']} {text}" for a in answers if a.get("far")]
     print_notes(far, quiet=quiet or json_)
     print_notes([f"{a['name']} {note}" for a in answers for note in a.get("notes", ())], quiet=quiet or json_)

@@ -129,7 +129,7 @@ def main() -> None:
         )
     except OSError as error:
         place = f" at {error.filename}" if error.filename else ""
-        _end(f"files must be readable and writable, got: {error.strerror or error}{place}. Mend that first.", 1, error)
+        _end(f"files must be readable and writable, got: {error.strerror or error}{place}. Fix that first.", 1, error)
 
 
 def _end(message: str, code: int, error: BaseException) -> None:

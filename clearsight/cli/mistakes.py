@@ -65,7 +65,7 @@ def mistakes(
         return
     for one in found.worst[:_SHOWN]:
         near = f"  like {', '.join(near.label for near in one.neighbours)}" if one.neighbours else ""
-        typer.echo(plain(f"{one.name}  {one.true} taken for {one.answer}  {one.confidence:.1%} sure{near}"))
+        typer.echo(plain(f"{one.name}  {one.true} taken for {one.answer}  {one.confidence:.1%} confident{near}"))
     typer.echo(f"{summary['wrong']:,} of {summary['n']:,} answers ({summary['split']}) are wrong\nlook    {out}")
     for other in sorted(set(out.parent.glob(f"{_PAGE}*.html")) - {out}):
         typer.echo(f"earlier {other}")

@@ -31,7 +31,7 @@ def tune(
     workers: options.Workers = None,
     executor: options.Executor = "auto",
     retrain: Annotated[
-        bool, typer.Option("--retrain/--no-retrain", help="Train the best anew and judge it on test.")
+        bool, typer.Option("--retrain/--no-retrain", help="Train the best again and evaluate it on test.")
     ] = True,
     config: options.Config = None,
     set_: options.Set = None,
@@ -108,7 +108,9 @@ def _render(tuned: Any) -> str:
         lines.append("matters: " + ", ".join(f"{key} {share:.0%}" for key, share in tuned.importance.items()))
     if tuned.run:
         found = tuned.run.evaluations()
-        lines.append(render_judged(found["test"]) if "test" in found else "there is no test split to judge the best on")
+        lines.append(
+            render_judged(found["test"]) if "test" in found else "there is no test split to evaluate the best on"
+        )
     lines.append(f"search  {tuned.path}")
     if tuned.run:
         lines.append(f"model   {tuned.run.path / 'model.clearsight'}")

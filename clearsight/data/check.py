@@ -72,23 +72,34 @@ def _plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{ending}"
 
 
+def _has(count: int) -> str:
+    return "has" if count == 1 else "have"
+
+
 def _check_files(dataset: Dataset, skip_bad: bool) -> list[Finding]:
     found = []
     if dataset.bad:
         files = tuple(f"{b.path}: {b.reason.removeprefix(b.path + ' ').rstrip('.')}" for b in dataset.bad)
         found.append(Finding(
             "note" if skip_bad else "error", "unreadable",
-            f"files must be pictures that can be read, got {_plural(len(dataset.bad), 'bad file')}. Mend or remove them, or use "
-            "--skip-bad.", files,
+            f"{_plural(len(dataset.bad), 'file')} cannot be read. Repair or remove {'it' if len(dataset.bad) == 1 else 'them'}, "
+            "or leave out what cannot be read with --skip-bad.", files,
         ))  # fmt: skip
-    by_note: dict[str, list[int]] = defaultdict(list)
+    by_kind: dict[str, list[int]] = defaultdict(list)
     for row, facts in enumerate(dataset.facts):
         for note in facts.notes:
-            by_note[note.split(",")[0] if "frames" in note else "has a name that says another format"].append(row)
-    for note, rows in by_note.items():
-        what = "has several frames; the first is taken" if "frames" in note else note
+            by_kind[
+                "several frames; only the first is used"
+                if "frames" in note
+                else "a name that does not match the format"
+            ].append(row)
+    for kind, rows in by_kind.items():
         names = tuple(f"{dataset.files[row]}: {'; '.join(dataset.facts[row].notes)}" for row in rows)
-        found.append(Finding("warning", "odd-file", f"{_plural(len(rows), 'file')}: {what}.", names, tuple(rows)))
+        found.append(
+            Finding(
+                "warning", "odd-file", f"{_plural(len(rows), 'file')} {_has(len(rows))} {kind}.", names, tuple(rows)
+            )
+        )
     return found
 
 
@@ -132,20 +143,20 @@ def _check_classes(dataset: Dataset, parts: Parts) -> list[Finding]:
         if split != "train" and unknown:
             found.append(Finding(
                 "error", "unknown-class", f"classes of {split} must have training pictures, got none of "
-                f"{', '.join(map(repr, unknown))}. Add training pictures, or take the class out.",
+                f"{', '.join(map(repr, unknown))}. Add training pictures, or remove the class.",
             ))  # fmt: skip
         missing = [names[k] for k in np.flatnonzero((train > 0) & (own == 0))]
         if split != "train" and missing:
             found.append(Finding(
-                "warning", "missing-class", f"{split} has no pictures of {', '.join(map(repr, missing))}, so nothing will be "
-                "known about " + ("it." if len(missing) == 1 else "them."),
+                "warning", "missing-class", f"{split} has no pictures of {', '.join(map(repr, missing))}, so it cannot show "
+                f"how well the model recognises {'it' if len(missing) == 1 else 'them'}.",
             ))  # fmt: skip
     total = np.bincount(dataset.labels, minlength=len(names))
     tiny = [f"{names[k]} ({total[k]})" for k in np.flatnonzero((total > 0) & (total < _TINY_CLASS))]
     if tiny:
         found.append(Finding(
-            "warning", "tiny-class", f"{_plural(len(tiny), 'class')} of fewer than {_TINY_CLASS} pictures: {', '.join(tiny)}. "
-            "A class of one picture can be trained or tested, not both.",
+            "warning", "tiny-class", f"{_plural(len(tiny), 'class')} {_has(len(tiny))} fewer than {_TINY_CLASS} pictures: "
+            f"{', '.join(tiny)}. A class with one picture can be used for training or for testing, not both.",
         ))  # fmt: skip
     present = train[train > 0]
     if len(present) > 1 and present.max() >= _IMBALANCE * present.min():
@@ -153,7 +164,7 @@ def _check_classes(dataset: Dataset, parts: Parts) -> list[Finding]:
         found.append(Finding(
             "warning", "imbalance",
             f"classes are uneven: {most!r} has {train.max():,} training pictures, {least!r} {present.min():,}. Consider "
-            "--class-weights balanced or --sampling balanced, and read the per-class figures.",
+            "--class-weights balanced or --sampling balanced, and look at the figures for each class.",
         ))  # fmt: skip
     return found
 
@@ -173,6 +184,10 @@ def _join(dataset: Dataset, groups: Sequence[Any]) -> tuple[tuple[str, ...], tup
     )
 
 
+def _appear(count: int) -> str:
+    return "appears" if count == 1 else "appear"
+
+
 def _check_copies(dataset: Dataset, parts: Parts) -> list[Finding]:
     split = _split_of(dataset, parts)
     conflicts, leaks, copies = [], [], []
@@ -185,25 +200,21 @@ def _check_copies(dataset: Dataset, parts: Parts) -> list[Finding]:
             copies.append(rows)
     found = []
     if conflicts:
-        verb = "agree in the number" if dataset.is_regression else "be of one class"
         found.append(Finding(
             "error", "label-conflict",
-            f"equal pictures must {verb}, got {_plural(len(conflicts), 'picture')} with different labels. "
-            "Correct them, or leave them out with --skip-bad.", *_join(dataset, conflicts),
+            f"{_plural(len(conflicts), 'picture')} {_appear(len(conflicts))} more than once with different labels. "
+            "Correct the labels, or leave such pictures out with --skip-bad.", *_join(dataset, conflicts),
         ))  # fmt: skip
     if leaks:
         found.append(Finding(
-            "error", "leakage", f"splits must not share pictures, got {_plural(len(leaks), 'picture')} in more than one of "
-            f"{', '.join(parts)}. Remove the copies, or leave them out with --skip-bad.", *_join(dataset, leaks),
+            "error", "leakage", f"{_plural(len(leaks), 'picture')} {_appear(len(leaks))} in more than one of "
+            f"{', '.join(parts)}, so results would look better than they are. Remove the copies, or leave them out with "
+            "--skip-bad.", *_join(dataset, leaks),
         ))  # fmt: skip
     if copies:
-        there = (
-            "are there more than once within a split; each counts"
-            if len(copies) > 1
-            else "is there more than once; it counts"
-        )
         found.append(Finding(
-            "warning", "copies", f"{_plural(len(copies), 'picture')} {there} several times. --skip-bad keeps one.",
+            "warning", "copies", f"{_plural(len(copies), 'picture')} {_appear(len(copies))} more than once within a split, "
+            "and every copy counts. Use --skip-bad to keep one of each.",
             *_join(dataset, copies),
         ))  # fmt: skip
     return found
@@ -218,12 +229,16 @@ def _check_near_copies(dataset: Dataset, parts: Parts) -> list[Finding]:
     other = dataset.labels[pairs[:, 0]] != dataset.labels[pairs[:, 1]]
     found = []
     for kind, chosen, words in (
-        ("near-conflict", other, "look the same and have different labels; one label may be wrong"),
-        ("near-leakage", across & ~other, "look the same and lie in different splits; the test may flatter"),
-        ("near-copies", ~across & ~other, "look the same within a split"),
+        ("near-conflict", other, "nearly equal but have different labels; one label may be wrong"),
+        (
+            "near-leakage",
+            across & ~other,
+            "nearly equal but in different splits; results may look better than they are",
+        ),
+        ("near-copies", ~across & ~other, "nearly equal within a split"),
     ):
         if chosen.any():
-            noun = _plural(int(chosen.sum()), "pair") + " of pictures"
+            noun = f"{_plural(int(chosen.sum()), 'pair')} of pictures {'is' if chosen.sum() == 1 else 'are'}"
             found.append(Finding("warning", kind, f"{noun} {words}.", *_join(dataset, pairs[chosen].tolist())))
     return found
 
@@ -240,13 +255,15 @@ def _check_sizes(dataset: Dataset) -> list[Finding]:
     if len(long):
         found.append(Finding(
             "warning", "aspect",
-            f"{_plural(len(long), 'picture')} of {len(sizes):,} differ in proportions from {width}x{height} by more than "
-            f"{_SQUASH:g} times. Choose --resize crop or pad, or another --image-size.", *_name_sizes(dataset, long),
+            f"{len(long):,} of {_plural(len(sizes), 'picture')} {_has(len(long))} proportions that differ from "
+            f"{width}x{height} by more than a factor of {_SQUASH:g}. Choose --resize crop or pad, or "
+            "another --image-size.", *_name_sizes(dataset, long),
         ))  # fmt: skip
     if len(small):
         found.append(Finding(
             "warning", "small",
-            f"{_plural(len(small), 'picture')} of {len(sizes):,}: less than half of {width}x{height}, so enlarged.",
+            f"{len(small):,} of {_plural(len(sizes), 'picture')} {_has(len(small))} less than half the width and height of "
+            f"{width}x{height}. Enlarging cannot add detail.",
             *_name_sizes(dataset, small),
         ))  # fmt: skip
     return found
@@ -263,7 +280,8 @@ def _check_pixels(dataset: Dataset, parts: Parts) -> list[Finding]:
     if len(blank):
         names = tuple(dataset.row_name(int(row)) for row in blank)
         found.append(Finding(
-            "warning", "blank", f"{_plural(len(blank), 'picture')} of one colour. Look whether something went wrong.", names,
+            "warning", "blank", f"{_plural(len(blank), 'picture')} {_has(len(blank))} only one colour. Check whether "
+            "something went wrong.", names,
             tuple(int(row) for row in blank),
         ))  # fmt: skip
     flat, train = dataset.images.reshape(len(dataset), -1), parts["train"]
@@ -280,6 +298,7 @@ def _check_pixels(dataset: Dataset, parts: Parts) -> list[Finding]:
         top = float(dataset.images.max())
         if top < low + (high - low) / 16:
             found.append(Finding(
-                "warning", "dark", f"pictures use {top:g} of {low:g}..{high:g} at most, so they are nearly black. Rescale them.",
+                "warning", "dark", f"the brightest pixel is {top:g} on a scale from {low:g} to {high:g}, so the pictures are "
+                "nearly black. Rescale them.",
             ))  # fmt: skip
     return found

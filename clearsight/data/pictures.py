@@ -196,7 +196,7 @@ def read_facts(content: bytes | Path, what: str, *, suffix: str = "", max_pixels
         if suffix and suffix.lower() not in _SUFFIXES.get(picture.format, ()):
             notes.append(f"is a {picture.format} file named {suffix}")
         if getattr(picture, "is_animated", False):
-            notes.append("has several frames, of which the first is taken")
+            notes.append("has several frames; only the first is used")
         return PictureFacts(height, width, picture.format, picture.mode, tuple(notes))
 
 

@@ -65,7 +65,7 @@ def find_shift(images: NDArray[np.generic], parts: Mapping[str, NDArray[np.int64
                 continue
             found.append(
                 f"{second} differs from {first} in {what}: mean {b.mean():.4g} (n={len(b):,}) against {a.mean():.4g} "
-                f"(n={len(a):,}), d={d:+.2f}, Kolmogorov-Smirnov p={p:.1g}. Find out why; splits that "
-                "came with the data can be drawn anew with --set data.pool=true."
+                f"(n={len(a):,}), d={d:+.2f}, Kolmogorov-Smirnov p={p:.1g}. Find out why. To replace "
+                "the splits that came with the data by new ones, use --set data.pool=true."
             )
     return found

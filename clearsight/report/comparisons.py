@@ -60,7 +60,7 @@ def render_runs(
         first, other, sign = (a, b, 1) if better * found.difference > 0 else (b, a, -1)
         low, high = sorted((sign * low, sign * high))
         size = f"{_signed(sign * scale * found.difference)}{unit} (95 % interval {_signed(low)} to {_signed(high)})"
-        where = "" if redrawn else " That is on these rows; others may tell otherwise."
+        where = "" if redrawn else " This holds for these rows; others may differ."
         return f"{first} is better than {other}: {size}, {facts}.{where}"
     size = f"{_signed(scale * found.difference)}{unit} (95 % interval {_signed(low)} to {_signed(high)})"
     text = f"No difference shown: {a} minus {b} is {size}, {facts}."
@@ -70,8 +70,8 @@ def render_runs(
     more = max(found.needed, n)
     anew = "" if next_seed is None else f" with --seed {next_seed}"
     return (
-        f"{text} To show a difference of this size four times in five, {more:,} pairs are needed: new ones{anew}, judged by "
-        "themselves, because to add runs until something shows is no test."
+        f"{text} To show a difference of this size four times in five, {more:,} pairs are needed. Run new ones{anew} and "
+        "compare them alone: adding runs until something shows is not a test."
     )
 
 

@@ -29,12 +29,13 @@ def render_confidence(metrics: Metrics, *, judged: str) -> str:
         )
         for row in calibration["curve"]
     ]
-    text = render_calibration(calibration)
+    plain, numbers = render_calibration(calibration)
     return page.section(
         f"Confidence ({judged})",
-        page.paragraph(f"{text[0].upper()}{text[1:]}."),
-        page.plot(draw_reliability(calibration), label="Share of right answers at each confidence"),
-        page.table(("answered if confident", "of all", "right", "n"), rows),
+        page.paragraph(plain),
+        page.paragraph(numbers, kind="note"),
+        page.plot(draw_reliability(calibration), label="Accuracy at each confidence"),
+        page.table(("confidence", "share of answers", "accuracy", "n"), rows),
         half=True,
     )
 
@@ -42,9 +43,9 @@ def render_confidence(metrics: Metrics, *, judged: str) -> str:
 def draw_reliability(calibration: Metrics) -> str:
     """Share of right answers over confidence, a bar a bin, darker for more answers, and the diagonal where both are equal."""
     bins = calibration["bins"]
-    with new_figure("reliability", "Share of right answers at each confidence") as (figure, out):
+    with new_figure("reliability", "Accuracy at each confidence") as (figure, out):
         axes = add_axes(figure)
-        axes.plot([0, 1], [0, 1], color=FAINT, linestyle=(0, (4, 2)), label="confidence is true")
+        axes.plot([0, 1], [0, 1], color=FAINT, linestyle=(0, (4, 2)), label="confidence equals accuracy")
         most = max(row["n"] for row in bins)
         for row in bins:
             left = np.floor(min(row["confidence"], 0.999) * BINS) / BINS
@@ -55,6 +56,6 @@ def draw_reliability(calibration: Metrics) -> str:
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1.02)
         axes.set_xlabel("confidence")
-        axes.set_ylabel("share right")
+        axes.set_ylabel("accuracy")
         axes.legend(loc="upper left", fontsize=9)
     return out[0]

@@ -149,7 +149,7 @@ def draw_errors(errors: Mapping[str, float], *, floor: float | None) -> str:
         values = 100 * np.array([errors[name] for name in names])
         axes.barh(places, values, height=0.6, color=[FAINT if name == "train" else BLUE for name in names])
         for place, value in zip(places, values, strict=True):
-            axes.text(value, place, f" {value:.2f} %", va="center", fontsize=9.5)
+            axes.text(value, place, f"  {value:.2f} %", va="center", fontsize=9.5)
         if floor is not None:
             axes.axvline(100 * floor, color=VERMILION, linewidth=1.4, label=f"best possible, {100 * floor:.2f} %")
             add_legend(axes)

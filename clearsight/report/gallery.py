@@ -13,12 +13,11 @@ from clearsight.report.text import find_confused_pairs
 
 _PAIRS, _OF_A_PAIR = 5, 12
 _HOW = {
-    "grad-cam": "The second picture shows what the answer rests on (Grad-CAM): where it is vermilion, the last maps "
-    "speak for it.",
-    "occlusion": "The second picture shows what the answer rests on: where it is vermilion, covering it takes most from it.",
+    "grad-cam": "The second picture shows which parts support the answer (Grad-CAM), in orange.",
+    "occlusion": "The second picture shows which parts support the answer: covering the orange ones lowers its probability most.",
     "": "",
 }
-_NEAR = " Then come the training pictures that the network sees as most like it."
+_NEAR = " Then come the training pictures that the network finds most similar."
 
 
 def render_mistakes(
@@ -45,7 +44,11 @@ def render_mistakes(
     near = _NEAR if worst and worst[0].neighbours else ""
     head = page.section(
         f"{wrong:,} of {n:,} answers of {dataset.name} ({split}) are wrong",
-        page.paragraph(f"The answers that cost most come first. {_HOW[how]}{near}") if worst else "",
+        page.paragraph(
+            f"The worst mistakes come first: the model gave the true class the least probability. {_HOW[how]}{near}"
+        )
+        if worst
+        else "",
     )
     cards = [_render_mistake(one, dataset, scaling) for one in worst]
     pairs = []
@@ -67,7 +70,7 @@ def _picture(pixels: object, scaling: Preprocess, lines: tuple[str, ...]) -> tup
 
 def _render_mistake(one: Mistake, dataset: Dataset, scaling: Preprocess) -> str:
     title = f"{one.true} taken for {one.answer}"
-    lines = (f"{one.confidence:.1%} sure", one.name, f"loss {words.number(one.loss)}")
+    lines = (f"{one.confidence:.1%} confident", one.name, f"loss {words.number(one.loss)}")
     if scaling.height == 1:
         return page.section(title, *(page.paragraph(line) for line in lines), half=True)
     pixels = dataset.images[one.row]

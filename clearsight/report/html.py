@@ -250,8 +250,8 @@ def _is_narrow(files: _Files) -> bool:
 def _render_confusion(files: _Files) -> str:
     svg = plots.draw_confusion(files.confusion, files.class_names)
     note = (
-        "Rows are true classes, columns are answers: blue where right, orange where wrong, darker for a larger share of the "
-        "row (by its square root, so that rare mistakes show). Empty cells are 0."
+        "Rows are true classes and columns are answers. Blue cells are right and orange cells wrong; darker means a larger "
+        "share of the row (by its square root, so that rare mistakes show). Empty cells are 0."
     )
     label = f"Confusion matrix of {len(files.class_names)} classes on {files.judged}; the most frequent mistakes are listed below"
     return page.section(
@@ -274,7 +274,7 @@ def _render_classes(files: _Files) -> str:
     ]
     note = (
         "Shares in per cent. Precision: of the answers with this class, how many are right. Recall: of the pictures of this "
-        "class, how many are found. F1: their harmonic mean. A dash stands where there is nothing to divide by."
+        "class, how many are found. F1: their harmonic mean. A dash means that there is nothing to divide by."
     )
     return page.section(
         f"Classes ({files.judged})", page.table(header, rows), page.paragraph(note, kind="note"), half=_is_narrow(files)
@@ -287,8 +287,7 @@ def _render_pairs(files: _Files) -> str:
         f"<li>{page.escape(f'{names[t]} taken for {names[a]}: {n:,} of {rows:,}')}</li>"
         for t, a, n, rows in find_confused_pairs(files.confusion, count=_MAX_PAIRS)
     ]
-    html = f"<ol>{''.join(items)}</ol>" if items else page.paragraph("No mistakes.")
-    return page.section(f"Most confused pairs ({files.judged})", html)
+    return page.section(f"Most confused pairs ({files.judged})", f"<ol>{''.join(items)}</ol>") if items else ""
 
 
 def _render_mistakes(files: _Files) -> str:
@@ -321,7 +320,9 @@ def _render_confidence(files: _Files) -> str:
 
 def _render_bias(files: _Files) -> str:
     floor = tomllib.loads(files.config_text).get("eval", {}).get("floor")
-    return diagnostics.render_errors(files.evaluations, files.judged, data=str(files.record["data"]), floor=floor, head=files.depth == "head")
+    return diagnostics.render_errors(
+        files.evaluations, files.judged, data=str(files.record["data"]), floor=floor, head=files.depth == "head"
+    )
 
 
 def _render_parity(files: _Files) -> str:

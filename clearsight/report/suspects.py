@@ -15,12 +15,12 @@ MOST_SHOWN = 1000
 _MOST_PARTS = 10
 _HERE = Path(__file__).parent
 _NOTE = (
-    "These pictures were classified by models that had not seen them, and the models are sure of another class than the label. "
+    "Models that had not seen these pictures are confident of another class than the label. "
     "The models can be wrong: look at each picture and decide. The most suspicious come first."
 )
 _KEYS = (
-    "With the keyboard: Tab goes to the next picture; 1 keeps the label, 2 takes the suggested one, 3 leaves the picture out, "
-    "and each of them goes on to the next picture."
+    "Keyboard: Tab moves to the next picture. 1 keeps the label, 2 uses the suggested one, and 3 leaves the picture out; each "
+    "also moves on."
 )
 
 
@@ -30,10 +30,12 @@ def describe_suspects(
     """How many labels look wrong, and a line for each pair of label and suggested class; the lines add up to all suspects."""
     names = dataset.class_names
     pairs = Counter(zip(dataset.labels[rows].tolist(), suggested.tolist(), strict=True)).most_common()
-    lines = [f"{count:,} labelled {names[own]} look like {names[other]}" for (own, other), count in pairs[:_MOST_PARTS]]
+    lines = [
+        f"{count:,} labelled {names[own]}, suggested {names[other]}" for (own, other), count in pairs[:_MOST_PARTS]
+    ]
     if rest := sum(count for _, count in pairs[_MOST_PARTS:]):
-        lines.append(f"{rest:,} are of {len(pairs) - _MOST_PARTS:,} other pairs")
-    return [f"{len(rows):,} of {judged:,} labels of {dataset.name} look wrong", *lines]
+        lines.append(f"{rest:,} in {len(pairs) - _MOST_PARTS:,} other pairs of classes")
+    return [f"{len(rows):,} of {judged:,} labels of {dataset.name} may be wrong", *lines]
 
 
 def render_suspects(
@@ -102,7 +104,7 @@ def _render_card(dataset: Dataset, place: int, row: int, other: int, confidence:
     image = ""
     if dataset.picture_shape[0] > 1:
         png = pictures.draw_picture(dataset.images[row], low=low, high=high)
-        image = page.image(png, f"labelled {own}, looks like {names[other]}")
+        image = page.image(png, f"labelled {own}, suggested {names[other]}")
     choices = [("keep", f"keep {own}"), ("suggested", f"relabel to {names[other]}"), ("out", "leave out")]
     radios = "".join(
         f'<label><input type="radio" name="s{place}" value="{value}" autocomplete="off"><span>{page.escape(text)}</span></label>'
@@ -115,6 +117,6 @@ def _render_card(dataset: Dataset, place: int, row: int, other: int, confidence:
     )
     return (
         f'<fieldset data-place="{place}"><legend title="{page.escape(name)}">{page.escape(short)}</legend>{image}'
-        f"<p>labelled <b>{page.escape(own)}</b> ({confidence[0]:.0%}), looks like <b>{page.escape(names[other])}</b> "
+        f"<p>labelled <b>{page.escape(own)}</b> ({confidence[0]:.0%}), suggested <b>{page.escape(names[other])}</b> "
         f"({confidence[1]:.0%})</p>{radios}{more}</fieldset>"
     )

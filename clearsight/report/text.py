@@ -44,26 +44,27 @@ def render_metrics(metrics: dict[str, Any], *, split: str) -> str:
         r2 = format_share(metrics["r2"])
         return f"{split} mean absolute error {metrics['mae']:.4g} (n = {n:,}), R2 {r2}, mean squared error {loss:.4g}"
     low, high = metrics["interval"]
-    confidence = f"\n{render_calibration(metrics['calibration'])}" if "calibration" in metrics else ""
+    confidence = "\n" + " ".join(render_calibration(metrics["calibration"])) if "calibration" in metrics else ""
     shares = f"{metrics['accuracy']:.4f} (n = {n:,}, 95 % interval {low:.3f} to {high:.3f})"
     return f"{split} accuracy {shares}, loss {loss:.4f}{confidence}"
 
 
-def render_calibration(calibration: dict[str, Any]) -> str:
-    """One line about how far confidence and accuracy are apart."""
+def render_calibration(calibration: dict[str, Any]) -> tuple[str, str]:
+    """How far confidence and accuracy are apart: a plain sentence, and the numbers behind it."""
     low, high = calibration["interval"]
-    rest = f", 95 % interval of the rest {low:.3f} to {high:.3f}" if high is not None else ""
-    before = f", {calibration['before']:.3f} before" if calibration["temperature"] != 1 else ""
-    here = " (fitted on these very rows, so likely worse on others)" if calibration.get("fitted_here") else ""
+    rest = f", 95 % interval of the difference {low:.3f} to {high:.3f}" if high is not None else ""
+    before = f" (average gap before: {calibration['before']:.3f})" if calibration["temperature"] != 1 else ""
+    here = ", fitted on these rows, so the gap on others is likely larger" if calibration.get("fitted_here") else ""
     if low is None or high is None:
-        plain = f"{calibration['n']:,} pictures are too few to tell whether stated confidence is true"
+        plain = f"{calibration['n']:,} pictures are too few to compare stated confidence with accuracy."
     elif low > 0:
-        plain = "stated confidence is farther from the share of right answers than chance explains"
+        plain = "Stated confidence differs from accuracy by more than chance explains."
     else:
-        plain = f"stated confidence is true, as far as {calibration['n']:,} pictures can tell"
+        plain = f"With {calibration['n']:,} pictures, no gap between stated confidence and accuracy can be shown."
     return (
-        f"{plain}: confidence off by {calibration['error']:.3f} on average (n = {calibration['n']:,}; "
-        f"{calibration['chance']:.3f} by chance alone{rest}); temperature {calibration['temperature']:.3g}{here}{before}"
+        plain,
+        f"Average gap {calibration['error']:.3f}, by chance alone {calibration['chance']:.3f} (n = {calibration['n']:,}{rest}); "
+        f"temperature {calibration['temperature']:.3g}{here}{before}.",
     )
 
 

@@ -56,10 +56,10 @@ def describe_gap(evaluations: dict[str, Metrics], judged: str) -> str:
     if "accuracy" not in train:
         return (
             f"Mean absolute error is {number(train['mae'])} on training and {number(other['mae'])} on {name} rows; "
-            "it comes without an interval, so no gap is claimed."
+            "without an interval, these numbers cannot show a gap."
         )
     gap = 100 * (train["accuracy"] - other["accuracy"])
-    side = f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'}"
+    side = f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'}" if abs(gap) >= 0.05 else "about equal to"
     (low, high), (other_low, other_high) = train["interval"], other["interval"]
     if low > other_high:
         return f"Training accuracy is {side} {name}, and the intervals do not overlap: a sign of overfitting."
@@ -85,7 +85,9 @@ def describe_signals(signals: dict[str, Any], *, when: str) -> str:
     layers = [layer for layer in signals["layers"] if layer["std"] is not None]
     loss = number(signals["loss"]) if signals["loss"] is not None else "not finite"
     sure = (
-        "" if signals["sure"] is None else f" {percent(signals['sure'], digits=0)} of the answers are surer than 99 %."
+        ""
+        if signals["sure"] is None
+        else f" {percent(signals['sure'], digits=0)} of the answers have a confidence above 99 %."
     )
     if len(layers) < len(signals["layers"]):
         return f"{when.capitalize()}: some layers give numbers that are not finite; the loss is {loss}.{sure}"
@@ -117,14 +119,14 @@ def describe_bias(evaluations: dict[str, Metrics], judged: str, *, floor: float 
     doubt = (high - low) / 2
     if max(bias, variance) <= doubt:
         return (
-            f"{text}Neither is larger than the uncertainty of {100 * doubt:.2f} points, so there is little left to gain that "
-            f"{evaluations[judged]['n']:,} rows could show."
+            f"{text}Neither is larger than the uncertainty of {100 * doubt:.2f} points, so these "
+            f"{evaluations[judged]['n']:,} rows cannot show which of them matters."
         )
     if bias > variance:
         deeper = "larger pictures (--image-size) or training more of the network (--tune last)"
         wider = "a bigger network, longer training or another architecture"
         return f"{text}Bias is the larger: {deeper if head else wider} may help. More data will not."
     return (
-        f"{text}Variance is the larger: more {'pictures or a larger L2' if head else 'data, augmentation, L2 or dropout'} "
+        f"{text}Variance is the larger: more {'pictures' if head else 'data, augmentation, L2 or dropout'} "
         f"may help. {'Training more of the' if head else 'A bigger'} network will not."
     )

@@ -308,7 +308,7 @@ def _compare_recipes(
     if diverged:
         note(f"{diverged} runs diverged; they count with the last good weights")
     if len({n for n, _ in sizes}) > 1:
-        note("the recipes are judged on different numbers of rows, so their runs are pairs by seed alone")
+        note("the recipes are evaluated on different numbers of rows, so their runs are paired by seed alone")
     looks = None
     if split == "test":
         looks = _look(root, datasets[first], build_split(recipes[first], datasets[first]).test, seen)

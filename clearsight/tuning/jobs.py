@@ -133,5 +133,6 @@ def note_patience(configs: Iterable[RunConfig], note: Callable[[str], None]) -> 
     """Tell that early stopping chooses by the rows that runs are then judged on."""
     if any(config.train.patience is not None for config in configs):
         note(
-            "patience chooses the best epoch on the very rows that a run is judged on, so its results are a little too good"
+            "patience chooses the best epoch on the same rows that measure the result, so results look a "
+            "little better than they are"
         )

@@ -107,7 +107,9 @@ def find_label_errors(data: Any = None, labels: Any = None, *, quiet: bool = Tru
             "folds must have finite losses to judge labels, got none. Try a tenth of the learning rate."
         )
     if not known.all():
-        options.get("note", _say_nothing)(f"{int((~known).sum()):,} rows are not judged, because their folds diverged")
+        options.get("note", _say_nothing)(
+            f"{int((~known).sum()):,} rows were not checked, because training on their folds diverged"
+        )
     judged, places = find_suspects(shares[known], found.labels[known]), np.flatnonzero(known)
     at = places[judged.rows]
     own = np.stack([shares[at, judged.labels], shares[at, judged.suggested]], axis=1)

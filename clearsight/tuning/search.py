@@ -161,9 +161,7 @@ def _finish_best(rounds: list["_Round"], note: Note) -> list[Trial]:
     left = [(rank, number, one) for one in rounds for number, rank in one.find_left().items()]
     ended: list[Trial] = []
     for _, number, one in sorted(left, key=lambda item: item[:2]):
-        note(
-            f"time ran out before any trial came to its end; the best so far, trial {number}, is now trained to its end"
-        )
+        note(f"time ran out before any trial was complete; the best so far, trial {number}, now trains to the end")
         ended.append(one.finish(number))
         if ended[-1].status == COMPLETE:
             break

@@ -318,9 +318,10 @@ def _search(
 def _train_best(path: Path, dataset: Dataset, config: RunConfig, way: _Way, track: tuple[str, ...]) -> Run | None:
     """The run of the best settings: trained now, or gone on with; None where these settings were trained before."""
     if bool((dataset.given == VALID).any()):
-        way.note("the data brings its own validation rows, which stay out of the last training")
+        way.note("the data brings its own validation rows, which are not used in the last training")
     way.note(
-        "the best is trained on the validation rows too, so its confidence is not scaled and far pictures are not known"
+        "the best model is also trained on the validation rows, so none are left to scale its confidence or to "
+        "recognise unusual pictures"
     )
     places = (path / (BEST if number == 1 else f"{BEST}-{number}") for number in count(1))
     folder = next(place for place in places if not _holds_another(place, config))
