@@ -584,6 +584,7 @@ def test_compare_takes_pretrained_networks_and_settings_for_each_side(
     assert side == {"model": {"tune": "last"}, "preprocess": {"image_size": 640}}
 
 
+@pytest.mark.report
 @pytest.mark.parametrize("tune", ["auto", "head", "last"])
 def test_a_report_leaves_out_what_was_not_trained(shapes, weights, tmp_path, own_cache, tune):
     options = {"tune": tune, "epochs": 2, "weight_history": True}
