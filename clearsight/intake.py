@@ -141,6 +141,7 @@ def find_unused(config: RunConfig, dataset: Dataset, data: Any = None) -> list[s
     files, height, channels = read and bool(dataset.files), *dataset.picture_shape[::2]
     augmentation, _ = settle_augmentation(config, dataset)
     moving = any(getattr(augmentation, name) > 0 for name in MOVING)
+    validated = not is_chosen(config, "eval", "calibrate") or len(build_split(config, dataset).valid) > 0
     pictures, later = "reading picture files", "picture files, which the model may read later"
     needs = [
         ("data", "label_column", "reading a CSV or a metadata.csv", files or (read and dataset.is_table)),
@@ -154,6 +155,7 @@ def find_unused(config: RunConfig, dataset: Dataset, data: Any = None) -> list[s
         ("augment", "color", "pictures of three channels", channels == 3 or not augmentation.color),
         ("eval", "mistakes", "classes", not dataset.is_regression),
         ("eval", "floor", "the error of classes", not dataset.is_regression),
+        ("eval", "calibrate", "a split with validation rows", validated),
         ("augment", "unsafe", "training with augmentation", bool(augmentation.active())),
     ]
     found = [

@@ -122,7 +122,12 @@ def test_model_files_are_stored_uncompressed_and_whole(tmp_path):
     refused(errors.ModelFileError, text, load, packed(tmp_path / "a.clearsight", zipfile.ZIP_DEFLATED))
     content = packed(tmp_path / "b.clearsight").read_bytes()
     (tmp_path / "b.clearsight").write_bytes(content.replace(b"{}", b"[]", 1))
-    refused(errors.ModelFileError, "must be as it was written, got damaged bytes in its part .*Copy the file again.", load, tmp_path / "b.clearsight")
+    refused(
+        errors.ModelFileError,
+        "must be as it was written, got damaged bytes in its part .*Copy the file again.",
+        load,
+        tmp_path / "b.clearsight",
+    )
     (tmp_path / "c.clearsight").write_bytes(content[: len(content) // 2])
     text = "must be a whole file, got one that is cut off or damaged at its end. Copy it again."
     refused(errors.ModelFileError, text, load, tmp_path / "c.clearsight")

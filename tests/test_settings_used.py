@@ -1,17 +1,22 @@
-"""A setting without effect is refused or told, so that none is ignored in silence."""
+"""Every setting matters somewhere; where it cannot, it is refused or told, so that none is ignored in silence."""
 
+import json
 import re
 from dataclasses import replace
 
 import pytest
+from settings_table import CASES, REFUSING, build_place
+from test_pretrained import packaged, published_state
 
 import clearsight
+from clearsight import store
 from clearsight.combinations import check_used
-from clearsight.config import build_config
+from clearsight.config import build_config, known_keys
 from clearsight.data.load import load_data
-from clearsight.errors import UsageError
+from clearsight.errors import ClearsightError, UsageError
 from clearsight.intake import find_unused
-from clearsight.settings import merge
+from clearsight.settings import merge, nest
+from clearsight.training import fit
 
 
 @pytest.mark.parametrize(
@@ -36,6 +41,106 @@ def test_a_setting_without_effect_is_refused_and_taken_where_it_has_one(settings
     check_used(build_config(partner))
     check_used(build_config({"model": {"activation": [], "hidden": []}}))  # as the small format writes it
     check_used(build_config({"train": {"schedule_unit": "epoch", "warmup_epochs": 2}}))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    from safetensors.numpy import save_file
+
+    folder = tmp_path_factory.mktemp("settings")
+    build_place(folder)
+    for name, seed in (("a", 0), ("b", 1)):
+        save_file(published_state("resnet18", seed=seed), folder / f"{name}.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def seen():
+    """What came out of contexts that several settings share."""
+    return {}
+
+
+@pytest.fixture
+def observe(place, seen, tmp_path, monkeypatch):
+    """Trains with settings: what came of it, and what was told on the way."""
+    import torch
+
+    from clearsight.report import html
+
+    compiled, saved, save, report = [], [], fit.save_checkpoint, html.write_report
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(torch, "compile", lambda module: compiled.append(1) or module)
+    monkeypatch.setattr(html, "write_report", lambda path: path)
+    monkeypatch.setattr(fit, "save_checkpoint", lambda *args, **more: saved.append(more["step"]) or save(*args, **more))
+
+    def run(settings, *, with_report=False):
+        compiled.clear(), saved.clear()
+        out, notes = tmp_path / str(len(list(tmp_path.iterdir()))), []
+        config = merge(*(nest(key, value) for key, value in settings.items()))
+        try:
+            run = clearsight.train(config=config, out=out, root=tmp_path, note=notes.append)
+        except ClearsightError as error:
+            return f"refused: {error}", notes
+        text = report(out).read_text().partition("Bias and variance")[2] if with_report else ""
+        return (describe(out, run), len(compiled), len(saved), text), notes
+
+    def recall(settings, **more):
+        key = repr((sorted(settings.items(), key=str), more))
+        if key not in seen:
+            seen[key] = run(settings, **more)
+        return seen[key]
+
+    return recall
+
+
+def describe(out, run):
+    """All that a run leaves behind but its times, its settings and its report."""
+    metrics = {
+        key: value
+        for key, value in store.read_json(out / store.METRICS).items()
+        if "seconds" not in key and key != "next_step"
+    }
+    record = store.read_json(out / store.RECORD)
+    files = sorted(str(file.relative_to(out)) for file in out.rglob("*") if "checkpoints" not in file.parts)
+    return (
+        run.bundle.params.tobytes(), run.history.step_lrs.tobytes(), (out / store.SHOWN).read_bytes(), run.engine,
+        run.bundle.temperature, run.bundle.known is None, json.dumps(metrics), files,
+        [record[key] for key in ("data", "fingerprint", "class_names", "bad", "status")],
+    )  # fmt: skip
+
+
+def test_every_setting_stands_in_the_table_and_no_other():
+    assert list(CASES) == known_keys(), "add the setting to CASES in tests/settings_table.py, in its order"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "key", [pytest.param(key, marks=[packaged] if key == "model.pretrained" else []) for key in CASES]
+)
+def test_a_setting_changed_alone_changes_what_comes_out(observe, key):
+    value, context, _ = CASES[key]
+    (before, _), (after, told) = (
+        observe(one, with_report=key == "eval.floor") for one in (context, {**context, key: value})
+    )
+    assert before != after
+    assert not any("has no effect" in text for text in told)
+    refused = [text for text in (before, after) if isinstance(text, str)]
+    assert len(refused) == (key in REFUSING), refused
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("key", [key for key in CASES if CASES[key][2] is not None])
+def test_a_setting_that_cannot_matter_is_refused_or_told(observe, key):
+    value, _, context = CASES[key]
+    section, name = key.split(".")
+    without, _ = observe({one: other for one, other in context.items() if one != key})
+    assert not isinstance(without, str), without
+    found, told = observe({key: value, **context})
+    if isinstance(found, str):
+        assert re.match(rf"refused: ([\w, ]*\b)?({name}|{section}|train_per_class)\b[\w, ]* must ", found), found
+    else:
+        assert [text for text in told if text.startswith(f"{key} has no effect on ")]
+        assert found == without or key in ("preprocess.resize", "preprocess.background", "augment.color")
 
 
 UNUSED = "preprocess.channels has no effect on arrays: it is for reading picture files"
