@@ -194,7 +194,7 @@ def test_small_json_format_runs_as_it_is(tmp_path):
         (["train", "digits", "--epochs", "0"], 2, "error: train.epochs must be greater than or equal to 1, got 0 in the settings. `clearsight config schema` says what each setting takes."),
         (["train", "digits", "--set", "oops"], 2, "error: --set must be KEY=VALUE, got 'oops'. For example --set train.lr=0.1."),
         (["train", "digits", "--hidden", "12,x"], 2, "error: --hidden must be numbers with commas between, got '12,x'. For example --hidden 128,64."),
-        (["train", "digits", "--optimizer", "adamm"], 2, "error: train.optimizer must be 'sgd', 'momentum', 'nesterov', 'rmsprop', 'adam', 'adamw' or 'muon', got 'adamm' in the settings. `clearsight config schema`"),
+        (["train", "digits", "--optimizer", "adamm"], 2, "error: train.optimizer must be 'sgd', 'momentum', 'nesterov', 'rmsprop', 'adam', 'adamw' or 'muon', got 'adamm' in the settings. `clearsight config schema` says what each setting takes."),
         (["train", "digits", "--config", "none.toml"], 2, "error: config must be a readable file, got none.toml: No such file or directory. Check the path."),
         (["train", "digits", "--patience", "3", "--valid-fraction", "0"], 2, "error: patience must have validation rows to watch valid_loss, got none. Set --valid-fraction 0.1."),
         (["train", "digits", "--momentum", "0.5"], 2, "error: momentum must go with optimizer momentum, nesterov or muon, got 0.5 without. Leave it out or add that."),

@@ -184,7 +184,7 @@ def fit(
     elif resume:
         note("no checkpoint was found; starting from the first step")
     if not history.weights and weight_history and place.epoch == place.batch == 0:
-        history.weights.append(engine.state()["params"])
+        history.weights.append(_weights_of(engine))
     if place.good is None:
         place.good = engine.state()
     team = team or Team()
@@ -237,7 +237,7 @@ def fit(
                     return _diverge(engine, place, history)
                 row = _end_epoch(engine, place, history, labels, train_rows, valid_rows, target_mean, target_std, huber)
                 if weight_history:
-                    history.weights.append(engine.state()["params"])
+                    history.weights.append(_weights_of(engine))
                 _judge(engine, place, row, patience, monitor)
                 progress.end_epoch(row)
                 pause(place.epoch * steps)
@@ -274,6 +274,12 @@ def check_stopping(*, patience: int | None, monitor: str, num_valid: int, regres
 
 def _exhausted(place: _Place, patience: int | None) -> bool:
     return patience is not None and place.wait >= patience
+
+
+def _weights_of(engine: Engine) -> NDArray[np.floating]:
+    """All numbers of the network as they are now, also where only its end is trained."""
+    weights: NDArray[np.floating] = engine.params() if engine.partial else engine.state()["params"]
+    return weights
 
 
 def _diverge(engine: Engine, place: _Place, history: History) -> FitResult:
