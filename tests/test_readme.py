@@ -83,5 +83,5 @@ def test_make_demo_runs_a_command_that_works(tmp_path):
     (command,) = re.findall(r"^\t\$\(BIN\)/(clearsight train .*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     done = subprocess.run([sys.executable, "-m", *shlex.split(command)], cwd=tmp_path, capture_output=True, text=True)
     assert "test accuracy" in done.stdout
-    report = done.stdout.strip().splitlines()[-1].split()[-1]
+    (report,) = re.findall(r"^report +(\S+)$", done.stdout, re.MULTILINE)
     assert (tmp_path / report).is_file()
