@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from clearsight.cli import options
-from clearsight.cli.options import build_layers, option, parse_common
+from clearsight.cli.options import option, parse_common, read_settings
 from clearsight.cli.output import check_place, print_json, tell
 
 
@@ -53,7 +53,6 @@ def compare(
     t-test, how likely A is better in one more run, how many more runs would settle it; several are corrected by Bonferroni.
     """
     from clearsight.meter import build_meter
-    from clearsight.settings import merge
     from clearsight.store import write_text
     from clearsight.tuning.compare import compare as compare_sides
 
@@ -62,11 +61,11 @@ def compare(
         model=model, hidden=hidden, activation=activation, epochs=epochs, batch_size=batch_size, optimizer=optimizer, seed=seed,
         engine=engine, device=device, pretrained=pretrained, weights=weights, tune=tune,
     )  # fmt: skip
-    layers = build_layers(flags, config=config, image_size=image_size, augment=augment, set_=set_)
+    settings = read_settings(flags, config=config, image_size=image_size, augment=augment, set_=set_)
     reading = {"follow_links": follow_links or None, "max_megapixels": max_megapixels}
     silent = quiet or json_
     found = compare_sides(
-        *sides, data=data, config=merge(*layers) or None, pairs=pairs, split=split, metric=metric, workers=workers,
+        *sides, data=data, config=settings or None, pairs=pairs, split=split, metric=metric, workers=workers,
         executor=executor, root=root, note=tell(quiet=silent), meter=build_meter(quiet=silent),
         **{key: value for key, value in reading.items() if value is not None},
     )  # fmt: skip

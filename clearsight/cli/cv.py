@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from clearsight.cli import options
-from clearsight.cli.options import build_layers, option, parse_common
+from clearsight.cli.options import option, parse_common, read_settings
 from clearsight.cli.output import print_json, tell
 
 
@@ -52,7 +52,6 @@ def cv(
     All pictures are in the folds, unless data.test_fraction is set or a test split came with the data. The interval counts in
     that folds share training pictures. What each picture got from the model that had not seen it is kept.
     """
-    from clearsight.settings import merge
     from clearsight.tuning.folds import cross_validate
 
     flags = parse_common(
@@ -60,19 +59,13 @@ def cv(
         engine=engine, device=device, pretrained=pretrained, weights=weights, tune=tune,
     )  # fmt: skip
     flags = {"data.group_by": group_by, "data.relabel": relabel, **flags}
-    layers = build_layers(
-        flags,
-        config=config,
-        image_size=image_size,
-        target=target,
-        augment=augment,
-        follow_links=follow_links,
-        max_megapixels=max_megapixels,
-        set_=set_,
-    )
+    settings = read_settings(
+        flags, config=config, image_size=image_size, target=target, augment=augment, follow_links=follow_links,
+        max_megapixels=max_megapixels, set_=set_,
+    )  # fmt: skip
     silent = quiet or json_
     found = cross_validate(
-        data, config=merge(*layers), folds=folds, repeats=repeats, metric=metric, workers=workers, executor=executor, out=out,
+        data, config=settings, folds=folds, repeats=repeats, metric=metric, workers=workers, executor=executor, out=out,
         root=root, resume=resume, quiet=silent, note=tell(quiet=silent),
     )  # fmt: skip
     if json_:

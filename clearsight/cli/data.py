@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from clearsight.cli import options
-from clearsight.cli.options import build_layers
+from clearsight.cli.options import read_settings
 from clearsight.cli.output import plain, print_json, print_notes, tell
 
 app = typer.Typer(help="Check, show, fetch, make and cache data.", no_args_is_help=True, rich_markup_mode=None)
@@ -15,12 +15,11 @@ _CLASSES = 30
 
 
 def _configure(data: str, *, resize: str | None, skip_bad: bool, **words: Any) -> Any:
-    """The configuration that flags mean; `words` are those of `build_layers`."""
+    """The configuration that flags mean; `words` are those of `read_settings`."""
     from clearsight.config import build_config
-    from clearsight.settings import merge
 
     flags = {"data.source": data, "preprocess.resize": resize, "data.skip_bad": skip_bad or None}
-    return build_config(merge(*build_layers(flags, **words)))
+    return build_config(read_settings(flags, **words))
 
 
 @app.command()

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from clearsight.cli import options
-from clearsight.cli.options import build_layers, option, parse_common
+from clearsight.cli.options import option, parse_common, read_settings
 from clearsight.cli.output import plain, print_json, tell
 
 _SHOWN = 12
@@ -50,7 +50,6 @@ def label_errors(
     suspects.csv, the same table to fill in by hand.
     """
     from clearsight.report.suspects import describe_suspects
-    from clearsight.settings import merge
     from clearsight.tuning.label_errors import GALLERY, TABLE, find_label_errors
 
     flags = parse_common(
@@ -58,19 +57,13 @@ def label_errors(
         device=device, pretrained=pretrained, weights=weights, tune=tune,
     )  # fmt: skip
     flags = {"data.relabel": relabel, **flags}
-    layers = build_layers(
-        flags,
-        config=config,
-        image_size=image_size,
-        augment=augment,
-        follow_links=follow_links,
-        max_megapixels=max_megapixels,
-        set_=set_,
-    )
+    settings = read_settings(
+        flags, config=config, image_size=image_size, augment=augment, follow_links=follow_links,
+        max_megapixels=max_megapixels, set_=set_,
+    )  # fmt: skip
     silent = quiet or json_
-    settings = merge(*layers) or None
     found = find_label_errors(
-        data, config=settings, folds=folds, repeats=repeats, workers=workers, executor=executor, out=out, root=root,
+        data, config=settings or None, folds=folds, repeats=repeats, workers=workers, executor=executor, out=out, root=root,
         resume=resume, quiet=silent, note=tell(quiet=silent),
     )  # fmt: skip
     summary = found.summary()

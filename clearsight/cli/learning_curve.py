@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from clearsight.cli import options
-from clearsight.cli.options import build_layers, parse_common, parse_numbers
+from clearsight.cli.options import parse_common, parse_numbers, read_settings
 from clearsight.cli.output import check_place, print_json, print_notes
 
 
@@ -37,25 +37,16 @@ def learning_curve(
     from clearsight.curve import measure_curve
     from clearsight.meter import build_meter
     from clearsight.report.curves import draw_learning_curve
-    from clearsight.settings import merge
     from clearsight.store import write_text
 
     check_place(plot, "--plot")
     flags = {"data.source": data, **parse_common(model=model, hidden=hidden, epochs=epochs)}
-    layers = build_layers(
-        flags,
-        config=config,
-        image_size=image_size,
-        target=target,
-        augment=augment,
-        follow_links=follow_links,
-        max_megapixels=max_megapixels,
-        set_=set_,
-    )
+    settings = read_settings(
+        flags, config=config, image_size=image_size, target=target, augment=augment, follow_links=follow_links,
+        max_megapixels=max_megapixels, set_=set_,
+    )  # fmt: skip
     wanted = parse_numbers(shares, "--shares", float) or []
-    curve = measure_curve(
-        build_config(merge(*layers)), shares=wanted, seeds=seeds, meter=build_meter(quiet=quiet or json_)
-    )
+    curve = measure_curve(build_config(settings), shares=wanted, seeds=seeds, meter=build_meter(quiet=quiet or json_))
     print_notes(curve.notes, quiet=quiet or json_)
     write_text(plot, draw_learning_curve(curve.sizes, curve.errors, what=curve.what, floor=curve.floor) + "\n")
     if json_:

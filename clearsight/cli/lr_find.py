@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from clearsight.cli import options
-from clearsight.cli.options import build_layers, option, parse_common
+from clearsight.cli.options import option, parse_common, read_settings
 from clearsight.cli.output import check_place, print_json, print_notes, tell
 
 
@@ -42,7 +42,6 @@ def lr_find(
     from clearsight.config import build_config
     from clearsight.meter import build_meter
     from clearsight.run import load_and_search
-    from clearsight.settings import merge
     from clearsight.store import write_text
 
     check_place(plot, "--plot")
@@ -51,19 +50,13 @@ def lr_find(
         device=device,
     )  # fmt: skip
     flags["data.source"] = data
-    layers = build_layers(
-        flags,
-        config=config,
-        image_size=image_size,
-        target=target,
-        augment=augment,
-        follow_links=follow_links,
-        max_megapixels=max_megapixels,
-        set_=set_,
-    )
-    settings, quiet = build_config(merge(*layers)), quiet or json_
+    settings = read_settings(
+        flags, config=config, image_size=image_size, target=target, augment=augment, follow_links=follow_links,
+        max_megapixels=max_megapixels, set_=set_,
+    )  # fmt: skip
+    quiet = quiet or json_
     found, notes = load_and_search(
-        settings, low=low, high=high, steps=steps, note=tell(quiet=quiet), meter=build_meter(quiet=quiet)
+        build_config(settings), low=low, high=high, steps=steps, note=tell(quiet=quiet), meter=build_meter(quiet=quiet)
     )
     print_notes(notes, quiet=quiet)
     if plot:

@@ -68,7 +68,7 @@ Quiet = Annotated[bool, option("No progress, no notes.", "--quiet")]
 Json = Annotated[bool, option("Print one JSON object.", "--json")]
 
 
-def build_layers(
+def read_settings(
     flags: dict[str, Any],
     *,
     config: Path | None = None,
@@ -78,9 +78,9 @@ def build_layers(
     follow_links: bool = False,
     max_megapixels: float | None = None,
     set_: list[str] | None = None,
-) -> list[dict[str, Any]]:
+) -> dict[str, Any]:
     """Nested settings of a file, flags and `--set`, later ones over earlier ones."""
-    from clearsight.settings import nest, parse_setting, read_config_file
+    from clearsight.settings import merge, nest, parse_setting, read_config_file
 
     flags = flags | {"preprocess.image_size": parse_size(image_size), **_parse_augment(augment)}
     flags |= {"data.follow_links": follow_links or None, "data.max_megapixels": max_megapixels}
@@ -88,7 +88,7 @@ def build_layers(
         flags |= {"data.task": "regression", "data.label_column": target}
     layers = [read_config_file(config)] if config else []
     layers += [nest(key, value) for key, value in flags.items() if value is not None]
-    return layers + [parse_setting(text) for text in set_ or []]
+    return merge(*layers, *(parse_setting(text) for text in set_ or []))
 
 
 def parse_common(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from clearsight.cli import options
-from clearsight.cli.options import build_layers, option, parse_common, parse_numbers
+from clearsight.cli.options import option, parse_common, parse_numbers, read_settings
 from clearsight.cli.output import print_json, render_judged, tell
 
 
@@ -115,7 +115,6 @@ def train(
     """
     from clearsight import run as runs
     from clearsight.errors import UsageError
-    from clearsight.settings import merge
     from clearsight.training.team import leave, started_by_torchrun
 
     if target and (label_column or task):
@@ -141,18 +140,12 @@ def train(
         "train.monitor": monitor,
         "train.checkpoint_steps": checkpoint_steps, "train.weight_history": weight_history or None,
     }  # fmt: skip
-    layers = build_layers(
-        flags,
-        config=config,
-        image_size=image_size,
-        target=target,
-        augment=augment,
-        follow_links=follow_links,
-        max_megapixels=max_megapixels,
-        set_=set_,
-    )
+    settings = read_settings(
+        flags, config=config, image_size=image_size, target=target, augment=augment, follow_links=follow_links,
+        max_megapixels=max_megapixels, set_=set_,
+    )  # fmt: skip
     run = runs.train(
-        data, config=merge(*layers), out=out, root=root, quiet=quiet, note=tell(quiet=quiet),
+        data, config=settings, out=out, root=root, quiet=quiet, note=tell(quiet=quiet),
         resume=resume, track=track or (),
     )  # fmt: skip
     if run.path is None:  # a process that helps another one, which speaks

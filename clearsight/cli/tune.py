@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from clearsight.cli import options
-from clearsight.cli.options import build_layers, option, parse_common
+from clearsight.cli.options import option, parse_common, read_settings
 from clearsight.cli.output import print_json, render_judged, tell
 
 _SHOWN = 10
@@ -64,26 +64,19 @@ def tune(
 
     The same seed gives the same trials and results with one worker or many, and after a kill.
     """
-    from clearsight.settings import merge
     from clearsight.tuning.tune import tune as search_settings
 
     flags = parse_common(
         model=model, hidden=hidden, activation=activation, epochs=epochs, batch_size=batch_size, optimizer=optimizer, seed=seed,
         engine=engine, device=device, pretrained=pretrained, weights=weights, tune=tune_,
     )  # fmt: skip
-    layers = build_layers(
-        {"data.relabel": relabel, **flags},
-        config=config,
-        image_size=image_size,
-        target=target,
-        augment=augment,
-        follow_links=follow_links,
-        max_megapixels=max_megapixels,
-        set_=set_,
-    )
+    settings = read_settings(
+        {"data.relabel": relabel, **flags}, config=config, image_size=image_size, target=target, augment=augment,
+        follow_links=follow_links, max_megapixels=max_megapixels, set_=set_,
+    )  # fmt: skip
     silent = quiet or json_
     tuned = search_settings(
-        data, config=merge(*layers), search=search or [], strategy=strategy, trials=trials, minutes=minutes, folds=folds,
+        data, config=settings, search=search or [], strategy=strategy, trials=trials, minutes=minutes, folds=folds,
         prune=prune, metric=metric, seed=search_seed, round_size=round_size, workers=workers, executor=executor, out=out,
         root=root, resume=resume, retrain=retrain, quiet=silent, note=tell(quiet=silent), track=track or (),
     )  # fmt: skip
