@@ -141,7 +141,8 @@ def find_unused(config: RunConfig, dataset: Dataset, data: Any = None) -> list[s
     files, height, channels = read and bool(dataset.files), *dataset.picture_shape[::2]
     augmentation, _ = settle_augmentation(config, dataset)
     moving = any(getattr(augmentation, name) > 0 for name in MOVING)
-    validated = not is_chosen(config, "eval", "calibrate") or len(build_split(config, dataset).valid) > 0
+    drawn = [key for key in _DRAWING if is_chosen(config, "data", key)]
+    split = build_split(config, dataset) if drawn or is_chosen(config, "eval", "calibrate") else None
     pictures, later = "reading picture files", "picture files, which the model may read later"
     needs = [
         ("data", "label_column", "reading a CSV or a metadata.csv", files or (read and dataset.is_table)),
@@ -155,7 +156,7 @@ def find_unused(config: RunConfig, dataset: Dataset, data: Any = None) -> list[s
         ("augment", "color", "pictures of three channels", channels == 3 or not augmentation.color),
         ("eval", "mistakes", "classes", not dataset.is_regression),
         ("eval", "floor", "the error of classes", not dataset.is_regression),
-        ("eval", "calibrate", "a split with validation rows", validated),
+        ("eval", "calibrate", "a split with validation rows", split is None or len(split.valid) > 0),
         ("augment", "unsafe", "training with augmentation", bool(augmentation.active())),
     ]
     found = [
@@ -163,22 +164,20 @@ def find_unused(config: RunConfig, dataset: Dataset, data: Any = None) -> list[s
         for section, key, partner, used in needs
         if not used and is_chosen(config, section, key)
     ]
-    drawn = [key for key in _DRAWING if is_chosen(config, "data", key)]
     return found + [
         f"data.{key} has no effect on {dataset.name}: the split is the same without it"
         for key in drawn
-        if _draws_alike(config, leave_out(config, "data", key), dataset)
+        if split is not None and _draws(leave_out(config, "data", key), dataset, split)
     ]
 
 
-def _draws_alike(a: RunConfig, b: RunConfig, dataset: Dataset) -> bool:
-    """Whether two configurations split a data set alike."""
-    first = build_split(a, dataset)
+def _draws(config: RunConfig, dataset: Dataset, split: Split) -> bool:
+    """Whether a configuration splits a data set so."""
     try:
-        second = build_split(b, dataset)
-    except (UsageError, DataError):  # without the choice there is no split
+        other = build_split(config, dataset)
+    except (UsageError, DataError):  # without a choice there may be no split
         return False
-    return all(np.array_equal(getattr(first, part), getattr(second, part)) for part in ("train", "valid", "test"))
+    return all(np.array_equal(getattr(split, part), getattr(other, part)) for part in ("train", "valid", "test"))
 
 
 def load_again(config: RunConfig, data: Any, labels: Any, *, fingerprint: Any, meter: MeterBuilder) -> Dataset:

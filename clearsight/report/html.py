@@ -5,6 +5,7 @@ It must not know how a run was trained, nor change any of its numbers: it can be
 
 import tomllib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,15 @@ class _Files:
         """The split that the run is judged by."""
         return str(self.metrics["mistakes_split"])
 
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The configuration by section and key."""
+        return tomllib.loads(self.config_text)
+
     @property
     def depth(self) -> str:
         """How much of the network was trained: `head`, `last` or `all`."""
-        model = tomllib.loads(self.config_text).get("model", {})
+        model = self.settings.get("model", {})
         if not model.get("pretrained"):
             return "all"
         return "head" if (tune := model.get("tune", "auto")) == "auto" else str(tune)
@@ -294,7 +300,7 @@ def _render_mistakes(files: _Files) -> str:
     found, scaling = files.metrics["mistakes"], files.model.preprocess
     title = f"Worst mistakes ({files.judged})"
     if not found:
-        asked = tomllib.loads(files.config_text).get("eval", {}).get("mistakes", 1)
+        asked = files.settings.get("eval", {}).get("mistakes", 1)
         return page.section(
             title, page.paragraph("No mistakes." if asked else "None were asked for (eval.mistakes = 0).")
         )
@@ -319,7 +325,7 @@ def _render_confidence(files: _Files) -> str:
 
 
 def _render_bias(files: _Files) -> str:
-    floor = tomllib.loads(files.config_text).get("eval", {}).get("floor")
+    floor = files.settings.get("eval", {}).get("floor")
     return diagnostics.render_errors(
         files.evaluations, files.judged, data=str(files.record["data"]), floor=floor, head=files.depth == "head"
     )

@@ -104,10 +104,8 @@ def find_next_step(ended: Ended, *, accepts: Callable[[dict[str, Any]], bool]) -
                 "labels", f"{not_shown}Look for flaws with `clearsight data check {ended.data}{ended.reading}`."
             )
         return NextStep("chance", f"{not_shown}Look for a better rate with {ended.command('lr-find', data=True)}.")
-    longer = {"train": {"epochs": 2 * ended.epochs}}
-    if low < _GOOD and _is_improving(ended) and accepts(longer):
-        text = f"The validation loss was still falling at the end. Train longer, with --epochs {2 * ended.epochs}."
-        return NextStep("longer", text, longer)
+    if low < _GOOD and (longer := _train_longer(ended, accepts)):
+        return longer
     if train_low > high and train_share - share >= _GAP:
         return _generalise(ended, f"A training accuracy of {train_share:.2f} is far above a {score}. ", accepts)
     if train_high < _LOW:
@@ -128,11 +126,16 @@ def _judge_numbers(ended: Ended, accepts: Callable[[dict[str, Any]], bool]) -> N
         where = f" with {ended.command('lr-find', data=True)}" if ended.data else ""
         text = f"R2 of {ended.r2:.2f} (n = {ended.n:,}) is not shown to beat the mean. Look for a better learning rate"
         return NextStep("chance", f"{text}{where}.")
+    return _train_longer(ended, accepts) or NextStep("report", "See the report for the largest errors.")
+
+
+def _train_longer(ended: Ended, accepts: Callable[[dict[str, Any]], bool]) -> NextStep | None:
+    """More epochs, where the last ones still helped."""
     longer = {"train": {"epochs": 2 * ended.epochs}}
-    if _is_improving(ended) and accepts(longer):
-        text = f"The validation loss was still falling at the end. Train longer, with --epochs {2 * ended.epochs}."
-        return NextStep("longer", text, longer)
-    return NextStep("report", "See the report for the largest errors.")
+    if not (_is_improving(ended) and accepts(longer)):
+        return None
+    text = f"The validation loss was still falling at the end. Train longer, with --epochs {2 * ended.epochs}."
+    return NextStep("longer", text, longer)
 
 
 def _is_improving(ended: Ended) -> bool:
