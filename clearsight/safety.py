@@ -5,7 +5,7 @@ It must not know training.
 
 from collections.abc import Callable
 
-from clearsight.augment.safety import Judge, Verdict, build_judge, judge_augmentation, judge_ladder
+from clearsight.augment.safety import DOUBTFUL, Judge, Verdict, build_judge, judge_augmentation, judge_ladder
 from clearsight.config import RunConfig
 from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import find_range
@@ -49,9 +49,9 @@ def render_unsafe(verdicts: list[Verdict], level: str = "unsafe") -> list[str]:
             what = "all transforms together" if v.strength is None else f"{v.name} {v.strength:g}"
             becomes = f", most of all {v.worst[0]} into {v.worst[1]} ({v.worst[2]:.0%})" if v.worst else ""
             share = f"{v.turned:.0%} of {v.clear} clear pictures turn into another class"
-            if level == "doubtful" and v.turned <= 0.05:
+            if level == "doubtful" and v.turned <= DOUBTFUL["turned"]:
                 share, becomes = f"{v.changed:.0%} of {v.clear} clear pictures are no longer recognised", ""
-            found.append(f"{what}: {share}{becomes}")
+            found.append(f"{what}: {share}{becomes}{v.manner and ','}{v.manner}")
     return found
 
 

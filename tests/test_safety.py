@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from clearsight.augment.presets import Augmentation
 from clearsight.augment.safety import (
     LADDER,
     Judge,
+    Verdict,
     build_judge,
     judge_augmentation,
     judge_ladder,
@@ -28,7 +30,7 @@ from clearsight.intake import build_split, load_dataset
 from clearsight.pipeline import prepare
 from clearsight.report import verdicts as verdicts_module
 from clearsight.report.verdicts import draw_verdicts, render_verdicts
-from clearsight.safety import measure_safety
+from clearsight.safety import measure_safety, render_unsafe
 from clearsight.threads import one_blas_thread
 
 pytestmark = pytest.mark.long
@@ -400,3 +402,11 @@ def test_training_and_its_safety_check_take_the_same_black_and_white(monkeypatch
     measure_safety(config, dataset)
     trained = prepare(config, dataset).preprocess
     assert (seen["low"], seen["high"]) == (trained.low, trained.high) == (0.0, pytest.approx(trained.high))
+
+
+def test_a_refusal_says_which_turn_changes_labels():
+    verdict = Verdict("rot90", 0.5, "unsafe", 80, 0.2, 0.2, 0.14, 0.1, 0.2, ("6", "9", 0.5), (), variant="180")
+    assert render_unsafe([verdict]) == [
+        "rot90 0.5: 14% of 80 clear pictures turn into another class, most of all 6 into 9 (50%), when turned by 180 degrees"
+    ]
+    assert render_unsafe([replace(verdict, variant="as drawn")])[0].endswith("most of all 6 into 9 (50%)")

@@ -90,6 +90,13 @@ class Verdict:
     variant: str = "as drawn"
     why: str | None = None
 
+    @property
+    def manner(self) -> str:
+        """The variant as the end of a sentence, with a space before it; empty for pictures as training draws them."""
+        return {"as drawn": "", "full": " at full strength"}.get(
+            self.variant, f" when turned by {self.variant} degrees"
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
         names = ("name", "strength", "level", "clear", "changed", "sure", "turned", "low", "high", "variant", "why")

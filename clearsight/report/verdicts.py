@@ -53,8 +53,7 @@ def describe_verdict(verdict: Verdict) -> str:
     turned = f"{v.turned:.0%} of {v.clear} turn [{v.low:.0%}, {v.high:.0%}]"
     becomes = f", {v.worst[0]} into {v.worst[1]} {v.worst[2]:.0%}" if v.worst else ""
     unlike = f", {v.changed:.0%} no longer recognised" if v.level == "doubtful" and v.turned <= v.changed / 2 else ""
-    how = {"as drawn": "", "full": " at full strength"}.get(v.variant, f" when turned by {v.variant} degrees")
-    return f"{v.level} at {_strength(v)}: {turned}{how}{becomes}{unlike}"
+    return f"{v.level} at {_strength(v)}: {turned}{v.manner}{becomes}{unlike}"
 
 
 def draw_verdicts(dataset: Dataset, judge: Judge, verdicts: Sequence[Verdict], *, fill: str) -> Any:
