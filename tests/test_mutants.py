@@ -96,6 +96,19 @@ def test_a_test_that_fails_without_a_mutant_is_told(project):
     assert "test_wrong" in done.stderr
 
 
+def test_a_test_that_passes_only_once_kills_nothing(project):
+    """It would fail for every mutant, whatever that changes."""
+    once = "\nran = []\n\ndef test_once():\n    ran.append(small.unguarded(1))\n    assert len(ran) == 1\n"
+    tests = (project / "test_small.py").read_text()
+    (project / "test_small.py").write_text(tests + once)
+    done = run(project, "--json", "found.json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((project / "found.json").read_text())["modules"]["small"]
+    assert found["unfit"] == ["test_small.py::test_once"]
+    assert found["killed"] == 5
+    assert "test_once" in done.stdout
+
+
 def test_an_entry_that_names_no_survivor_is_told(project):
     (project / "known.toml").write_text(KNOWN.replace("x + 1", "x * 1"))
     assert "known.toml names a mutant that is no survivor: unused | return x - 1 | return x * 1" in run(project).stdout

@@ -52,7 +52,7 @@ def summarize(session: Session, known: dict[Key, tuple[str, str]], seconds: floa
         **{status.replace(" ", "_"): count for status, count in counts.items()},
         "score": counts[KILLED] / judged if judged else None,
         "seconds": round(seconds),
-        "tests": session.num_tests,
+        "tests": session.num_tests, "unfit": session.unfit,
         "left": [
             {
                 "status": one.status, "function": one.mutant.function, "line": one.mutant.line, "mutant": one.mutant.mutant,
@@ -74,6 +74,7 @@ def render_survivors(name: str, result: dict[str, Any]) -> str:
         if one["status"] in (SURVIVED, NOT_INSTALLED) and not one["reason"]:
             ran = f"{one['tests']} tests" if one["status"] == SURVIVED else one["status"]
             lines += [f"  {one['function'] or '(module)'} ({ran})", f"    - {one['line']}", f"    + {one['mutant']}"]
+    lines += [f"  not used, as it fails when it runs again without a mutant: {name}" for name in result["unfit"]]
     lines += [f"  known.toml names a mutant that is no survivor: {' | '.join(key)}" for key in result["stale"]]
     return "\n".join(lines)
 

@@ -1,8 +1,9 @@
 """The tests of one module, run by pytest in this process: once to see which lines each executes, then for every mutant.
 
 A mutant lives in a forked process that already holds everything loaded, so that it costs little more than its tests. It runs
-only tests that execute its line, fastest first, and ends with the first that fails. Files on disk are not touched. What tests
-do in other processes they start is not seen.
+only tests that execute its line, fastest first, and ends with the first that fails. Before all mutants, such a process runs the
+tests without any: those that fail even so are left out, as they would kill every mutant. Files on disk are not touched. What
+tests do in other processes they start is not seen.
 """
 
 import ast
@@ -21,7 +22,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -37,6 +38,9 @@ KILLED, SURVIVED, EQUIVALENT, NOT_INSTALLED = "killed", "survived", "equivalent"
 _MEMORY = 6 * 2**30  # bytes that a mutant may take beyond what is in use
 _LEAST_SECONDS = 5.0
 _LONG = 1.0  # seconds of a test that is timed again
+_NOT_THERE = 3  # exit code of a process whose mutant could not be installed
+_SAID = 2**16  # bytes that a process says at the most, as a pipe holds
+_FAULT = "fault: "
 
 
 @dataclass(eq=False)
@@ -69,6 +73,7 @@ class Session:
     total: int = 0
     results: list[Tested] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+    unfit: list[str] = field(default_factory=list)
     _lines: dict[Any, set[int]] = field(default_factory=dict)
     _seconds: dict[Any, float] = field(default_factory=dict)
 
@@ -106,26 +111,43 @@ class Session:
         def begin(mutant: Mutant) -> None:
             apply(mutant.edit)
             if not install(module, functions, tree):
-                os._exit(3)
+                os._exit(_NOT_THERE)
             clear(caches)
 
         gc.collect()
         gc.freeze()  # what is here is shared by all processes
+        self._leave_out_unfit(lambda: install(module, functions, tree))
 
         self.results = [
             Tested(m, EQUIVALENT) if m.key in self.equivalent else Tested(m, SURVIVED, tests=len(self._choose(m)))
             for m in mutants
         ]
         waiting = [one for one in self.results if one.status == SURVIVED and one.tests]
-        running: list[_Child] = []
+        running: list[tuple[Tested, _Child]] = []
         while waiting or running:
             while waiting and len(running) < self.jobs:
                 one = waiting.pop(0)
-                running.append(_Child(one, self._choose(one.mutant), self._seconds, begin))
-            select.select([child.pipe for child in running], [], [], 0.5)
-            for child in [child for child in running if child.has_ended()]:
-                running.remove(child)
+                child = _Child(self._choose(one.mutant), self._seconds, functools.partial(begin, one.mutant))
+                running.append((one, child))
+            select.select([child.pipe for _, child in running], [], [], 0.5)
+            for one, child in [pair for pair in running if pair[1].has_ended()]:
+                running.remove((one, child))
+                if child.code == _NOT_THERE:
+                    one.status = NOT_INSTALLED
+                elif child.code != 0:
+                    one.status, one.by = KILLED, child.said or f"ended by {child.code}"
         return True
+
+    def _leave_out_unfit(self, begin: Callable[[], object]) -> None:
+        """Run all tests in a process as mutants have, without one, and do not use those that fail there."""
+        items = list(self._lines)
+        control = _Child(items, self._seconds, begin, most=len(items))
+        while not control.has_ended():
+            select.select([control.pipe], [], [], 0.5)
+        if control.code not in (0, 1) or control.said.startswith(_FAULT):
+            raise RuntimeError(f"tests must run in a forked process, got {control.said or control.code}")
+        self.unfit = control.said.split("\n") if control.said else []
+        self._lines = {item: hit for item, hit in self._lines.items() if item.nodeid not in self.unfit}
 
     def _watch(self, items: list[pytest.Item], file: str) -> None:
         """Run each test by itself, with fixtures of its own, and note the lines it executes and how long it takes."""
@@ -142,7 +164,7 @@ class Session:
                 if spent > _LONG:  # it may have been the first to load something
                     began = time.process_time()
                     with quiet():
-                        _find_failure([item])
+                        _find_failures([item])
                     spent = time.process_time() - began
                 self._lines[item], self._seconds[item] = hit, spent
 
@@ -156,10 +178,20 @@ class Session:
 
 
 class _Child:
-    """A process that holds one mutant."""
+    """A forked process that runs tests.
 
-    def __init__(self, tested: Tested, items: list[pytest.Item], seconds: dict[Any, float], begin: Any) -> None:
-        self.tested = tested
+    Args:
+        begin: called there first. most: failures after which it ends.
+
+    Attributes:
+        code: how it ended: 0 if all tests passed, 1 if some failed, -1 if it was too slow.
+        said: the tests that failed, a line each.
+    """
+
+    def __init__(
+        self, items: list[pytest.Item], seconds: dict[Any, float], begin: Callable[[], object], *, most: int = 1
+    ) -> None:
+        self.code, self.said = 0, ""
         self.folder = tempfile.mkdtemp(prefix="mutant-")
         self.pipe, end = os.pipe()
         limit = max(_LEAST_SECONDS, 8 * sum(seconds[item] for item in items))
@@ -173,12 +205,12 @@ class _Child:
                 _bound(limit)
                 os.environ["CLEARSIGHT_CACHE"] = self.folder
                 with quiet():
-                    begin(tested.mutant)
-                    failed = _find_failure(items)
-                os.write(end, failed.encode()[:4000])
+                    begin()
+                    failed = _find_failures(items, most=most)
+                os.write(end, "\n".join(failed).encode()[:_SAID])
                 os._exit(1 if failed else 0)
             except BaseException as error:
-                os.write(end, repr(error).encode()[:400])
+                os.write(end, f"{_FAULT}{error!r}".encode()[:400])
                 os._exit(1)
         os.close(end)
 
@@ -192,14 +224,11 @@ class _Child:
             os.killpg(self.pid, signal.SIGKILL)  # with all that its tests started
         if late:
             os.waitpid(self.pid, 0)
-        said = os.read(self.pipe, 4000).decode(errors="replace") if select.select([self.pipe], [], [], 0)[0] else ""
+        if select.select([self.pipe], [], [], 0)[0]:
+            self.said = os.read(self.pipe, _SAID).decode(errors="replace")
         os.close(self.pipe)
         shutil.rmtree(self.folder, ignore_errors=True)
-        code = -1 if late else os.waitstatus_to_exitcode(status)
-        if code == 3:
-            self.tested.status = NOT_INSTALLED
-        elif code != 0:
-            self.tested.status, self.tested.by = KILLED, said or ("too slow" if late else f"ended by {code}")
+        self.code = -1 if late else os.waitstatus_to_exitcode(status)
         return True
 
 
@@ -212,13 +241,16 @@ def _bound(seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (int(used + seconds) + 1, int(used + seconds) + 5))
 
 
-def _find_failure(items: list[pytest.Item]) -> str:
-    """The first test that fails, empty if none does."""
+def _find_failures(items: list[pytest.Item], *, most: int = 1) -> list[str]:
+    """The first tests that fail."""
+    failed: list[str] = []
     for item, following in zip(items, [*items[1:], None], strict=True):
         item._initrequest()  # type: ignore[attr-defined]  # it has run before
         if any(report.failed for report in runtestprotocol(item, log=False, nextitem=following)):
-            return item.nodeid
-    return ""
+            failed.append(item.nodeid)
+            if len(failed) == most:
+                break
+    return failed
 
 
 def find_caches() -> list[Any]:
