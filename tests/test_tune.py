@@ -241,6 +241,8 @@ def test_a_search_cut_off_at_any_run_ends_with_the_best_so_far_trained_to_its_en
     if prune == "halving" and 9 <= left < 12:  # all came to the first rung, none to the end
         assert (best.params["train.lr"], late[-1]) == (0.8, best)
         assert "the best so far, trial 3, now trains to the end" in notes[-1]
+    if prune != "none" and left == 0:
+        assert "the next, as none has begun, trial 0, now trains to the end" in notes[0]
     again = Memory(journal.added)
     whole = run_search(config, space, plan, pool=Scripted(), journal=Memory(), board=SilentBoard())
     assert run_search(config, space, plan, pool=Scripted(), journal=again, board=SilentBoard()) == whole

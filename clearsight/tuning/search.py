@@ -22,6 +22,7 @@ from clearsight.tuning.space import Params, Space, render_params, to_settings
 from clearsight.tuning.strategies import ROUNDS, Asker
 
 Note = Callable[[str], None]
+_NOTHING = (0, 0.0)  # how good a trial is that has not trained at all: worse than any that has
 PRUNERS = ("none", "halving", "hyperband")
 ETA = 3  # of the pruners: at each rung a third goes on, for three times as long
 _RUNGS = 4
@@ -160,8 +161,9 @@ def _finish_best(rounds: list["_Round"], note: Note) -> list[Trial]:
     """Train the best of the trials that time cut off to its end; where it diverges the next, until one is complete."""
     left = [(rank, number, one) for one in rounds for number, rank in one.find_left().items()]
     ended: list[Trial] = []
-    for _, number, one in sorted(left, key=lambda item: item[:2]):
-        note(f"time ran out before any trial was complete; the best so far, trial {number}, now trains to the end")
+    for rank, number, one in sorted(left, key=lambda item: item[:2]):
+        which = "the best so far" if rank < _NOTHING else "the next, as none has begun"
+        note(f"time ran out before any trial was complete; {which}, trial {number}, now trains to the end")
         ended.append(one.finish(number))
         if ended[-1].status == COMPLETE:
             break
@@ -260,7 +262,7 @@ class _Round:
         sign = METRICS[self._plan.metric]
         left = [number for number in self._asked if number not in self._ended and number not in self._known]
         reached = {number: self._ladder[len(self._rungs[number]) - 1] or 0 for number in left if self._rungs[number]}
-        return {n: (-reached[n], -sign * self._rungs[n][-1]) if n in reached else (0, 0.0) for n in left}
+        return {n: (-reached[n], -sign * self._rungs[n][-1]) if n in reached else _NOTHING for n in left}
 
     def finish(self, number: int) -> Trial:
         """Train one trial that time cut off to its end, however long that takes.

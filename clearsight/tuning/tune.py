@@ -120,7 +120,7 @@ def tune(
         strategy: `grid`, `random`, `perturb` (small changes of the best so far) or `tpe`; by default a grid where it has at most
             64 points, else TPE.
         trials: how many at most, 40 by default; a grid ends by itself.
-            minutes: after which nothing new begins, but the best so far is trained to its end.
+        minutes: after which nothing new begins, but the best so far is trained to its end.
         folds: judge by k-fold cross-validation; by default by the one validation split.
         prune: `none`, `halving` or `hyperband`: leave trials off that are behind.
         metric: `accuracy`, `loss` or `mae`. seed: of what is tried; runs have `train.seed`.
@@ -186,8 +186,9 @@ def tune(
     for text in dataset.notes:
         note(text)
     variants = _vary_augmentation(judged, space)
-    for text in find_unused(judged, dataset, data):
-        if all(text in find_unused(variant, dataset, data) for variant in variants):
+    unused, *others = [find_unused(variant, dataset, data) for variant in variants]
+    for text in unused:
+        if all(text in other for other in others):
             note(text)
     refuse_flaws(resolved, dataset, note=note)
     for variant in variants:
