@@ -203,4 +203,4 @@ def test_the_flag_balances_and_a_wrong_word_is_refused(tmp_path, capsys, call):
     run = Path(json.loads(capsys.readouterr().out)["run"])
     assert 'sampling = "balanced"' in (run / "config.toml").read_text()
     assert call(*common, "--sampling", "even") == 2
-    assert "train.sampling must be 'random' or 'balanced', got 'even'" in capsys.readouterr().err
+    assert "train.sampling must be 'natural' or 'balanced', got 'even'" in capsys.readouterr().err

@@ -242,7 +242,7 @@ def test_sentences_claim_no_more_than_was_shown():
     assert re.match(r"B is better than A: \+[01]\.\d\d points \(95 % interval \+", worse)
     luck = render_runs(compare_runs(base + 0.002 + swing, base), **words)
     assert luck.startswith("No difference shown: A minus B is")
-    assert "pairs are needed: new ones, judged by themselves" in luck
+    assert "pairs are needed. Run new ones and compare them alone: " in luck
     hopeless = render_runs(compare_runs(base + 0.0005 + swing, base, ratio=0.25), **words | {"redrawn": True})
     assert "No number of runs on this data would settle" in hopeless
     assert "come out alike in all 12 pairs" in render_runs(compare_runs(base, base), **words)
