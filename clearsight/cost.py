@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,17 @@ class _Picture:
     device: str
 
 
+class _Training(NamedTuple):
+    """What would be trained: by a configuration, a network with its first numbers, on rows of a data set."""
+
+    config: RunConfig
+    net: ConvNet
+    dataset: Dataset
+    split: Split
+    preprocess: Preprocess
+    params: NDArray[np.float32]
+
+
 def measure_cost(
     config: RunConfig,
     net: ConvNet,
@@ -73,20 +84,13 @@ def measure_cost(
     Raises:
         UsageError: a device or an engine that cannot be had.
     """
-    one = _measure_picture(config, net, dataset, split, preprocess, params)
-    return _carry_forward(one, config, net, dataset, split, preprocess, params)
+    training = _Training(config, net, dataset, split, preprocess, params)
+    return _carry_forward(_measure_picture(training), training)
 
 
-def _carry_forward(
-    one: _Picture,
-    config: RunConfig,
-    net: ConvNet,
-    dataset: Dataset,
-    split: Split,
-    preprocess: Preprocess,
-    params: NDArray[np.float32],
-) -> Cost:
+def _carry_forward(one: _Picture, training: _Training) -> Cost:
     """From one picture to a run: features that are not kept yet, each epoch with its validation, and the judgement at the end."""
+    config, net, dataset, split, preprocess, params = training
     train, last, n = config.train, config.depth == "last", len(dataset)
     whole = one.early + one.late
     forwards = one.late if last else whole
@@ -120,8 +124,9 @@ def describe_deeper(
     costs = []
     for depth in ("all",) if is_timm(net.family) else ("last", "all"):
         deeper = build_config(merge(config.model_dump(exclude_unset=True), {"model": {"tune": depth}}))
-        one = _measure_picture(deeper, net, dataset, split, preprocess, params)
-        costs.append(f"--tune {depth} takes {_carry_forward(one, deeper, net, dataset, split, preprocess, params)}")
+        training = _Training(deeper, net, dataset, split, preprocess, params)
+        one = _measure_picture(training)
+        costs.append(f"--tune {depth} takes {_carry_forward(one, training)}")
     if not is_timm(net.family):  # whose sizes are fixed
         height, width = (2 * side for side in net.input_shape[:2])
         memory = _used_memory() + 4 * dataset.images.nbytes + _forward_memory(net, growth=4)
@@ -130,11 +135,10 @@ def describe_deeper(
     return ", ".join(costs)
 
 
-def _measure_picture(
-    config: RunConfig, net: ConvNet, dataset: Dataset, split: Split, preprocess: Preprocess, params: NDArray[np.float32]
-) -> _Picture:
+def _measure_picture(training: _Training) -> _Picture:
     import torch
 
+    config, net, dataset, split, preprocess, params = training
     some = split.train[:_ROWS]
     images, labels = dataset.images[some], dataset.labels[some]
     module: Any = build_bound(net, params)
