@@ -60,7 +60,9 @@ def read_members(path: Path) -> dict[str, bytes]:
     except OSError as error:
         if error.errno == errno.EINVAL:  # a place before the file's beginning, which a damaged table names
             raise _describe_damage(path, "it names a place outside the file") from None
-        raise ModelFileError(f"{path} must be readable, got {error.strerror or error}. Check its rights.") from None
+        raise ModelFileError(
+            f"{path} must be readable, got {error.strerror or error}. Check its permissions."
+        ) from None
     except (
         zipfile.BadZipFile,
         zipfile.LargeZipFile,

@@ -88,9 +88,9 @@ def read_config_file(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"config must be TOML or JSON, got an error in {path}: {error}. Mend the file.") from None
+        raise UsageError(f"config must be TOML or JSON, got an error in {path}: {error}. Fix the file.") from None
     if not isinstance(values, dict):
-        raise UsageError(f"config must be a table of sections, got a {type(values).__name__} in {path}. Mend the file.")
+        raise UsageError(f"config must be a table of sections, got a {type(values).__name__} in {path}. Fix the file.")
     return translate_small_format(values, path) if "layers" in values else values
 
 
@@ -117,7 +117,7 @@ def translate_small_format(values: dict[str, Any], path: Path) -> dict[str, Any]
         )
     ):
         raise UsageError(
-            f'layers must be a list of two or more {{"nodes": N, "activation": NAME}}, got another form in {path}. Mend it.'
+            f'layers must be a list of two or more {{"nodes": N, "activation": NAME}}, got another form in {path}. Fix it.'
         )
     given = [(key, _SMALL_KEYS) for key in values] + [(key, _LAYER_KEYS) for layer in layers[:-1] for key in layer]
     for key, known in [*given, *((key, _LAYER_KEYS[:1]) for key in layers[-1])]:

@@ -75,5 +75,5 @@ def bad_of(path, **options):
         load_data(path, **options)
     for name, reason in found.items():
         assert f"{name}: {reason.removeprefix(name + ' ')}" in str(caught.value)
-    assert str(caught.value).endswith(" Mend or remove them, or go on without them with --skip-bad.")
+    assert str(caught.value).endswith(" Fix or remove them, or go on without them with --skip-bad.")
     return found

@@ -25,7 +25,7 @@ from clearsight.settings import resolve_config
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 
-# links, names, rights
+# links, names, permissions
 
 
 @pytest.mark.parametrize("follow", [False, True])
@@ -89,7 +89,7 @@ def test_odd_names_do_no_harm_in_the_report_and_on_the_terminal(tmp_path):
     assert "<script>alert" not in (tmp_path / "run" / "report.html").read_text()
 
 
-def test_a_file_without_rights_is_a_bad_file(tmp_path, monkeypatch):
+def test_a_file_without_permission_is_a_bad_file(tmp_path, monkeypatch):
     root = make(tmp_path / "d", *PAIR)
     read = Path.read_bytes
 
@@ -99,7 +99,7 @@ def test_a_file_without_rights_is_a_bad_file(tmp_path, monkeypatch):
         return read(path)
 
     monkeypatch.setattr(Path, "read_bytes", refuse_one)
-    assert bad_of(root) == {"a/1.png": "a/1.png must be readable, got Permission denied. Check its rights."}
+    assert bad_of(root) == {"a/1.png": "a/1.png must be readable, got Permission denied. Check its permissions."}
 
 
 # archives that lie or are damaged

@@ -16,7 +16,7 @@ SHAPES = "images must have shape (n, height, width), (n, height, width, channels
 CONVERT = "images must be numbers, got an array of {}. Convert it to uint8 or float32."
 COUNT = "labels must be as many as the pictures (6), got {}. Check that both belong together."
 WHOLE = (
-    "labels must be whole numbers or names, got {} at row 2. Mend it, or set data.task=regression to predict numbers."
+    "labels must be whole numbers or names, got {} at row 2. Fix it, or set data.task=regression to predict numbers."
 )
 HOT = "labels with 3 columns must be one-hot (a single 1 a row), got {} at row 0. Give class numbers instead."
 
@@ -34,9 +34,9 @@ def with_label(value):
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (with_value(np.nan), "images must be finite, got nan at row 3. Remove the row or mend its values."),
-        (with_value(-np.inf), "images must be finite, got -inf at row 3. Remove the row or mend its values."),
-        (with_value(1e300), "images must be finite, got 1e+300 at row 3. Remove the row or mend its values."),
+        (with_value(np.nan), "images must be finite, got nan at row 3. Remove the row or fix its values."),
+        (with_value(-np.inf), "images must be finite, got -inf at row 3. Remove the row or fix its values."),
+        (with_value(1e300), "images must be finite, got 1e+300 at row 3. Remove the row or fix its values."),
         (IMAGES.astype(object), CONVERT.format("object")),
         (IMAGES.astype(str), CONVERT.format("<U3")),
         (IMAGES.astype(complex), CONVERT.format("complex128")),
@@ -90,9 +90,9 @@ def test_good_images_load_with_their_type_shape_and_range(images, dtype, shape, 
         (with_label(2.5), WHOLE.format("2.5")),
         (with_label(np.nan), WHOLE.format("nan")),
         (with_label(np.inf), WHOLE.format("inf")),
-        (["a", 1, "b", "a", 1, "b"], "labels must be all names or all numbers, got 1 at row 1. Mend the row."),
-        (["a", np.nan, "b"] * 2, "labels must be all names or all numbers, got nan at row 1. Mend the row."),
-        (["a", None, "b"] * 2, "labels must be all names or all numbers, got None at row 1. Mend the row."),
+        (["a", 1, "b", "a", 1, "b"], "labels must be all names or all numbers, got 1 at row 1. Fix the row."),
+        (["a", np.nan, "b"] * 2, "labels must be all names or all numbers, got nan at row 1. Fix the row."),
+        (["a", None, "b"] * 2, "labels must be all names or all numbers, got None at row 1. Fix the row."),
         (["a", "", "b"] * 2, "labels must not be empty, got an empty name at row 1. Name the class or drop the row."),
         ([b"a", b"\xff"] * 3, "labels must be UTF-8 names, got b'\\xff'. Decode them first."),
         ([[1], [1, 2]] * 3, "labels must be one value a row, got rows of different lengths. Give one label each."),
@@ -166,8 +166,8 @@ def test_class_names_are_different_and_not_empty(names, got):
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        (with_label(np.nan), "targets must be finite as float32, got nan at row 2. Mend the row."),
-        (with_label(1e300), "targets must be finite as float32, got 1e+300 at row 2. Mend the row."),
+        (with_label(np.nan), "targets must be finite as float32, got nan at row 2. Fix the row."),
+        (with_label(1e300), "targets must be finite as float32, got 1e+300 at row 2. Fix the row."),
         (list("abcabc"), "targets must be numbers for regression, got an array of <U1. Convert them."),
         ([1.0], "targets must be one number a picture (6), got shape (1,). Reshape them."),
         ([[1], [1, 2]] * 3, "targets must be one number a row, got rows of different lengths. Reshape them."),

@@ -14,12 +14,12 @@ HEAD = "label,a,b,c\n"
 ROWS = "0,1.5,2,3\n1,4,5,6\n0,7,8,9\n1,1,2,4\n"
 GOOD = HEAD + ROWS
 PICTURE = "label," + ",".join(f"p{k}" for k in range(64)) + "\n"
-CELL = "{path} must hold finite numbers, got %s in row 6, column 3. Mend the cell."
-LABEL = "{path} must hold labels that are %s, got %s in row 6. Mend the cell."
+CELL = "{path} must hold finite numbers, got %s in row 6, column 3. Fix the cell."
+LABEL = "{path} must hold labels that are %s, got %s in row 6. Fix the cell."
 NAMED, NUMBERS = "names or whole numbers from 0", "all names or all numbers"
 ONE_COLUMN = "{path} must have two or more columns, got one. Save it with commas between them."
 NO_ROWS = "{path} must hold at least one row of data, got none. Check the file."
-WIDTH = "{path} must have %d columns in each row, got %d in row %d. Mend the row."
+WIDTH = "{path} must have %d columns in each row, got %d in row %d. Fix the row."
 
 
 def write(folder, text, name="data.csv"):
@@ -52,7 +52,7 @@ def picture_row(label, value=7, last=7):
         (GOOD + "0,1,1e40,3\n", CELL % "'1e40'"),
         (GOOD + "0,1,1_000,3\n", CELL % "'1_000'"),
         ("\n" + HEAD + "\n" + ROWS[:18] + "0,1,x,3\n", CELL % "'x'"),
-        (GOOD + ",1,2,3\n", "{path} must hold a label in each row, got '' in row 6. Mend the cell."),
+        (GOOD + ",1,2,3\n", "{path} must hold a label in each row, got '' in row 6. Fix the cell."),
         (GOOD + "nan,1,2,3\n", LABEL % (NAMED, "'nan'")),
         (GOOD + "0.5,1,2,3\n", LABEL % (NAMED, "'0.5'")),
         (GOOD + "-1,1,2,3\n", LABEL % (NAMED, "'-1'")),
@@ -78,12 +78,12 @@ def picture_row(label, value=7, last=7):
         (
             PICTURE + picture_row(0) + picture_row(1, last=300),
             "{path} must hold pixels, whole numbers of 0 to 255, got 300 in row 3, column 65. "
-            "Mend the cell, or save other numbers as NPZ.",
+            "Fix the cell, or save other numbers as NPZ.",
         ),
         (
             PICTURE + picture_row(0) + picture_row(1, last=-1),
             "{path} must hold pixels, whole numbers of 0 to 255, got -1 in row 3, column 65. "
-            "Mend the cell, or save other numbers as NPZ.",
+            "Fix the cell, or save other numbers as NPZ.",
         ),
         (
             HEAD + "0,1,2,3\n",

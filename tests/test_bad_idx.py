@@ -103,7 +103,7 @@ def test_damaged_pictures_are_refused_by_name(tmp_path, images, message):
         (
             idx(np.full((6, 8, 8), np.nan, np.float32)),
             LABELS,
-            "images in train-images-idx3-ubyte must be finite, got nan at row 0. Remove the row or mend its values.",
+            "images in train-images-idx3-ubyte must be finite, got nan at row 0. Remove the row or fix its values.",
         ),
         (IMAGES, None, "{folder} must hold train labels too, got none. Add the file."),
         (None, LABELS, "{folder} must hold train images too, got none. Add the file."),

@@ -104,7 +104,7 @@ def refuse(folder, content, message):
         ),
         (
             {"x_train": IMAGES, "y_train": LABELS, "x_test": np.full((6, 8, 8), np.nan), "y_test": LABELS},
-            "images of test in data.npz must be finite, got nan at row 0. Remove the row or mend its values.",
+            "images of test in data.npz must be finite, got nan at row 0. Remove the row or fix its values.",
         ),
     ],
 )

@@ -182,7 +182,7 @@ def test_a_full_disk_is_an_error_and_the_earlier_checkpoint_is_whole(tmp_path, m
         save(tmp_path, 2)
     assert str(refused.value) == (
         f"checkpoint must be written to {tmp_path / 'step-000000002'}, got: No space left on device. "
-        "Free space or mend its rights, then use --resume."
+        "Free space or change its permissions, then use --resume."
     )
     assert not list(tmp_path.glob(".writing*"))
     value, notes = load(tmp_path)

@@ -68,7 +68,7 @@ def unfinished(pictures, tmp_path, monkeypatch):
         clearsight.train(*pictures, out=tmp_path / "run", **SETTINGS)
     monkeypatch.undo()
     assert str(caught.value).startswith("checkpoint must be written to ")
-    assert "got: No space left on device. Free space or mend its rights, then use --resume." in str(caught.value)
+    assert "got: No space left on device. Free space or change its permissions, then use --resume." in str(caught.value)
     return tmp_path / "run"
 
 

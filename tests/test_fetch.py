@@ -259,14 +259,16 @@ def test_an_unknown_name_gets_the_nearest(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path, servers, monkeypatch):
     (tmp_path / "file").write_text("")
-    message = f"{tmp_path}/file must be writable, got: File exists. Mend its rights or its place."
+    message = f"{tmp_path}/file must be writable, got: File exists. Change its permissions, or choose another place."
     refuse(ClearsightError, message, get, tmp_path / "file", servers())
 
     def deny(path, *_, **__):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "mkdir", deny)
-    message = f"{tmp_path}/new must be writable, got: Permission denied. Mend its rights or its place."
+    message = (
+        f"{tmp_path}/new must be writable, got: Permission denied. Change its permissions, or choose another place."
+    )
     refuse(ClearsightError, message, get, tmp_path / "new", servers())
 
 

@@ -450,7 +450,7 @@ def test_a_flipped_byte_is_named_as_damage_of_the_part_that_it_is_in(good, tmp_p
     assert str(error.value).endswith("Copy the file again.")
 
 
-def test_no_flipped_byte_of_the_table_of_contents_is_taken_for_missing_rights(good, tmp_path):
+def test_no_flipped_byte_of_the_table_of_contents_is_taken_for_missing_permissions(good, tmp_path):
     raw = pack_zip({TENSORS: good.tensors, DESCRIPTION: good.text})
     told = set()
     for place in range(raw.index(b"PK\x01\x02"), len(raw)):
@@ -459,7 +459,7 @@ def test_no_flipped_byte_of_the_table_of_contents_is_taken_for_missing_rights(go
                 load_flipped(tmp_path / "m.clearsight", place, raw, bit)
             except ModelFileError as error:
                 told.add(str(error))
-    assert not [text for text in told if "rights" in text]
+    assert not [text for text in told if "permissions" in text]
     assert any(
         "got damaged bytes in the zip's table of contents: it names a place outside the file" in text for text in told
     )

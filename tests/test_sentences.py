@@ -591,10 +591,10 @@ def test_run_directories_that_cannot_be_made_or_removed_are_told(monkeypatch, tm
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(store.shutil, "rmtree", forbidden)
-    text = r"run must be removable, got .*: Permission denied\. Mend its rights"
+    text = r"run must be removable, got .*: Permission denied\. Change its permissions"
     refused(errors.RunError, text, store.remove_run, tmp_path / "now-d-m")
     monkeypatch.setattr("filelock.FileLock.acquire", lambda *a, **k: forbidden(None))
-    text = r"run directory must be writable, got .*: Permission denied\. Mend its rights"
+    text = r"run directory must be writable, got .*: Permission denied\. Change its permissions"
     refused(errors.RunError, text, store.remove_run, tmp_path / "now-d-m")
 
 

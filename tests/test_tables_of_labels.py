@@ -17,8 +17,8 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("file_name,label\n1.png,a\n2.png\n", "{root}/metadata.csv must have 2 fields a row, got 1 in row 3. Mend the row."),
-        ("file_name,label\n1.png,a,b\n", "{root}/metadata.csv must have 2 fields a row, got 3 in row 2. Mend the row."),
+        ("file_name,label\n1.png,a\n2.png\n", "{root}/metadata.csv must have 2 fields a row, got 1 in row 3. Fix the row."),
+        ("file_name,label\n1.png,a,b\n", "{root}/metadata.csv must have 2 fields a row, got 3 in row 2. Fix the row."),
         ("file_name,label\n1.png,a\n1.png,b\n", "{root}/metadata.csv must list a file once in all tables, got '1.png' twice. Remove one row."),
         ("file_name,label\n1.png,\n2.png,b\n", "label must not be empty, got nothing in row 2 of {root}/metadata.csv. Fill it in."),
         (
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("own_cache")
         ("file_name,x,y\n1.png,a,b\n", "{root}/metadata.csv must say which column is the label, got x, y. Set --label-column (or --target)."),
         ("file_name\n1.png\n", "{root}/metadata.csv must say which column is the label, got none. Set --label-column (or --target)."),
         ("file_name,label\n8.png,a\n9.png,b\n", "{root}/metadata.csv must list pictures that exist, got 2 names without a file. Check the paths."),
-        ('file_name,label\n"1.png,a\n', "{root}/metadata.csv must be CSV, got: unexpected end of data. Mend the file."),
+        ('file_name,label\n"1.png,a\n', "{root}/metadata.csv must be CSV, got: unexpected end of data. Fix the file."),
         ("\n", "{root}/metadata.csv must not be empty, got no rows. Fill or remove it."),
     ],
 )  # fmt: skip

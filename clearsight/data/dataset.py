@@ -182,7 +182,7 @@ def check_images(images: ArrayLike, *, what: str = "images") -> tuple[NDArray[An
         row = int(np.argmin(finite))
         bad = np.asarray(array[row]).ravel()
         value = bad[~np.isfinite(floats[row].ravel())][0]
-        raise DataError(f"{what} must be finite, got {value} at row {row}. Remove the row or mend its values.")
+        raise DataError(f"{what} must be finite, got {value} at row {row}. Remove the row or fix its values.")
     return floats, None
 
 
@@ -229,7 +229,7 @@ def check_labels(
             row = int(np.argmin(whole))
             raise DataError(
                 f"{what} must be whole numbers or names, got {array[row]} at row {row}. "
-                "Mend it, or set data.task=regression to predict numbers."
+                "Fix it, or set data.task=regression to predict numbers."
             )
     elif array.dtype.kind not in "bui":
         raise DataError(f"{what} must be numbers or names, got an array of {array.dtype}. Convert it.")
@@ -267,7 +267,7 @@ def _named_labels(
     if array.dtype.kind == "O":
         for row, value in enumerate(array):
             if not isinstance(value, str):
-                raise DataError(f"{what} must be all names or all numbers, got {value!r} at row {row}. Mend the row.")
+                raise DataError(f"{what} must be all names or all numbers, got {value!r} at row {row}. Fix the row.")
     if array.dtype.kind == "S":
         try:
             array = np.char.decode(array, "utf-8")
@@ -311,7 +311,7 @@ def check_targets(targets: ArrayLike, *, rows: int, what: str = "targets") -> ND
     finite = np.isfinite(floats)
     if not finite.all():
         row = int(np.argmin(finite))
-        raise DataError(f"{what} must be finite as float32, got {array[row]} at row {row}. Mend the row.")
+        raise DataError(f"{what} must be finite as float32, got {array[row]} at row {row}. Fix the row.")
     return floats
 
 

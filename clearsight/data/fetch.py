@@ -160,7 +160,8 @@ def fetch_files(
                 "Free space and fetch again; what came so far is kept."
             ) from None
         raise ClearsightError(
-            f"{error.filename or target} must be writable, got: {error.strerror or error}. Mend its rights or its place."
+            f"{error.filename or target} must be writable, got: {error.strerror or error}. "
+            "Change its permissions, or choose another place."
         ) from None
     return target
 

@@ -284,7 +284,7 @@ class FolderSource:
                 f"{member.path} must stay while it is read, got nothing there any more. Read again."
             ) from None
         except OSError as error:
-            raise DataError(f"{member.path} must be readable, got {error.strerror}. Check its rights.") from None
+            raise DataError(f"{member.path} must be readable, got {error.strerror}. Check its permissions.") from None
 
 
 class ZipSource:

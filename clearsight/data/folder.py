@@ -140,7 +140,7 @@ def render_bad(bad: list[BadFile], root: str) -> str:
     noun = "file" if len(bad) == 1 else "files"
     return (
         f"{root} must hold pictures that can be read, got {len(bad)} bad {noun}: {'; '.join(lines)}{more}. "
-        "Mend or remove them, or go on without them with --skip-bad."
+        "Fix or remove them, or go on without them with --skip-bad."
     )
 
 

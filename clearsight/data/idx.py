@@ -70,7 +70,7 @@ def read_idx(path: Path) -> NDArray[Any]:
             )
         raw = _read(path, start + wanted + 1)
     except OSError as error:
-        raise DataError(f"{path} must be readable, got {error.strerror}. Check the path and its rights.") from None
+        raise DataError(f"{path} must be readable, got {error.strerror}. Check the path and its permissions.") from None
     got = len(raw) - start
     if got != wanted:
         count = f"{got}" if got < wanted else "more"

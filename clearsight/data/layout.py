@@ -205,7 +205,7 @@ def _read_table(content: bytes, what: str, label_column: str, as_numbers: bool) 
     try:
         rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter, strict=True) if row]
     except csv.Error as error:
-        raise DataError(f"{what} must be CSV, got: {error}. Mend the file.") from None
+        raise DataError(f"{what} must be CSV, got: {error}. Fix the file.") from None
     if not rows:
         raise DataError(f"{what} must not be empty, got no rows. Fill or remove it.")
     header = [name.strip() for name in rows[0]]
@@ -220,7 +220,7 @@ def _read_table(content: bytes, what: str, label_column: str, as_numbers: bool) 
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(header):
             raise DataError(
-                f"{what} must have {len(header)} fields a row, got {len(row)} in row {number}. Mend the row."
+                f"{what} must have {len(header)} fields a row, got {len(row)} in row {number}. Fix the row."
             )
         split = "" if split_at is None else row[split_at].strip().lower()
         if split and split not in SPLIT_FOLDERS:

@@ -96,7 +96,7 @@ def _read_path(
         with path.open("rb") as file:
             head = file.read(512)
     except OSError as error:
-        raise DataError(f"{path} must be readable, got {error.strerror}. Check the path and its rights.") from None
+        raise DataError(f"{path} must be readable, got {error.strerror}. Check the path and its permissions.") from None
     if not head:
         raise DataError(f"{path} must not be empty, got 0 bytes. Check the file.")
     if is_idx(path):

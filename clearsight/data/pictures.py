@@ -95,7 +95,9 @@ def check_file(path: Path) -> None:
         raise DataError(f"{path} must exist, got nothing there. Check the path.") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{str(path)[:80]} must be readable, got {reason}. Check the path and its rights.") from None
+        raise DataError(
+            f"{str(path)[:80]} must be readable, got {reason}. Check the path and its permissions."
+        ) from None
     if stat.S_ISDIR(kind):
         raise DataError(f"{path} must be a file, got a folder. Name the files in it.")
     raise DataError(f"{path} must be a file, got a pipe or device. Save its content to a file first.")

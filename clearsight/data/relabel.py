@@ -131,7 +131,7 @@ def parse_corrections(content: bytes, path: Path) -> list[tuple[int, dict[str, s
             if more or any(fields[name] is None for name in COLUMNS):
                 where = f"in line {table.line_num + skipped} of {path}"
                 count = "more" if more else "fewer"
-                raise DataError(f"lines of --relabel must have {len(names)} cells, got {count} {where}. Mend the file.")
+                raise DataError(f"lines of --relabel must have {len(names)} cells, got {count} {where}. Fix the file.")
             cells = {name: unguard_cell(fields[name]) for name in COLUMNS}
             found.append((table.line_num + skipped, cells | {LEAVE_OUT: fields.get(LEAVE_OUT) or ""}))
         return found

@@ -136,12 +136,12 @@ def _blame(text: str, separator: str, header: list[str], width: int, label_at: i
     for number, row in rows:
         if len(row) != width:
             return DataError(
-                f"{path} must have {width} columns in each row, got {len(row)} in row {number}. Mend the row."
+                f"{path} must have {width} columns in each row, got {len(row)} in row {number}. Fix the row."
             )
         for column, value in enumerate(row):
             if column != label_at and not _is_finite(value):
                 return DataError(
-                    f"{path} must hold finite numbers, got {value[:80]!r} in row {number}, column {column + 1}. Mend the cell."
+                    f"{path} must hold finite numbers, got {value[:80]!r} in row {number}, column {column + 1}. Fix the cell."
                 )
     return DataError(f"{path} must be a table of numbers, got something that could not be read. Check the file.")
 
@@ -172,7 +172,7 @@ def read_csv(path: Path, *, name: str, label_column: str = "auto", task: str = "
         if "\r" in text and "\n" not in text:  # the line ends of old Macs
             text = text.replace("\r", "\n")
     except OSError as error:
-        raise DataError(f"{path} must be readable, got {error.strerror}. Check the path and its rights.") from None
+        raise DataError(f"{path} must be readable, got {error.strerror}. Check the path and its permissions.") from None
     except UnicodeDecodeError as error:
         row = error.object.count(b"\n", 0, error.start) + 1
         raise DataError(
@@ -261,7 +261,7 @@ def _check_labels(labels: list[str], lines: list[int], task: str, path: Path) ->
             whole = float(label).is_integer() and 0 <= float(label) < 2**53
             rule = "" if whole else "labels that are names or whole numbers from 0"
         if rule:
-            raise DataError(f"{path} must hold {rule}, got {label[:80]!r} in row {line}. Mend the cell.")
+            raise DataError(f"{path} must hold {rule}, got {label[:80]!r} in row {line}. Fix the cell.")
     return np.array(labels) if names else np.array([float(v) for v in labels])
 
 
@@ -285,7 +285,7 @@ def _as_pictures(
         where = f"{pixels[row, column]:g} in row {lines[row]}, column {columns[column] + 1}"
         if 1 - right.mean() < _FEW:
             raise DataError(
-                f"{path} must hold pixels, whole numbers of 0 to 255, got {where}. Mend the cell, or save other numbers as NPZ."
+                f"{path} must hold pixels, whole numbers of 0 to 255, got {where}. Fix the cell, or save other numbers as NPZ."
             )
         return pixels, f"{path.name}: read each row as {side * side} numbers, not as a picture: {where}"
     values = pixels.astype(np.int16)  # not uint8: only the data can tell whether they end at 255 or at 16

@@ -58,7 +58,7 @@ def save_checkpoint(folder: Path, *, step: int, tensors: Tensors, meta: dict[str
         shutil.rmtree(aside, ignore_errors=True)
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise RunError(
-            f"checkpoint must be written to {final}, got: {reason}. Free space or mend its rights, then use --resume."
+            f"checkpoint must be written to {final}, got: {reason}. Free space or change its permissions, then use --resume."
         ) from None
     _prune(folder, final)
     return final
