@@ -1,8 +1,11 @@
 """Networks as descriptions and modules: shapes, names, first weights, files."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
+from processes import CLEARSIGHT
 
 import clearsight
 from clearsight.bundle import Bundle, load
@@ -17,7 +20,7 @@ from clearsight.models.initialize import INITIALIZERS, initialize, whiten
 from clearsight.models.layers import ACTIVATE, Dropout
 from clearsight.models.layers import mix as torch_mix
 from clearsight.models.mlp import MLP
-from clearsight.models.modules import build_module
+from clearsight.models.modules import _PickingConv2d, build_module
 from clearsight.pipeline import prepare, train_dataset
 from clearsight.randomness import mix
 from clearsight.training.logits import build_bound
@@ -114,6 +117,42 @@ def test_resnets_are_the_published_ones(family, count):
 
 
 # Multiply-adds at 224x224 as torchvision's table states them, in thousand millions, to its two digits
+def test_a_narrow_shortcut_computes_what_a_strided_convolution_does():
+    """oneDNN's own gradient of it writes outside its memory and ends the process."""
+    torch.manual_seed(0)
+    narrow = build_module(ConvNet("resnet8", (8, 8, 1), 3, widths=(4, 4, 4))).layer2[0].downsample[0]
+    assert type(narrow) is _PickingConv2d
+    wide = build_module(ConvNet("resnet8", (8, 8, 1), 3, widths=(16, 16, 16))).layer2[0].downsample[0]
+    assert type(wide) is torch.nn.Conv2d
+    narrow.weight = torch.nn.Parameter(torch.randn(narrow.weight.shape, dtype=torch.float64))
+    answers = []
+    for forward in (narrow.forward, lambda x: torch.nn.functional.conv2d(x, narrow.weight, stride=2)):
+        x = torch.randn(5, 4, 7, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        narrow.weight.grad = None
+        out = forward(x)
+        out.square().sum().backward()
+        answers.append((out, x.grad, narrow.weight.grad))
+    for ours, theirs in zip(*answers, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.long
+def test_a_narrow_resnet_trains_on_one_thread(tmp_path, processes):
+    options = [
+        "--model",
+        "resnet8",
+        "--set",
+        "model.widths=[4,4,4]",
+        "--epochs",
+        "1",
+        "--quiet",
+        "--out",
+        tmp_path / "run",
+    ]
+    child = processes.start([*CLEARSIGHT, "train", "digits", *options], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert child.wait() == 0
+
+
 @pytest.mark.parametrize(("family", "giga"), [("resnet18", 1.81), ("resnet34", 3.66), ("resnet50", 4.09)])
 def test_multiply_adds_are_the_published_ones(family, giga):
     assert count_multiply_adds(ConvNet(family, (224, 224, 3), 1000)) / 1e9 == pytest.approx(giga, abs=0.01)

@@ -99,6 +99,21 @@ class PlainNet(nn.Module):
         return out
 
 
+_NARROW = 16  # channels
+
+
+class _PickingConv2d(nn.Conv2d):
+    """A 1x1 convolution that picks every `stride`-th place first and so computes the same.
+
+    The gradient of a strided one of fewer than 16 channels writes outside its memory on a CPU and ends the process
+    (https://github.com/uxlfoundation/oneDNN/issues/6035).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        down, across = self.stride
+        return F.conv2d(x[:, :, ::down, ::across], self.weight, self.bias)
+
+
 class _Basic(nn.Module):
     """Two 3x3 convolutions and a shortcut (He et al. 2016, fig. 2)."""
 
@@ -142,7 +157,8 @@ class _Bottleneck(nn.Module):
 def _shortcut(fan_in: int, units: int, stride: int) -> nn.Sequential | None:
     if stride == 1 and fan_in == units:
         return None
-    return nn.Sequential(nn.Conv2d(fan_in, units, 1, stride, bias=False), BatchNorm2d(units))
+    kind = _PickingConv2d if fan_in < _NARROW else nn.Conv2d
+    return nn.Sequential(kind(fan_in, units, 1, stride, bias=False), BatchNorm2d(units))
 
 
 class ResNet(nn.Module):
