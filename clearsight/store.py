@@ -99,7 +99,9 @@ def lock_run(path: Path) -> Iterator[None]:
             f"run must be used by one process at a time, got {path}, in use. Wait for it, or stop it."
         ) from None
     except OSError as error:
-        raise RunError(f"run directory must be writable, got {path}: {error.strerror}. Mend its rights.") from None
+        raise RunError(
+            f"run directory must be writable, got {path}: {error.strerror}. Change its permissions."
+        ) from None
     try:
         yield
     finally:
@@ -136,7 +138,9 @@ def write_bytes(path: Path, content: bytes) -> None:
     try:
         write_durably(path, content)
     except OSError as error:
-        raise RunError(f"{path} must be writable, got: {error.strerror}. Free space or mend its rights.") from None
+        raise RunError(
+            f"{path} must be writable, got: {error.strerror}. Free space or change its permissions."
+        ) from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -240,8 +244,10 @@ def read_run_config(path: Path) -> RunConfig:
     """
     began = read_json(path / RECORD).get("config")
     try:
-        now = build_config(read_config_file(path / CONFIG), where=str(path / CONFIG), fill=False)
-        before = build_config(began if isinstance(began, dict) else {}, where=str(path / RECORD), fill=False)
+        now = build_config(_leave_retired(read_config_file(path / CONFIG)), where=str(path / CONFIG), fill=False)
+        if not isinstance(began, dict):  # of the first format
+            return now
+        before = build_config(began, where=str(path / RECORD), fill=False)
     except UsageError as error:
         raise RunError(str(error)) from None
     if differences := find_differences(before, now):
@@ -249,6 +255,11 @@ def read_run_config(path: Path) -> RunConfig:
             f"{path / CONFIG} must be as the run began, got {'; '.join(differences)[:200]}. Undo that, or start a new run."
         )
     return before  # which also tells what was set to none
+
+
+def _leave_retired(values: dict[str, Any]) -> dict[str, Any]:
+    """Without settings that earlier versions wrote and that changed no result."""
+    return values | {"train": {key: value for key, value in values.get("train", {}).items() if key != "threads"}}
 
 
 def list_runs(root: Path) -> tuple[list[RunRecord], list[str]]:
@@ -301,7 +312,7 @@ def add_look(root: Path, dataset: Dataset, rows: NDArray[np.int64], *, model: st
         with (root / LOOKS).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
     except OSError as error:
-        raise RunError(f"{root / LOOKS} must be writable, got: {error.strerror}. Check its rights.") from None
+        raise RunError(f"{root / LOOKS} must be writable, got: {error.strerror}. Check its permissions.") from None
 
 
 def count_models(root: Path, dataset: Dataset, rows: NDArray[np.int64]) -> int:
@@ -371,4 +382,4 @@ def remove_run(path: Path) -> None:
         try:
             shutil.rmtree(path)
         except OSError as error:
-            raise RunError(f"run must be removable, got {path}: {error.strerror}. Mend its rights.") from None
+            raise RunError(f"run must be removable, got {path}: {error.strerror}. Change its permissions.") from None
