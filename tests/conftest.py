@@ -76,7 +76,7 @@ def processes() -> Iterator[Processes]:
     started.end()
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def no_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs draw no report, which is most of a short run's time, unless the test is marked `report`."""
 

@@ -110,6 +110,7 @@ def final_state(out):
 def main(kind, folder):
     kernel.warm_up(np.dtype(np.uint8))
     report.write_report = lambda path: path / store.REPORT  # drawing it takes most of the time, and no part in this
+    train(folder / "first")  # here, so that no child imports what it needs by itself
     whole = folder / "whole"
     assert in_child(lambda: train_killed_at_call(whole, 0)) == 0
     expected, results = final_state(whole), {}

@@ -18,7 +18,7 @@ from clearsight import durable, store
 from clearsight.errors import DataError, RunError, UsageError
 from clearsight.training import checkpoint
 
-pytestmark = [pytest.mark.long, pytest.mark.usefixtures("no_report")]
+pytestmark = pytest.mark.long
 WORKER = Path(__file__).parent / "crash_worker.py"
 SETTINGS = {"epochs": 4, "batch_size": 9, "hidden": (5,), "optimizer": "adam", "dropout": 0.2, "checkpoint_steps": 1}
 

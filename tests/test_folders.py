@@ -12,7 +12,7 @@ import clearsight
 from clearsight.data.load import load_data
 from clearsight.errors import DataError, UsageError
 
-pytestmark = pytest.mark.usefixtures("own_cache", "no_report")
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 # layouts

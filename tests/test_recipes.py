@@ -11,7 +11,7 @@ from clearsight.recipes.searches import load_search, run_search_recipe
 from clearsight.recipes.table import RULE, TABLE_HEAD, find_verdict, parse_published, render_row
 from clearsight.tuning.space import parse_space
 
-pytestmark = [pytest.mark.long, pytest.mark.usefixtures("no_report")]
+pytestmark = pytest.mark.long
 ALL = [
     "C1", "C2", "C3", "C4", "D1", "D2", "D3", "F1", "F2", "K1", "K2", "R1", "R2", "R3", "R4", "R5", "R6", "T5", "T6", "T7", "T8", "V1", "V2", "V3", "V5", "V6",
 ]  # fmt: skip

@@ -147,7 +147,6 @@ UNUSED = "preprocess.channels has no effect on arrays: it is for reading picture
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize("way", ["train", "cross_validate", "tune", "compare"])
 def test_each_way_to_train_tells_of_a_choice_without_effect_once(way, pictures, tmp_path):
     notes, sides = [], []

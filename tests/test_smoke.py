@@ -17,7 +17,7 @@ from clearsight.recipes import list_experiments, load_experiment, run_experiment
 from clearsight.recipes.searches import load_search, run_search_recipe
 from clearsight.settings import merge
 
-pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("no_report")]
+pytestmark = pytest.mark.smoke
 ROOT = Path(__file__).parent.parent
 SMALLEST = {"mutants": ["--module", "schedules", "--sample", "2", "--jobs", "1"]}  # others: --quick --rounds 1
 

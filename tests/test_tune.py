@@ -25,7 +25,7 @@ from clearsight.tuning.search import Plan, find_best, find_brackets, find_ladder
 from clearsight.tuning.space import parse_space
 from clearsight.tuning.tune import tune
 
-pytestmark = [pytest.mark.long, pytest.mark.usefixtures("no_report")]
+pytestmark = pytest.mark.long
 
 SMALL = {"epochs": 3, "hidden": (12,), "batch_size": 64}
 

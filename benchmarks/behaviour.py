@@ -1,0 +1,323 @@
+"""What the program computes, as hashes: the same on the same machine before and after a change that must change nothing.
+
+    python -m benchmarks.behaviour [--only NAME ...] [--json FILE] [--against FILE]
+
+It speaks to the command line alone, so that it runs unchanged whatever becomes of the modules. Each case is a list of
+commands in a folder of its own; its facts are hashes of trained weights, of predictions and metrics, and the keys of every JSON
+answer. `--against` compares with a file of earlier facts and ends with 1 where a hash differs or a key is gone. Bits depend on
+the processor and the libraries: both files must come from one machine.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from safetensors.numpy import load
+
+Facts = dict[str, Any]
+COMMAND = (sys.executable, "-m", "clearsight")
+DENSE = ("train", "digits", "--hidden", "24,16", "--epochs", "3")
+CNN = (
+    "train",
+    "digits",
+    "--model",
+    "cnn",
+    "--set",
+    "model.widths=[4,6]",
+    "--set",
+    "model.depths=[1,1]",
+    "--epochs",
+    "2",
+)
+SMALL = ("--hidden", "12", "--epochs", "2")
+_WORDS = (
+    "path",
+    "run",
+    "report",
+    "page",
+    "plot",
+    "folder",
+    "model",
+    "created",
+    "file",
+    "seconds",
+    "clearsight",
+    "directory",
+)
+
+
+def make_photographs(folder: Path) -> None:
+    """30 noisy colour pictures of two classes and of several sizes, the same every time."""
+    rng = np.random.default_rng(0)
+    for name, colour in (("red", (180, 60, 50)), ("blue", (50, 70, 170))):
+        (folder / name).mkdir(parents=True)
+        for k in range(15):
+            size = (*rng.integers(40, 70, 2), 3)
+            pixels = np.clip(rng.normal(colour, 40, size), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{k}.png")
+
+
+def hash_tensors(tensors: dict[str, Any]) -> str:
+    """SHA-256 of names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, values in sorted(tensors.items()):
+        digest.update(f"{name} {values.dtype} {values.shape} ".encode())
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def hash_model(path: Path) -> str:
+    """Of all numbers in a model file: weights, scaling, temperature's scores, the self-test's outputs."""
+    with zipfile.ZipFile(path) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".safetensors"))
+        return hash_tensors(load(archive.read(name)))
+
+
+def hash_value(value: Any) -> str:
+    """Of a JSON value without what names places, times or versions."""
+    return hashlib.sha256(json.dumps(_keep_numbers(value), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _keep_numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _keep_numbers(one) for key, one in value.items() if not any(word in key for word in _WORDS)}
+    if isinstance(value, list):
+        return [_keep_numbers(one) for one in value]
+    return value if isinstance(value, (int, float)) else None
+
+
+def list_keys(value: Any, prefix: str = "") -> list[str]:
+    """The keys of a JSON value, nested ones with dots; entries of a list as `[]`."""
+    if isinstance(value, dict):
+        return sorted(
+            {key for name, one in value.items() for key in (f"{prefix}{name}", *list_keys(one, f"{prefix}{name}."))}
+        )
+    if isinstance(value, list):
+        return sorted({key for one in value for key in list_keys(one, f"{prefix}[].")})
+    return []
+
+
+def run(place: Path, *arguments: str) -> Any:
+    """The JSON answer of a command that must end well.
+
+    Raises:
+        RuntimeError: it does not.
+    """
+    done = subprocess.run([*COMMAND, *arguments, "--quiet", "--json"], cwd=place, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(
+            f"clearsight {' '.join(arguments)} must end well, got {done.returncode}: {done.stderr[-600:]}"
+        )
+    return json.loads(done.stdout)
+
+
+def describe_run(place: Path, answer: Any) -> Facts:
+    """Hashes and keys of a run directory `out` and of the answer of the command that made it."""
+    folder = place / "out"
+    facts: Facts = {
+        "answer": list_keys(answer),
+        "files": sorted(path.name for path in folder.iterdir() if path.name[0] != "."),
+    }
+    for path in sorted(folder.rglob("*.clearsight")):
+        facts[f"weights of {path.relative_to(folder)}"] = hash_model(path)
+    for path in sorted(folder.glob("*.json")):
+        value = json.loads(path.read_text())
+        facts[f"keys of {path.name}"] = list_keys(value)
+        if path.name == "metrics.json":
+            facts["metrics"] = hash_value(value)
+    for path in sorted(folder.glob("*.safetensors")):
+        facts[path.name] = hash_tensors(load(path.read_bytes()))
+    if (folder / "history.csv").exists():
+        rows = [row.split(",") for row in (folder / "history.csv").read_text().splitlines()]
+        kept = [k for k, name in enumerate(rows[0]) if "second" not in name]
+        facts["history"] = hashlib.sha256(str([[row[k] for k in kept] for row in rows]).encode()).hexdigest()[:16]
+    return facts
+
+
+def train(*arguments: str) -> Callable[[Path], Facts]:
+    """A case that trains, and has the model predict and be evaluated."""
+
+    def case(place: Path) -> Facts:
+        facts = describe_run(place, run(place, *arguments, "--out", "out"))
+        judged = run(place, "evaluate", "out")
+        facts |= {"evaluate": hash_value(judged), "keys of evaluate": list_keys(judged)}
+        if (place / "photographs").exists():
+            said = run(place, "predict", "out", "photographs/red/0.png", "photographs/blue/3.png")
+            facts |= {"predict": hash_value(said), "keys of predict": list_keys(said)}
+        return facts
+
+    return case
+
+
+def resume(*arguments: str) -> Callable[[Path], Facts]:
+    """A case that is stopped once it has learnt a little, and goes on to its end: the facts do not depend on when."""
+
+    def case(place: Path) -> Facts:
+        began = [*COMMAND, *arguments, "--out", "out", "--set", "train.checkpoint_steps=20", "--quiet"]
+        child = subprocess.Popen(began, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            while child.poll() is None and not any((place / "out" / "checkpoints").glob("*")):
+                time.sleep(0.02)
+            child.send_signal(signal.SIGINT)
+            child.wait()
+        finally:
+            child.kill()
+        if child.returncode != 130:
+            raise RuntimeError(f"a stopped run must end with 130, got {child.returncode}. Let it train longer.")
+        facts = describe_run(place, run(place, "train", "--resume", "out"))
+        facts.pop("files")
+        return facts
+
+    return case
+
+
+def study(*arguments: str, leaves: bool = True) -> Callable[[Path], Facts]:
+    """A case of several runs, or of one answer."""
+
+    def case(place: Path) -> Facts:
+        answer = run(place, *arguments, *(("--out", "out") if leaves else ()))
+        facts = describe_run(place, answer) if leaves else {"answer": list_keys(answer)}
+        return facts | {"numbers": hash_value(answer)}
+
+    return case
+
+
+def find_dependable(place: Path) -> Facts:
+    """Model files that commands leave behind each other: mistakes and label errors of one run."""
+    run(place, *DENSE, "--out", "out")
+    mistakes = run(place, "mistakes", "out", "--count", "5")
+    doubted = run(place, "label-errors", "digits", *SMALL, "--folds", "3", "--out", "doubted", "--workers", "1")
+    return {
+        "mistakes": hash_value(mistakes), "keys of mistakes": list_keys(mistakes),
+        "label errors": hash_value(doubted), "keys of label errors": list_keys(doubted),
+    }  # fmt: skip
+
+
+OPTIMIZERS = ("sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw")
+CASES: dict[str, Callable[[Path], Facts]] = {
+    **{f"dense {name}": train(*DENSE, "--optimizer", name) for name in OPTIMIZERS},
+    "dense regularised": train(
+        *DENSE, "--dropout", "0.2", "--l1", "0.0001", "--l2", "0.001", "--clip-norm", "1", "--label-smoothing", "0.1",
+        "--schedule", "one-cycle", "--warmup-epochs", "0.5", "--activation", "tanh,gelu", "--class-weights", "balanced",
+        "--sampling", "balanced", "--patience", "2", "--seed", "3", "--weight-history",
+    ),
+    "dense numbers": train(*DENSE, "--task", "regression", "--scale", "standardize", "--loss", "huber"),
+    "dense augmented": train(*DENSE, "--augment", "digits", "--bias", "shared", "--init", "orthogonal"),
+    "dense, its rate looked for": train(*DENSE, "--lr", "auto"),
+    "reference": train(*DENSE, "--engine", "reference", "--optimizer", "momentum"),
+    "torch": train(*DENSE, "--engine", "torch"),
+    "torch muon": train(*DENSE, "--engine", "torch", "--optimizer", "muon", "--lookahead", "4", "--accumulate", "2"),
+    "cnn": train(*CNN, "--augment", "digits,shift=1", "--dropout", "0.1", "--ema", "0.9"),
+    "resnet8": train("train", "digits", "--model", "resnet8", "--set", "model.widths=[4,4,4]", "--epochs", "1"),
+    "vgg": train(
+        "train", "digits", "--model", "vgg", "--set", "model.widths=[4]", "--set", "model.depths=[1]", "--hidden", "8",
+        "--epochs", "1", "--image-size", "12",
+    ),
+    "photographs": train("train", "photographs", "--model", "mlp", "--image-size", "16", "--epochs", "5"),
+    "pretrained head": train("train", "photographs", "--pretrained", "--image-size", "64", "--epochs", "4"),
+    "pretrained, last stages": train(
+        "train", "photographs", "--pretrained", "--tune", "last", "--image-size", "64", "--epochs", "1", "--batch-size", "8",
+    ),
+    "resumed": resume("train", "digits", "--hidden", "64,32", "--epochs", "400", "--schedule", "cosine", "--dropout", "0.1"),
+    "resumed torch": resume(*CNN[:-2], "--epochs", "12", "--ema", "0.9", "--augment", "digits"),
+    "search": study(
+        "tune", "digits", *SMALL, "--search", "train.lr=0.001:0.1", "--trials", "4", "--search-seed", "1", "--workers", "1",
+        "--strategy", "random",
+    ),
+    "search with pruning": study(
+        "tune", "digits", *SMALL, "--search", "train.lr=0.0001,0.01", "--search", "model.hidden=[8],[16]", "--prune", "halving",
+        "--workers", "1",
+    ),
+    "cross-validation": study("cv", "digits", *SMALL, "--folds", "3", "--workers", "1"),
+    "recipes compared": study(
+        "compare", "--data", "digits", *SMALL, "train.lr=0.01", "train.lr=0.1", "--pairs", "3", "--workers", "1", leaves=False,
+    ),
+    "learning rates": study("lr-find", "digits", "--hidden", "12", leaves=False),
+    "learning curve": study("learning-curve", "digits", *SMALL, "--shares", "0.3,1", "--seeds", "2", leaves=False),
+    "data check": study("data", "check", "photographs", leaves=False),
+    "label safety": study("data", "safety", "digits", leaves=False),
+    "mistakes and label errors": find_dependable,
+}  # fmt: skip
+
+
+def record(names: list[str], *, jobs: int) -> dict[str, Facts]:
+    """The facts of each case, which gets one thread, a folder with photographs in it, and a cache of its own."""
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+    def work(name: str) -> Facts:
+        with tempfile.TemporaryDirectory(prefix="behaviour-") as folder:
+            make_photographs(Path(folder) / "photographs")
+            began = time.monotonic()
+            try:
+                facts = CASES[name](Path(folder))
+            except RuntimeError as error:
+                facts = {"error": str(error)}
+            print(
+                f"{time.monotonic() - began:6.1f} s  {name}{': ' + facts['error'] if 'error' in facts else ''}",
+                flush=True,
+            )
+            return facts
+
+    with tempfile.TemporaryDirectory(prefix="behaviour-cache-") as cache:
+        os.environ["CLEARSIGHT_CACHE"] = cache
+        with ThreadPoolExecutor(jobs) as pool:
+            return dict(zip(names, pool.map(work, names), strict=True))
+
+
+def find_changes(before: dict[str, Facts], after: dict[str, Facts]) -> list[str]:
+    """A line for every hash that differs, every key or file that is gone and every fact without a counterpart.
+
+    Keys and files may be added.
+    """
+    changes = []
+    for name in after:
+        if name not in before:
+            changes.append(f"{name}: not recorded before")
+            continue
+        for fact in sorted({*before[name], *after[name]}):
+            old, new = before[name].get(fact), after[name].get(fact)
+            if isinstance(old, list) and isinstance(new, list):
+                changes += [f"{name}: {fact}: {key} is gone" for key in old if key not in new]
+            elif old != new and not (old is None and (fact.startswith("keys of ") or isinstance(new, list))):
+                changes.append(f"{name}: {fact}: {old} before, {new} now")
+    return changes
+
+
+def main(arguments: list[str]) -> int:
+    """Record, print, write and compare what is asked for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.behaviour")
+    parser.add_argument("--only", action="append", default=[], help="cases whose name begins so")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--json", type=Path, help="write the facts there")
+    parser.add_argument("--against", type=Path, help="compare with the facts of this file")
+    options = parser.parse_args(arguments)
+    names = [name for name in CASES if not options.only or any(name.startswith(part) for part in options.only)]
+    facts = record(names, jobs=options.jobs)
+    failed = [name for name, found in facts.items() if "error" in found]
+    if options.json:
+        options.json.write_text(json.dumps(facts, indent=1) + "\n")
+    changes = find_changes(json.loads(options.against.read_text()), facts) if options.against else []
+    print(*changes, sep="\n")
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    print(
+        f"{len(names)} cases, {len(failed)} failed; all facts together {digest}"
+        + f"; {len(changes)} changes" * bool(options.against)
+    )
+    return 1 if failed or changes else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
