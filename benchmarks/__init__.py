@@ -145,9 +145,7 @@ def replace_section(text: str, *, name: str, body: str) -> str:
     if begin not in text and end not in text:
         return f"{text.rstrip()}\n\n{section}\n".lstrip()
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-        raise UsageError(
-            f"the table's document must hold one {begin} and then one {end}, got others. Fix the markers."
-        )
+        raise UsageError(f"the table's document must hold one {begin} and then one {end}, got others. Fix the markers.")
     return text[: text.index(begin)] + section + text[text.index(end) + len(end) :]
 
 

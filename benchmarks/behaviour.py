@@ -70,6 +70,13 @@ def make_photographs(folder: Path) -> None:
             Image.fromarray(pixels).save(folder / name / f"{k}.png")
 
 
+def make_numbers(path: Path) -> None:
+    """60 grey pictures and how bright each is, a number."""
+    rng = np.random.default_rng(1)
+    pixels = (rng.integers(0, 200, (60, 1, 1)) + rng.integers(0, 56, (60, 8, 8))).astype(np.uint8)
+    np.savez(path, images=pixels, labels=pixels.mean(axis=(1, 2)).astype(np.float32))
+
+
 def hash_tensors(tensors: dict[str, Any]) -> str:
     """SHA-256 of names, types, shapes and bytes."""
     digest = hashlib.sha256()
@@ -214,13 +221,15 @@ CASES: dict[str, Callable[[Path], Facts]] = {
         "--schedule", "one-cycle", "--warmup-epochs", "0.5", "--activation", "tanh,gelu", "--class-weights", "balanced",
         "--sampling", "balanced", "--patience", "2", "--seed", "3", "--weight-history",
     ),
-    "dense numbers": train(*DENSE, "--task", "regression", "--scale", "standardize", "--loss", "huber"),
+    "dense numbers": train(
+        "train", "numbers.npz", "--task", "regression", "--hidden", "8", "--epochs", "5", "--scale", "standardize", "--loss", "huber"
+    ),
     "dense augmented": train(*DENSE, "--augment", "digits", "--bias", "shared", "--init", "orthogonal"),
     "dense, its rate looked for": train(*DENSE, "--lr", "auto"),
     "reference": train(*DENSE, "--engine", "reference", "--optimizer", "momentum"),
     "torch": train(*DENSE, "--engine", "torch"),
     "torch muon": train(*DENSE, "--engine", "torch", "--optimizer", "muon", "--lookahead", "4", "--accumulate", "2"),
-    "cnn": train(*CNN, "--augment", "digits,shift=1", "--dropout", "0.1", "--ema", "0.9"),
+    "cnn": train(*CNN, "--augment", "digits,shift=0.1", "--dropout", "0.1", "--ema", "0.9"),
     "resnet8": train("train", "digits", "--model", "resnet8", "--set", "model.widths=[4,4,4]", "--epochs", "1"),
     "vgg": train(
         "train", "digits", "--model", "vgg", "--set", "model.widths=[4]", "--set", "model.depths=[1]", "--hidden", "8",
@@ -234,16 +243,16 @@ CASES: dict[str, Callable[[Path], Facts]] = {
     "resumed": resume("train", "digits", "--hidden", "64,32", "--epochs", "400", "--schedule", "cosine", "--dropout", "0.1"),
     "resumed torch": resume(*CNN[:-2], "--epochs", "12", "--ema", "0.9", "--augment", "digits"),
     "search": study(
-        "tune", "digits", *SMALL, "--search", "train.lr=0.001:0.1", "--trials", "4", "--search-seed", "1", "--workers", "1",
+        "tune", "digits", *SMALL, "--search", "train.lr={log = [1e-3, 0.1]}", "--trials", "4", "--search-seed", "1", "--workers", "1",
         "--strategy", "random",
     ),
     "search with pruning": study(
-        "tune", "digits", *SMALL, "--search", "train.lr=0.0001,0.01", "--search", "model.hidden=[8],[16]", "--prune", "halving",
+        "tune", "digits", *SMALL, "--search", "train.lr=0.0001,0.01", "--search", "model.hidden=[[8],[16]]", "--prune", "halving",
         "--workers", "1",
     ),
     "cross-validation": study("cv", "digits", *SMALL, "--folds", "3", "--workers", "1"),
     "recipes compared": study(
-        "compare", "--data", "digits", *SMALL, "train.lr=0.01", "train.lr=0.1", "--pairs", "3", "--workers", "1", leaves=False,
+        "compare", "--data", "digits", *SMALL, "train.lr=0.01", "train.lr=0.1", "--pairs", "10", "--workers", "1", leaves=False,
     ),
     "learning rates": study("lr-find", "digits", "--hidden", "12", leaves=False),
     "learning curve": study("learning-curve", "digits", *SMALL, "--shares", "0.3,1", "--seeds", "2", leaves=False),
@@ -254,12 +263,13 @@ CASES: dict[str, Callable[[Path], Facts]] = {
 
 
 def record(names: list[str], *, jobs: int) -> dict[str, Facts]:
-    """The facts of each case, which gets one thread, a folder with photographs in it, and a cache of its own."""
+    """The facts of each case, which gets one thread, and a folder with data in it; all share a new cache."""
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
     def work(name: str) -> Facts:
         with tempfile.TemporaryDirectory(prefix="behaviour-") as folder:
             make_photographs(Path(folder) / "photographs")
+            make_numbers(Path(folder) / "numbers.npz")
             began = time.monotonic()
             try:
                 facts = CASES[name](Path(folder))
