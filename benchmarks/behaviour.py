@@ -222,7 +222,8 @@ CASES: dict[str, Callable[[Path], Facts]] = {
         "--sampling", "balanced", "--patience", "2", "--seed", "3", "--weight-history",
     ),
     "dense numbers": train(
-        "train", "numbers.npz", "--task", "regression", "--hidden", "8", "--epochs", "5", "--scale", "standardize", "--loss", "huber"
+        "train", "numbers.npz", "--task", "regression", "--hidden", "8", "--epochs", "5", "--scale", "standardize",
+        "--loss", "huber",
     ),
     "dense augmented": train(*DENSE, "--augment", "digits", "--bias", "shared", "--init", "orthogonal"),
     "dense, its rate looked for": train(*DENSE, "--lr", "auto"),
@@ -243,8 +244,8 @@ CASES: dict[str, Callable[[Path], Facts]] = {
     "resumed": resume("train", "digits", "--hidden", "64,32", "--epochs", "400", "--schedule", "cosine", "--dropout", "0.1"),
     "resumed torch": resume(*CNN[:-2], "--epochs", "12", "--ema", "0.9", "--augment", "digits"),
     "search": study(
-        "tune", "digits", *SMALL, "--search", "train.lr={log = [1e-3, 0.1]}", "--trials", "4", "--search-seed", "1", "--workers", "1",
-        "--strategy", "random",
+        "tune", "digits", *SMALL, "--search", "train.lr={log = [1e-3, 0.1]}", "--trials", "4", "--search-seed", "1",
+        "--strategy", "random", "--workers", "1",
     ),
     "search with pruning": study(
         "tune", "digits", *SMALL, "--search", "train.lr=0.0001,0.01", "--search", "model.hidden=[[8],[16]]", "--prune", "halving",
