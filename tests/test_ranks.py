@@ -1,5 +1,6 @@
 """Several processes that train one network: the same numbers as one, each row once, and nobody left hanging."""
 
+import functools
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import LIMIT_SECONDS, wait_until
+from processes import LIMIT_SECONDS, Processes, wait_until
 
 import clearsight
 from clearsight.training.team import Team
@@ -21,44 +22,54 @@ FLAGS = [
     "--batch-size", "31", "--dropout", "0.1", "--optimizer", "momentum", "--lr", "0.05", "--class-weights", "balanced",
     "--augment", "digits", "--set", "augment.unsafe=ignore", "--checkpoint-steps", "1", "--json",
 ]  # fmt: skip
+SPLIT = ["--set", "data.test_fraction=0", "--valid-fraction", "0.25"]
 
 
-@pytest.fixture
-def arrays(tmp_path):
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory):
     """404 digits, of which 101 are for validation."""
     digits = clearsight.load_data("digits")
-    path = tmp_path / "data.npz"
+    path = tmp_path_factory.mktemp("digits") / "data.npz"
     rows = np.arange(404)
     np.savez(path, train_images=(digits.images[rows, :, :, 0] * 15).astype(np.uint8), train_labels=digits.labels[rows])
     return path
 
 
+def begin(processes, ranks, *arguments):
+    return processes.start(
+        [*COMMAND, str(ranks), "-m", "clearsight", "train", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def finish(process):
+    out, err = process.communicate(timeout=LIMIT_SECONDS)
+    assert process.returncode == 0, err
+    lines = [line for line in out.splitlines() if line.startswith("{")]
+    assert len(lines) == 1  # only the first process speaks
+    return json.loads(lines[0])
+
+
 @pytest.fixture
 def start(processes):
     """Starts so many ranks."""
-
-    def begin(ranks, *arguments):
-        return processes.start(
-            [*COMMAND, str(ranks), "-m", "clearsight", "train", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-
-    return begin
+    return functools.partial(begin, processes)
 
 
 @pytest.fixture
 def run(start):
     """Runs so many ranks to their end."""
+    return lambda *arguments: finish(start(*arguments))
 
-    def finish(ranks, *arguments):
-        process = start(ranks, *arguments)
-        out, err = process.communicate(timeout=LIMIT_SECONDS)
-        assert process.returncode == 0, err
-        lines = [line for line in out.splitlines() if line.startswith("{")]
-        assert len(lines) == 1  # only the first process speaks
-        return json.loads(lines[0])
 
-    return finish
+@pytest.fixture(scope="module")
+def two(arrays, tmp_path_factory):
+    """A run of two processes, to its end: its directory and its answer."""
+    place, started = tmp_path_factory.mktemp("runs") / "two", Processes()
+    try:
+        return place, finish(begin(started, 2, arrays, *FLAGS, *SPLIT, "--out", place))
+    finally:
+        started.end()
 
 
 def ranks_of(process):
@@ -79,26 +90,24 @@ def wait_for_checkpoint(place, process):
     wait_until(lambda: list(place.glob("checkpoints/step-*")), process=process)
 
 
-SPLIT = ["--set", "data.test_fraction=0", "--valid-fraction", "0.25"]
-
-
-def test_two_processes_learn_as_one_and_validate_each_row_once(run, arrays, tmp_path):
+def test_two_processes_learn_as_one_and_validate_each_row_once(run, two, arrays, tmp_path):
     one = run(1, arrays, *FLAGS, *SPLIT, "--out", tmp_path / "one")
-    two = run(2, arrays, *FLAGS, *SPLIT, "--out", tmp_path / "two")
-    assert one["valid"]["n"] == two["valid"]["n"] == 101
+    place, answer = two
+    assert one["valid"]["n"] == answer["valid"]["n"] == 101
     assert one["valid"]["accuracy"] > 0.3
-    params = [clearsight.load(tmp_path / name).params for name in ("one", "two")]
+    places = (tmp_path / "one", place)
+    params = [clearsight.load(path).params for path in places]
     np.testing.assert_allclose(params[0], params[1], rtol=1e-3, atol=1e-4)
-    losses = [np.loadtxt(tmp_path / name / "steps.csv", delimiter=",", skiprows=1) for name in ("one", "two")]
+    losses = [np.loadtxt(path / "steps.csv", delimiter=",", skiprows=1) for path in places]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
-    rows = [(tmp_path / name / "history.csv").read_text().splitlines()[-1].split(",") for name in ("one", "two")]
+    rows = [(path / "history.csv").read_text().splitlines()[-1].split(",") for path in places]
     assert rows[0][3] == rows[1][3]  # training accuracy: a count of rows
     assert rows[0][5] == rows[1][5]  # validation accuracy: of 101 rows
-    assert not [p for p in tmp_path.iterdir() if p.name not in ("one", "two", "data.npz")]
+    assert [path.name for path in place.parent.iterdir()] == ["two"]
 
 
-def test_a_lost_process_ends_all_with_a_message_and_resume_gives_the_same_model(start, run, arrays, tmp_path):
-    whole = run(2, arrays, *FLAGS, *SPLIT, "--out", tmp_path / "whole")
+def test_a_lost_process_ends_all_with_a_message_and_resume_gives_the_same_model(start, run, two, arrays, tmp_path):
+    whole, answer = two
     process = start(2, arrays, *FLAGS, *SPLIT, "--out", tmp_path / "lost")
     wait_for_checkpoint(tmp_path / "lost", process)
     os.kill(ranks_of(process)[1], signal.SIGKILL)
@@ -107,9 +116,9 @@ def test_a_lost_process_ends_all_with_a_message_and_resume_gives_the_same_model(
     told = "error: all 2 processes must go on together, got another one lost" in err and "go on with --resume." in err
     assert told or "Signal 9 (SIGKILL) received by PID" in err, err  # torchrun may end the others before they can speak
     again = run(2, "--resume", tmp_path / "lost", "--json")
-    assert again["valid"] == whole["valid"]
+    assert again["valid"] == answer["valid"]
     for name in ("model.clearsight", "steps.csv"):
-        assert (tmp_path / "lost" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "lost" / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_a_signal_saves_and_stops_all(start, arrays, tmp_path):
