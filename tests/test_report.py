@@ -15,6 +15,7 @@ from clearsight.report import figure, plots, text, words
 from clearsight.report import pictures as png
 from clearsight.report.html import write_report
 
+pytestmark = pytest.mark.report
 HOSTILE = "<script>alert(1)</script>"
 SECTIONS = (
     "Training, validation and test", "Worst mistakes (test)", "Confidence (test)", "Bias and variance",

@@ -113,10 +113,11 @@ def test_every_setting_stands_in_the_table_and_no_other():
     assert list(CASES) == known_keys(), "add the setting to CASES in tests/settings_table.py, in its order"
 
 
+MARKS = {"model.pretrained": [packaged], "eval.floor": [pytest.mark.report]}
+
+
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "key", [pytest.param(key, marks=[packaged] if key == "model.pretrained" else []) for key in CASES]
-)
+@pytest.mark.parametrize("key", [pytest.param(key, marks=MARKS.get(key, [])) for key in CASES])
 def test_a_setting_changed_alone_changes_what_comes_out(observe, key):
     value, context, _ = CASES[key]
     (before, _), (after, told) = (

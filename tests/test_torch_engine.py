@@ -319,6 +319,7 @@ def test_a_last_batch_of_one_row_trains_too(augment):
 
 
 @pytest.mark.long
+@pytest.mark.report
 def test_the_weights_of_every_epoch_are_drawn(tmp_path, call):
     flags = [*SMALL_CNN, "--epochs", "2", "--weight-history", "--quiet"]
     assert call("train", "digits", *flags, "--out", tmp_path / "r") == 0

@@ -120,6 +120,7 @@ def test_the_floor_is_the_given_one_or_the_best_published():
     assert "the best possible error is not known" in words.describe_bias(evaluations(0.9, 0.8), "test", floor=None)
 
 
+@pytest.mark.report
 def test_a_counting_net_is_judged_inside_and_outside_its_range(tmp_path, call, capsys):
     flags = [
         *SMALL_CNN,
