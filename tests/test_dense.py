@@ -1,5 +1,8 @@
 """Reference, kernel, finite differences and PyTorch hold each other: every option alone, and in random combinations."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -401,3 +404,18 @@ def test_shared_bias_is_one_number_a_layer_and_none_is_none():
     sizes = (5, 4, 3)
     counts = {bias: MLP(sizes, ("relu",), bias).num_parameters for bias in BIASES}
     assert counts == {"unit": 20 + 4 + 12 + 3, "shared": 20 + 1 + 12 + 1, "none": 32}
+
+
+@pytest.mark.long
+def test_code_just_compiled_and_code_from_the_cache_give_the_same_bits(tmp_path):
+    """Numba links them differently: what LLVM may reorder or fuse then comes out differently."""
+    code = (
+        "import clearsight, hashlib;"
+        "run = clearsight.train('digits', epochs=2, hidden=(8, 7), activation='tanh', dropout=0.1, l1=1e-4, l2=1e-3, clip_norm=1.0,"
+        f"label_smoothing=0.1, root={str(tmp_path)!r}); print(hashlib.sha256(run.bundle.params.tobytes()).hexdigest())"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", code]
+    outputs = [subprocess.run(command, env=environment, capture_output=True, text=True, check=True) for _ in range(2)]
+    assert list((tmp_path / "cache").rglob("*.nbc"))
+    assert outputs[0].stdout == outputs[1].stdout != ""

@@ -23,7 +23,7 @@ from clearsight.data.preprocess import fit_preprocess
 from clearsight.errors import ClearsightError, DataError, UsageError
 from clearsight.intake import build_split
 from clearsight.models import pretrained
-from clearsight.models.convnet import ConvNet, Tail
+from clearsight.models.convnet import FAMILIES, ConvNet, Tail
 from clearsight.models.pretrained import HEAD, find_weights, load_weights
 from clearsight.tuning.compare import _read_recipe
 
@@ -34,6 +34,14 @@ packaged = pytest.mark.skipif(
 )
 pytestmark = pytest.mark.long
 LITE = "efficientnet_lite0"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def narrow():
+    """resnet18 with a quarter of its channels: what these tests claim does not depend on their number, their time does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FAMILIES, "resnet18", replace(FAMILIES["resnet18"], widths=(16, 32, 64, 128)))
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -212,11 +220,11 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path, own_cache
         ),
         (lambda t: t.update(extra=np.zeros(3, np.float32)), "must hold the weights of resnet18, got some with extra"),
         (
-            lambda t: t.update({"conv1.weight": np.zeros((64, 1, 7, 7), np.float32)}),
-            r"with conv1\.weight of shape \(64, 3, 7, 7\), got \(64, 1, 7, 7\)",
+            lambda t: t.update({"conv1.weight": np.zeros((16, 1, 7, 7), np.float32)}),
+            r"with conv1\.weight of shape \(16, 3, 7, 7\), got \(16, 1, 7, 7\)",
         ),
         (
-            lambda t: t.update({"conv1.weight": np.full((64, 3, 7, 7), np.nan, np.float32)}),
+            lambda t: t.update({"conv1.weight": np.full((16, 3, 7, 7), np.nan, np.float32)}),
             r"must hold finite weights and variances of 0 or more, got others in conv1\.weight",
         ),
     ],
@@ -438,14 +446,17 @@ def test_too_few_pictures_to_choose_a_penalty_by_get_a_usual_one(shapes, weights
     )
 
 
-def test_features_larger_than_the_cache_push_nothing_out(
-    shapes, weights, tmp_path, own_cache, monkeypatch, call, capsys
-):
+def test_features_larger_than_the_cache_push_nothing_out(shapes, tmp_path, own_cache, monkeypatch, call, capsys):
+    from safetensors.numpy import save_file
+
     from clearsight import features
 
-    flags = [
-        *flags_of(weights),
-    ]
+    monkeypatch.setitem(
+        FAMILIES, "resnet18", FAMILIES["resnet34"]
+    )  # so many features that the cache's bound lies below
+    monkeypatch.setitem(FAMILIES, "resnet18", replace(FAMILIES["resnet18"], depths=(2, 2, 2, 2)))
+    save_file(published_state("resnet18"), tmp_path / "wide.safetensors")
+    flags = flags_of(tmp_path / "wide.safetensors")
     monkeypatch.setattr(features, "_BLOCK", 16)
     size = 512 * 4 * len(clearsight.load_data(shapes, image_size=32))
     kept = sorted(cache_folder().iterdir())
@@ -677,6 +688,7 @@ def test_defaults_of_pretrained_nets_give_way_to_what_is_said():
 def test_trials_of_several_depths_see_the_same_pictures(shapes, weights, tmp_path, own_cache):
     choices = {"model.tune": ["last", "head"], "train.l2": [0.01]}
     options = {"family": "resnet18", "pretrained": True, "weights": str(weights), "epochs": 1, "root": tmp_path}
+    options |= {"executor": "threads", "workers": 1}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("clearsight.config._PRETRAINED_PICTURES", {"image_size": 32, "channels": "rgb"})
         found = clearsight.tune(shapes, search=choices, **options)

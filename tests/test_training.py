@@ -2,10 +2,13 @@
 
 import runpy
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 import clearsight
 from clearsight.config import build_config
@@ -270,3 +273,12 @@ def test_compiling_is_told_once_and_only_where_the_cache_has_nothing(monkeypatch
         told = []
         compiling.warm_up(np.dtype(np.uint8), told.append)
         assert told == wanted
+
+
+def test_the_digits_are_scikit_learns_and_come_without_importing_it():
+    dataset, theirs = clearsight.load_data("digits"), load_digits()
+    assert np.array_equal(dataset.images[..., 0], theirs.images)
+    assert np.array_equal(dataset.labels, theirs.target)
+    code = "import sys, clearsight; clearsight.load_data('digits'); print('sklearn' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -3,6 +3,9 @@
 Matrix products are `product.multiply`; everything else is a plain loop that LLVM turns into vector instructions. No BLAS takes
 part, so the bits depend neither on its build nor on its threads. Symbols as in `reference`. It must not know files, data sets
 or epochs. Numba keeps the machine code beside this file (or in NUMBA_CACHE_DIR), so only the first run compiles.
+
+LLVM may not fuse or reorder anything here, so that the bits do not depend on what it makes of a function: code that was just
+compiled calls other copies of the functions below than the same code from the cache.
 """
 
 import hashlib
@@ -15,7 +18,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from clearsight.denormals import flush_denormals
-from clearsight.dense.primitives import exp, mix, transpose
+from clearsight.dense.primitives import exp, mix, penalise, scale_by, square_sum, transpose
 from clearsight.dense.product import LANES, multiply
 from clearsight.dense.recipe import DENSE_OPTIMIZERS, Recipe
 from clearsight.dense.reference import Mixed
@@ -58,7 +61,7 @@ class Rule(NamedTuple):
 
 @njit(nogil=True)
 def _gather(inputs, rows, scale, offset, x):  # type: ignore[no-untyped-def]
-    """x = inputs[rows] * scale + offset, exactly as NumPy rounds it (so: no contraction to fused operations here)."""
+    """x = inputs[rows] * scale + offset, exactly as NumPy rounds it."""
     real = x.dtype.type
     for i in range(len(rows)):
         row = inputs[rows[i]]
@@ -66,7 +69,7 @@ def _gather(inputs, rows, scale, offset, x):  # type: ignore[no-untyped-def]
             x[i, j] = real(row[j]) * scale[j] + offset[j]
 
 
-@njit(nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _activate(z, b, bias, activation, slope, dropout, seed, step, layer):  # type: ignore[no-untyped-def]
     """A = f(Z + b) in place of Z, and slope = f'(Z + b); both times the dropout mask."""
     real = z.dtype.type
@@ -119,7 +122,7 @@ def _activate(z, b, bias, activation, slope, dropout, seed, step, layer):  # typ
             slope[i] *= mask
 
 
-@njit(nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _loss_and_delta(z, b, bias, labels, targets, rows, others, shares, class_weights, rule):  # type: ignore[no-untyped-def]
     """D_L in place of the logits; returns the mean loss and how many rows are right."""
     real = z.dtype.type
@@ -152,11 +155,14 @@ def _loss_and_delta(z, b, bias, labels, targets, rows, others, shares, class_wei
                     best = k
             hits += best == label
             top, sum_z, total_exp = z[i, best], 0.0, real(0)
-            right = np.float64(share * (z[i, label] - top) + (real(1) - share) * (z[i, other] - top))
             for k in range(classes):
-                shifted = z[i, k] - top
-                sum_z += shifted
-                z[i, k] = exp(shifted)
+                z[i, k] -= top
+            right = np.float64(share * z[i, label] + (real(1) - share) * z[i, other])
+            for k in range(classes):
+                sum_z += z[i, k]
+            for k in range(classes):  # by itself, for a sum in order is no work for vectors
+                z[i, k] = exp(z[i, k])
+            for k in range(classes):
                 total_exp += z[i, k]
             smooth = rule.smoothing / classes
             log_total = math.log(np.float64(total_exp))
@@ -177,24 +183,7 @@ def _loss_and_delta(z, b, bias, labels, targets, rows, others, shares, class_wei
     return loss / total, hits
 
 
-@njit(nogil=True, fastmath={"contract", "reassoc"})
-def _penalise(w, g, l1, l2):  # type: ignore[no-untyped-def]
-    """g += l1 sign(w) + l2 w"""
-    zero, l1, l2 = w.dtype.type(0), w.dtype.type(l1), w.dtype.type(l2)
-    for i in range(w.size):
-        sign = l1 if w[i] > zero else (-l1 if w[i] < zero else zero)
-        g[i] += sign + l2 * w[i]
-
-
-@njit(nogil=True, fastmath={"contract", "reassoc"})
-def _square_sum(g):  # type: ignore[no-untyped-def]
-    total = 0.0
-    for i in range(g.size):
-        total += np.float64(g[i]) * np.float64(g[i])
-    return total
-
-
-@njit(nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _update(w, g, slots, at, rule, decay, lr, step):  # type: ignore[no-untyped-def]
     """One optimiser step on a run of parameters that starts at `at` of the flat vector."""
     real = w.dtype.type
@@ -232,20 +221,19 @@ def _update(w, g, slots, at, rule, decay, lr, step):  # type: ignore[no-untyped-
             w[i] -= rate * (m[i] * grow1) / (math.sqrt(v[i] * grow2) + eps)
 
 
-@njit(nogil=True, fastmath={"contract", "reassoc"})
-def _scale_by(a, b):  # type: ignore[no-untyped-def]
-    for i in range(a.size):
-        a[i] *= b[i]
-
-
-@njit(nogil=True, fastmath={"contract", "reassoc"})
+@njit(nogil=True)
 def _sum_biases(delta, g, bias):  # type: ignore[no-untyped-def]
     """dC/db: over the rows, and over the units too where they share one number."""
     rows, units = delta.shape
     g[:] = 0
-    for i in range(rows):
-        for j in range(units):
-            g[j if bias == UNIT else 0] += delta[i, j]
+    if bias == UNIT:
+        for i in range(rows):
+            for j in range(units):
+                g[j] += delta[i, j]
+    else:
+        for i in range(rows):
+            for j in range(units):
+                g[0] += delta[i, j]
 
 
 def _build_train(sources: int) -> Any:
@@ -316,11 +304,11 @@ def _build_train(sources: int) -> Any:
                     before = deltas[room_at[layer] : room_at[layer] + count * fan_in]
                     transpose(w, fan_in, units, turned)
                     multiply(delta, units, 1, turned, fan_in, before, fan_in, count, units, fan_in)
-                    _scale_by(before, slopes[room_at[layer] : room_at[layer] + count * fan_in])
+                    scale_by(before, slopes[room_at[layer] : room_at[layer] + count * fan_in])
                 if rule.l1 > 0 or rule.l2 > 0:
-                    _penalise(w, g, rule.l1, rule.l2)
+                    penalise(w, g, rule.l1, rule.l2)
                 if rule.clip_norm > 0:
-                    norm += _square_sum(grad[at:end])
+                    norm += square_sum(grad[at:end])
             if rule.clip_norm > 0 and norm > rule.clip_norm * rule.clip_norm:
                 grad *= params.dtype.type(rule.clip_norm / math.sqrt(norm))
             for layer in range(layers):

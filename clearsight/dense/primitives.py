@@ -1,4 +1,4 @@
-"""What the kernel needs and Numba lacks: an exp that vectorises, a hash, a transpose that stays in the cache."""
+"""What the kernel is made of beside products: an exp that vectorises, a hash, a transpose that stays in the cache, loops."""
 
 import math
 
@@ -63,3 +63,34 @@ def transpose(w, fan_in, units, out):  # type: ignore[no-untyped-def]
             for k in range(i, min(i + 16, fan_in)):
                 for m in range(j, min(j + 16, units)):
                     out[m * fan_in + k] = w[k * units + m]
+
+
+@njit(nogil=True)
+def penalise(w, g, l1, l2):  # type: ignore[no-untyped-def]
+    """g += l1 sign(w) + l2 w"""
+    zero, l1, l2 = w.dtype.type(0), w.dtype.type(l1), w.dtype.type(l2)
+    for i in range(w.size):
+        sign = l1 if w[i] > zero else (-l1 if w[i] < zero else zero)
+        g[i] += sign + l2 * w[i]
+
+
+@njit(nogil=True)
+def square_sum(g):  # type: ignore[no-untyped-def]
+    """The sum of g * g in float64: four sums side by side, as one would wait for each addition."""
+    a, b, c, d = 0.0, 0.0, 0.0, 0.0
+    whole = g.size - g.size % 4
+    for i in range(0, whole, 4):
+        a += np.float64(g[i]) * np.float64(g[i])
+        b += np.float64(g[i + 1]) * np.float64(g[i + 1])
+        c += np.float64(g[i + 2]) * np.float64(g[i + 2])
+        d += np.float64(g[i + 3]) * np.float64(g[i + 3])
+    for i in range(whole, g.size):
+        a += np.float64(g[i]) * np.float64(g[i])
+    return (a + b) + (c + d)
+
+
+@njit(nogil=True)
+def scale_by(a, b):  # type: ignore[no-untyped-def]
+    """a *= b, element by element."""
+    for i in range(a.size):
+        a[i] *= b[i]

@@ -4,7 +4,8 @@ C = A B is cut into tiles of up to 6 rows and 4 vectors of 16 columns, or 1 vect
 tile's sums stay in registers while k runs; at each k one row of B is loaded and, for each row of the tile, one element of A is
 multiplied with all of it. Small nets are too small for a general BLAS, whose packing and dispatch cost as much as the product;
 here nothing is packed. Rows of B are read in whole vectors, so up to 15 elements behind its end must be readable (they are never
-used). Each element of C is summed in the order of k whatever the tile, so the tile changes no bit. Source of the scheme:
+used). Each element of C is summed in the order of k by fused multiply-adds whatever the tile, so neither the tile nor the
+processor changes a bit. Source of the scheme:
 Goto & van de Geijn 2008, "Anatomy of high-performance matrix multiplication", its inner kernel.
 """
 
@@ -38,6 +39,9 @@ def _make_tile(rows: int, vectors: int) -> Any:
             )
             real, size, index = context.get_value_type(sig.args[8].dtype), sig.args[8].dtype.bitwidth // 8, depth.type
             vector, lanes = ir.VectorType(real, LANES), ir.VectorType(ir.IntType(32), LANES)
+            fused = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{LANES}f{8 * size}"
+            )
 
             def number(value):  # type: ignore[no-untyped-def]
                 return ir.Constant(index, value)
@@ -107,8 +111,7 @@ def _make_tile(rows: int, vectors: int) -> Any:
                     one = builder.insert_element(ir.Constant(vector, ir.Undefined), element, ir.IntType(32)(0))
                     splat = builder.shuffle_vector(one, one, ir.Constant(lanes, [0] * LANES))
                     for v in range(vectors):
-                        product = builder.fmul(splat, loaded[v], flags=("contract",))
-                        builder.store(builder.fadd(builder.load(sums[r][v]), product, flags=("contract",)), sums[r][v])
+                        builder.store(builder.call(fused, [splat, loaded[v], builder.load(sums[r][v])]), sums[r][v])
             each_sum(put, inwards=False)
             return context.get_dummy_value()
 
