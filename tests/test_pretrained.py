@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from file_server import Server
 from PIL import Image
+from safetensors.numpy import save_file
 
 import clearsight
 from clearsight import cost
@@ -230,8 +231,6 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path, own_cache
     ],
 )
 def test_weights_of_another_network_are_refused(tmp_path, change, text):
-    from safetensors.numpy import save_file
-
     tensors = published_state("resnet18")
     change(tensors)
     save_file(tensors, tmp_path / "w.safetensors")
@@ -295,8 +294,6 @@ def flags_of(weights):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    from safetensors.numpy import save_file
-
     path = tmp_path_factory.mktemp("weights") / "resnet18.safetensors"
     save_file(published_state("resnet18"), path)
     return path
@@ -447,8 +444,6 @@ def test_too_few_pictures_to_choose_a_penalty_by_get_a_usual_one(shapes, weights
 
 
 def test_features_larger_than_the_cache_push_nothing_out(shapes, tmp_path, own_cache, monkeypatch, call, capsys):
-    from safetensors.numpy import save_file
-
     from clearsight import features
 
     monkeypatch.setitem(
@@ -492,8 +487,6 @@ def test_a_damaged_copy_of_weights_is_made_anew(shapes, tmp_path, own_cache):
 
 
 def test_features_of_other_pictures_or_weights_are_not_mistaken(shapes, weights, tmp_path, own_cache):
-    from safetensors.numpy import save_file
-
     other = tmp_path / "other.safetensors"
     save_file(published_state("resnet18", seed=1), other)
     found = [
@@ -685,10 +678,14 @@ def test_defaults_of_pretrained_nets_give_way_to_what_is_said():
     assert (deeper.preprocess.image_size, deeper.train.lr, deeper.train.epochs) == (224, 0.00003, 6)
 
 
-def test_trials_of_several_depths_see_the_same_pictures(shapes, weights, tmp_path, own_cache):
+def test_trials_of_several_depths_see_the_same_pictures(shapes, tmp_path, own_cache, monkeypatch):
+    monkeypatch.setitem(
+        FAMILIES, "resnet18", replace(FAMILIES["resnet34"], depths=(2, 2, 2, 2))
+    )  # as in other processes
+    weights = tmp_path / "wide.safetensors"
+    save_file(published_state("resnet18"), weights)
     choices = {"model.tune": ["last", "head"], "train.l2": [0.01]}
     options = {"family": "resnet18", "pretrained": True, "weights": str(weights), "epochs": 1, "root": tmp_path}
-    options |= {"executor": "threads", "workers": 1}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("clearsight.config._PRETRAINED_PICTURES", {"image_size": 32, "channels": "rgb"})
         found = clearsight.tune(shapes, search=choices, **options)
@@ -762,8 +759,6 @@ def test_deeper_training_begins_with_a_head_that_fits_and_keeps_statistics(shape
 
 
 def test_other_weights_are_not_gone_on_with(shapes, weights, tmp_path, own_cache):
-    from safetensors.numpy import save_file
-
     from clearsight.training.torch_engine import TorchEngine
 
     own = tmp_path / "own.safetensors"

@@ -40,6 +40,7 @@ class Predictor:
         self._net, self._params, self._preprocess = net, params, preprocess
         self._module = None if isinstance(net, MLP) else build_bound(net, params.astype(np.float32))
 
+    @np.errstate(over="ignore", invalid="ignore")  # weights may be far off; the loss tells
     def __call__(self, images: NDArray[Any], rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Outputs before the softmax, (n, K) float32, of stored pictures (N, H, W, C); few rows become floats at a time."""
         chosen = np.arange(len(images)) if rows is None else rows
@@ -49,6 +50,7 @@ class Predictor:
             found[start : start + size] = self._answer(images[chosen[start : start + size]])
         return found
 
+    @np.errstate(over="ignore", invalid="ignore")
     def look(
         self, images: NDArray[Any], rows: NDArray[np.int64] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
