@@ -1,10 +1,13 @@
 """The command line as a person or a program uses it: JSON contracts, exit codes, one-line errors, help everywhere."""
 
+import contextlib
+import io
 import json
 import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,16 +15,27 @@ import typer.main
 from PIL import Image
 from processes import CLEARSIGHT, LIMIT_SECONDS, wait_until
 
-from clearsight.cli.main import app
+from clearsight.cli.main import app, main
 from clearsight.data.load import load_data
 
 
-def run(*arguments, **options):
-    done = subprocess.run(
-        [sys.executable, "-m", "clearsight", *map(str, arguments)], capture_output=True, text=True, **options
-    )
+def run_apart(*arguments, **options):
+    """The command in a process of its own, which takes seconds to start."""
+    done = subprocess.run([*CLEARSIGHT, *map(str, arguments)], capture_output=True, text=True, **options)
     assert "Traceback" not in done.stderr, done.stderr
     return done
+
+
+def run(*arguments, cwd=".", input=""):
+    """The same in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.chdir(cwd)
+        patch.setattr("sys.argv", ["clearsight", *map(str, arguments)])
+        patch.setattr("sys.stdin", io.StringIO(input))
+        with pytest.raises(SystemExit) as ended:
+            main()
+    return SimpleNamespace(returncode=ended.value.code or 0, stdout=out.getvalue(), stderr=err.getvalue())
 
 
 def refused(*arguments, code, **options):
@@ -36,7 +50,7 @@ def refused(*arguments, code, **options):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
-    done = run("train", "digits", "--epochs", 30, "--hidden", "32,16", "--json", "--quiet", "--root", folder / "runs")
+    done = run_apart("train", "digits", "--epochs", 30, "--hidden", "32,16", "--json", "--quiet", "--root", folder / "runs")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return folder, json.loads(done.stdout)
@@ -121,6 +135,7 @@ def test_one_bad_picture_fails_only_itself(trained):
 
 
 @pytest.mark.long
+@pytest.mark.report
 def test_report_and_runs(trained):
     folder, found = trained
     done = run("report", found["run"])
@@ -220,6 +235,7 @@ def test_unknown_flag_and_missing_argument_are_wrong_use():
     assert run("predict").returncode == 2
 
 
+@pytest.mark.report
 def test_divergence_ends_with_4_and_keeps_a_model(tmp_path):
     out = tmp_path / "run"
     line = refused(
@@ -266,7 +282,7 @@ def test_version():
 
 
 def test_a_reader_that_leaves_does_not_stop_training(tmp_path):
-    command = f"{sys.executable} -m clearsight train digits --epochs 3000 --out {tmp_path / 'run'} --root {tmp_path} 2>&1 >/dev/null | head -c 1"
+    command = f"{sys.executable} -m clearsight train digits --epochs 400 --hidden 8 --out {tmp_path / 'run'} --root {tmp_path} 2>&1 >/dev/null | head -c 1"
     subprocess.run(["bash", "-c", command], check=True, capture_output=True)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "finished"
     closed = f"{sys.executable} -m clearsight train digits --epochs 2 --out {tmp_path / 'closed'} 2>&-"
@@ -286,6 +302,7 @@ def test_edited_configuration_is_refused(trained, tmp_path):
     )
 
 
+@pytest.mark.report
 def test_a_killed_run_is_listed_as_killed_and_a_damaged_one_is_noted(trained, tmp_path):
     _, found = trained
     for name in ("killed", "damaged"):
@@ -327,6 +344,7 @@ def test_odd_values_end_in_one_sentence(arguments, code, words, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.report
 def test_an_infinite_loss_of_a_mistake_does_not_stop_the_report(tmp_path):
     out = tmp_path / "run"
     done = run("train", "digits", "--init", "normal", "--init-std", "1e30", "--epochs", "1", "--out", out)

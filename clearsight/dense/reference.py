@@ -98,8 +98,9 @@ def softmax(z: Array) -> Array:
 
 def log_softmax(z: Array) -> Array:
     """Logarithm of `softmax`, (B, K), without the underflow of taking it afterwards."""
-    z = z - z.max(axis=1, keepdims=True)
-    logs: Array = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+    with np.errstate(invalid="ignore"):  # infinite outputs give NaN, which stops a training
+        z = z - z.max(axis=1, keepdims=True)
+        logs: Array = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
     return logs
 
 
