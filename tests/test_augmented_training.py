@@ -192,7 +192,7 @@ def test_stopped_at_every_step_and_resumed_is_byte_identical(engine, tmp_path, m
 WORKER = """if True:
     import os, signal, sys, traceback
     import numpy as np
-    import clearsight
+    import clearsight, clearsight.run, scipy.optimize, scipy.spatial
     from clearsight.report import html
     from clearsight.training.engine import DenseEngine
     html.write_report = lambda path: path

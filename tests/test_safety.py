@@ -204,8 +204,8 @@ def test_the_identity_is_safe_on_random_small_sets():
 
 
 def test_weak_noise_raises_no_alarm_on_random_small_sets():
-    """A transform that cannot change labels, on thirty sets that probes can tell: never unsafe."""
-    for seed in range(30):
+    """A transform that cannot change labels, on fifteen sets that probes can tell: never unsafe."""
+    for seed in range(15):
         images, labels = planted(("left-right", "up-down", "symmetric")[seed % 3], 60 + 4 * seed, seed)
         found = levels(
             images, judge_of(images, labels, seed=seed), {"noise": 0.02, "brightness": 0.05, "contrast": 0.05}
