@@ -50,7 +50,9 @@ def refused(*arguments, code, **options):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
-    done = run_apart("train", "digits", "--epochs", 30, "--hidden", "32,16", "--json", "--quiet", "--root", folder / "runs")
+    done = run_apart(
+        "train", "digits", "--epochs", 30, "--hidden", "32,16", "--json", "--quiet", "--root", folder / "runs"
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return folder, json.loads(done.stdout)

@@ -16,6 +16,7 @@ from clearsight.data.dataset import build_dataset
 from clearsight.dense.reference import softmax
 from clearsight.errors import ModelFileError, UsageError
 from clearsight.evaluation.calibration import (
+    _rest,
     conformal_scores,
     conformal_sets,
     fit_temperature,
@@ -209,10 +210,19 @@ def test_the_interval_covers_where_few_are_wrong_or_one_bin_is_off(n, low, high,
 @given(st.integers(1, 40), st.integers(2, 5), st.integers(0, 99))
 def test_calibration_of_any_answers_is_finite_and_within_bounds(n, classes, seed):
     rng = np.random.default_rng(seed)
-    found = measure_calibration(rng.normal(size=(n, classes)) * rng.choice([0, 1, 1e3]), rng.integers(0, classes, n))
+    logits, labels = rng.normal(size=(n, classes)) * rng.choice([0, 1, 1e3]), rng.integers(0, classes, n)
+    found = measure_calibration(logits, labels)
     assert 0 <= found.error <= 1
+    assert found.curve[0].accuracy == (logits.argmax(axis=1) == labels).mean()
     assert (found.low is None and n < 30) or 0 <= found.low <= found.high
     assert found.curve[0].coverage == 1
+
+
+def test_what_chance_brings_into_a_bin_is_taken_off_its_gap():
+    """40 answers of 40 right at 0.9: a rate of 40.5 / 41 whose variance 0.98780 * 0.01220 / 40 comes off 0.1 squared."""
+    assert _rest(np.array([40]), np.array([0.9]), np.array([1.0])) == pytest.approx(
+        (0.01 - 0.000301309) ** 0.5, rel=1e-4
+    )
 
 
 def test_who_abstains_more_answers_less():
