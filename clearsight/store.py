@@ -242,11 +242,14 @@ def read_run_config(path: Path) -> RunConfig:
     Raises:
         RunError: `config.toml` is no longer what the run began with, or damaged.
     """
-    began = read_json(path / RECORD).get("config")
+    record = read_json(path / RECORD)
+    began = record.get("config")
     try:
-        now = build_config(_leave_retired(read_config_file(path / CONFIG)), where=str(path / CONFIG), fill=False)
-        if not isinstance(began, dict):  # of the first format
+        now = build_config(_drop_retired(read_config_file(path / CONFIG)), where=str(path / CONFIG), fill=False)
+        if "config" not in record and "bad" not in record:  # the first format had neither
             return now
+        if not isinstance(began, dict):
+            raise RunError(f"{path / RECORD} must hold the configuration, got none. Restore the file or train again.")
         before = build_config(began, where=str(path / RECORD), fill=False)
     except UsageError as error:
         raise RunError(str(error)) from None
@@ -257,9 +260,14 @@ def read_run_config(path: Path) -> RunConfig:
     return before  # which also tells what was set to none
 
 
-def _leave_retired(values: dict[str, Any]) -> dict[str, Any]:
+def _drop_retired(values: dict[str, Any]) -> dict[str, Any]:
     """Without settings that earlier versions wrote and that changed no result."""
-    return values | {"train": {key: value for key, value in values.get("train", {}).items() if key != "threads"}}
+    train = values.get("train")
+    return (
+        values | {"train": {key: train[key] for key in train if key != "threads"}}
+        if isinstance(train, dict)
+        else values
+    )
 
 
 def list_runs(root: Path) -> tuple[list[RunRecord], list[str]]:

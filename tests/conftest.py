@@ -78,14 +78,12 @@ def processes() -> Iterator[Processes]:
 
 @pytest.fixture(autouse=True)
 def no_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs draw no report, which is most of a short run's time, unless the test is marked `report`."""
+    """Runs of a test draw no report, which is most of a short run's time, unless it is marked `report`.
 
-    def write_report(path: Path) -> Path:
-        (path / REPORT).touch()
-        return path / REPORT
-
+    Runs of module-wide fixtures and of other processes draw theirs.
+    """
     if "report" not in request.keywords:
-        monkeypatch.setattr("clearsight.report.html.write_report", write_report)
+        monkeypatch.setattr("clearsight.report.html.write_report", lambda path: path / REPORT)
 
 
 @pytest.fixture

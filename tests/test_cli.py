@@ -1,6 +1,7 @@
 """The command line as a person or a program uses it: JSON contracts, exit codes, one-line errors, help everywhere."""
 
 import contextlib
+import gc
 import io
 import json
 import shutil
@@ -27,14 +28,20 @@ def run_apart(*arguments, **options):
 
 
 def run(*arguments, cwd=".", input=""):
-    """The same in this process."""
+    """The command in this process, which is left as it was."""
     out, err = io.StringIO(), io.StringIO()
+    handler, threshold = signal.getsignal(signal.SIGTERM), gc.get_threshold()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.chdir(cwd)
         patch.setattr("sys.argv", ["clearsight", *map(str, arguments)])
         patch.setattr("sys.stdin", io.StringIO(input))
-        with pytest.raises(SystemExit) as ended:
-            main()
+        try:
+            with pytest.raises(SystemExit) as ended:
+                main()
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+            gc.set_threshold(*threshold)
+    assert "Traceback" not in err.getvalue(), err.getvalue()
     return SimpleNamespace(returncode=ended.value.code or 0, stdout=out.getvalue(), stderr=err.getvalue())
 
 
@@ -163,9 +170,9 @@ def test_runs_remove_deletes_one_run_after_asking(tmp_path):
 
 @pytest.mark.long
 def test_quiet_says_nothing_and_a_log_gets_plain_lines(tmp_path):
-    done = run("train", "digits", "--epochs", 2, "--quiet", "--out", tmp_path / "a")
+    done = run_apart("train", "digits", "--epochs", 2, "--quiet", "--out", tmp_path / "a")
     assert (done.stdout, done.stderr) == ("", "")
-    done = run("train", "digits", "--epochs", 2, "--out", tmp_path / "b")
+    done = run_apart("train", "digits", "--epochs", 2, "--out", tmp_path / "b")
     assert "epoch 2/2  loss " in done.stderr
     assert "\x1b" not in done.stderr + done.stdout
 

@@ -411,7 +411,7 @@ def test_code_just_compiled_and_code_from_the_cache_give_the_same_bits(tmp_path)
     """Numba links them differently: what LLVM may reorder or fuse then comes out differently."""
     code = (
         "import clearsight, hashlib;"
-        "run = clearsight.train('digits', epochs=2, hidden=(8, 7), activation='tanh', dropout=0.1, l1=1e-4, l2=1e-3, clip_norm=1.0,"
+        "run = clearsight.train('digits', epochs=2, hidden=(8, 7), activation=('tanh', 'gelu'), dropout=0.1, l1=1e-4, l2=1e-3, clip_norm=1.0,"
         f"label_smoothing=0.1, root={str(tmp_path)!r}); print(hashlib.sha256(run.bundle.params.tobytes()).hexdigest())"
     )
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}

@@ -9,6 +9,8 @@ import pytest
 from sklearn.datasets import load_digits
 
 import clearsight
+from clearsight.errors import RunError
+from clearsight.training.engine import DenseEngine
 
 OLD = Path(__file__).parent / "old"
 ENDED = ("format-1", "format-2", "format-3", "format-4", "format-4-cnn")
@@ -50,12 +52,32 @@ def test_an_old_run_is_listed_shown_and_drawn(run, call, capsys):
 
 
 @pytest.mark.long
-def test_an_old_run_that_was_interrupted_goes_on_as_if_nothing_had_happened(tmp_path, call):
+def test_an_old_run_that_was_interrupted_goes_on_as_if_nothing_had_happened(tmp_path, call, monkeypatch):
     run = shutil.copytree(OLD / "format-4-interrupted", tmp_path / "run")
+    trained, train_steps = [], DenseEngine.train_steps
+
+    def count(engine, order, **options):
+        trained.append(options["first_step"])
+        return train_steps(engine, order, **options)
+
+    monkeypatch.setattr(DenseEngine, "train_steps", count)
+    done = int((run / "checkpoints" / "LATEST").read_text().strip().rpartition("-")[2])
     assert call("train", "--resume", run, "--quiet") == 0
+    assert min(trained) >= done > 0
     flags = ["--hidden", "8", "--epochs", "3", "--set", "train.checkpoint_steps=1", "--dropout", "0.1"]
     assert call("train", "digits", *flags, "--out", tmp_path / "whole", "--quiet") == 0
     resumed, whole = (clearsight.load(path) for path in (run, tmp_path / "whole"))
     np.testing.assert_allclose(
         resumed.params, whole.params, rtol=1e-3, atol=1e-4
     )  # its steps so far came from another machine
+
+
+def test_a_record_without_its_configuration_is_refused_unless_it_is_of_the_first_format(tmp_path):
+    run = Path(shutil.copytree(OLD / "format-4", tmp_path / "run"))
+    record = json.loads((run / "run.json").read_text())
+    del record["config"]
+    (run / "run.json").write_text(json.dumps(record))
+    with pytest.raises(
+        RunError, match=r"run\.json must hold the configuration, got none\. Restore the file or train again\."
+    ):
+        clearsight.evaluate(run)

@@ -35,13 +35,14 @@ packaged = pytest.mark.skipif(
 )
 pytestmark = pytest.mark.long
 LITE = "efficientnet_lite0"
+WIDE = FAMILIES["resnet18"]
 
 
 @pytest.fixture(autouse=True, scope="module")
 def narrow():
     """resnet18 with a quarter of its channels: what these tests claim does not depend on their number, their time does."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(FAMILIES, "resnet18", replace(FAMILIES["resnet18"], widths=(16, 32, 64, 128)))
+        patch.setitem(FAMILIES, "resnet18", replace(WIDE, widths=(16, 32, 64, 128)))
         yield
 
 
@@ -679,9 +680,7 @@ def test_defaults_of_pretrained_nets_give_way_to_what_is_said():
 
 
 def test_trials_of_several_depths_see_the_same_pictures(shapes, tmp_path, own_cache, monkeypatch):
-    monkeypatch.setitem(
-        FAMILIES, "resnet18", replace(FAMILIES["resnet34"], depths=(2, 2, 2, 2))
-    )  # as in other processes
+    monkeypatch.setitem(FAMILIES, "resnet18", WIDE)  # as in other processes
     weights = tmp_path / "wide.safetensors"
     save_file(published_state("resnet18"), weights)
     choices = {"model.tune": ["last", "head"], "train.l2": [0.01]}

@@ -125,7 +125,7 @@ def test_stopped_and_resumed_is_byte_identical(options, tmp_path):
 
 
 @pytest.mark.long
-def test_stopped_at_every_step_and_resumed_is_byte_identical(tmp_path):
+def test_stopped_at_chosen_steps_and_at_each_in_turn_and_resumed_is_byte_identical(tmp_path):
     whole = in_steps(tmp_path / "whole", [], ema=0.9)
     for step in (1, 2, 5, 6, STEPS - 1):
         assert in_steps(tmp_path / str(step), [step], ema=0.9) == whole, step

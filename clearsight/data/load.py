@@ -1,7 +1,6 @@
 """From a name or a path to a `Dataset`: the one door through which data comes in."""
 
 import contextlib
-import gzip
 import os
 import re
 from dataclasses import replace
@@ -46,13 +45,19 @@ def data_folders() -> list[Path]:
 
 
 def _load_digits() -> Dataset:
-    """scikit-learn's digits, read from its file: importing it would take most of a short run's time."""
+    """scikit-learn's digits, read from its file: importing the library takes most of a short run's start-up time."""
     spec = find_spec("sklearn")
-    folder = Path(spec.origin).parent if spec and spec.origin else Path()
-    with gzip.open(folder / "datasets" / "data" / "digits.csv.gz") as file:
+    file = Path(spec.origin if spec and spec.origin else "").parent / "datasets" / "data" / "digits.csv.gz"
+    if file.is_file():
         table = np.loadtxt(file, delimiter=",", dtype=np.uint8)
+        images, labels = table[:, :64].reshape(-1, 8, 8), table[:, 64].astype(np.int64)
+    else:
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        images, labels = digits.images.astype(np.uint8), digits.target
     return build_dataset(
-        {"train": (table[:, :64].reshape(-1, 8, 8), table[:, 64].astype(np.int64))},
+        {"train": (images, labels)},
         name="digits",
         class_names=DIGITS,
         value_range=(0.0, 16.0),

@@ -160,7 +160,7 @@ def _loss_and_delta(z, b, bias, labels, targets, rows, others, shares, class_wei
             right = np.float64(share * z[i, label] + (real(1) - share) * z[i, other])
             for k in range(classes):
                 sum_z += z[i, k]
-            for k in range(classes):  # by itself, for a sum in order is no work for vectors
+            for k in range(classes):  # by itself: an ordered sum inside would stop vectorisation
                 z[i, k] = exp(z[i, k])
             for k in range(classes):
                 total_exp += z[i, k]

@@ -1,4 +1,4 @@
-"""What the kernel is made of beside products: an exp that vectorises, a hash, a transpose that stays in the cache, loops."""
+"""The kernel's building blocks besides products: an exp that vectorises, a hash, a transpose that stays in the cache, loops."""
 
 import math
 
@@ -76,7 +76,7 @@ def penalise(w, g, l1, l2):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True)
 def square_sum(g):  # type: ignore[no-untyped-def]
-    """The sum of g * g in float64: four sums side by side, as one would wait for each addition."""
+    """The sum of g * g in float64: four partial sums, because a single one must wait for each addition."""
     a, b, c, d = 0.0, 0.0, 0.0, 0.0
     whole = g.size - g.size % 4
     for i in range(0, whole, 4):

@@ -4,11 +4,12 @@ C = A B is cut into tiles of up to 6 rows and 4 vectors of 16 columns, or 1 vect
 tile's sums stay in registers while k runs; at each k one row of B is loaded and, for each row of the tile, one element of A is
 multiplied with all of it. Small nets are too small for a general BLAS, whose packing and dispatch cost as much as the product;
 here nothing is packed. Rows of B are read in whole vectors, so up to 15 elements behind its end must be readable (they are never
-used). Each element of C is summed in the order of k by fused multiply-adds whatever the tile, so neither the tile nor the
-processor changes a bit. Source of the scheme:
+used). Each element of C is summed in the order of k, by fused multiply-adds where the processor has them (x86 since 2013,
+Arm), so the tile changes no bit. Source of the scheme:
 Goto & van de Geijn 2008, "Anatomy of high-performance matrix multiplication", its inner kernel.
 """
 
+import platform
 from typing import Any
 
 from llvmlite import ir
@@ -22,7 +23,9 @@ ROWS = 6
 # A tile's sums must fit in the registers: with AVX-512, 32 of 16 numbers; else, 16 of 8 (AVX2) or 32 of 4 (Arm). BLOCK is k's
 # part that is run through at a time, so that the part of B in use stays in the second-level cache, or in the first where
 # tiles are narrow.
-VECTORS, BLOCK = (4, 1024) if get_host_cpu_features().get("avx512f") else (1, 256)
+_FEATURES = get_host_cpu_features()
+VECTORS, BLOCK = (4, 1024) if _FEATURES.get("avx512f") else (1, 256)
+CAN_FUSE = bool(_FEATURES.get("fma")) or platform.machine().lower() in ("aarch64", "arm64")
 
 
 def _make_tile(rows: int, vectors: int) -> Any:
@@ -42,6 +45,9 @@ def _make_tile(rows: int, vectors: int) -> Any:
             fused = cgutils.get_or_insert_function(
                 builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{LANES}f{8 * size}"
             )
+
+            def multiply_add(x, y, z):  # type: ignore[no-untyped-def]
+                return builder.call(fused, [x, y, z]) if CAN_FUSE else builder.fadd(builder.fmul(x, y), z)
 
             def number(value):  # type: ignore[no-untyped-def]
                 return ir.Constant(index, value)
@@ -111,7 +117,7 @@ def _make_tile(rows: int, vectors: int) -> Any:
                     one = builder.insert_element(ir.Constant(vector, ir.Undefined), element, ir.IntType(32)(0))
                     splat = builder.shuffle_vector(one, one, ir.Constant(lanes, [0] * LANES))
                     for v in range(vectors):
-                        builder.store(builder.call(fused, [splat, loaded[v], builder.load(sums[r][v])]), sums[r][v])
+                        builder.store(multiply_add(splat, loaded[v], builder.load(sums[r][v])), sums[r][v])
             each_sum(put, inwards=False)
             return context.get_dummy_value()
 

@@ -91,8 +91,9 @@ ACTIVATE: dict[str, Callable[[Array], tuple[Array, Array]]] = {
 
 def softmax(z: Array) -> Array:
     """Class probabilities of logits of shape (B, K): positive, each row sums to 1, no overflow for any finite logits."""
-    e = np.exp(z - z.max(axis=1, keepdims=True))
-    shares: Array = e / e.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # infinite outputs give NaN
+        e = np.exp(z - z.max(axis=1, keepdims=True))
+        shares: Array = e / e.sum(axis=1, keepdims=True)
     return shares
 
 

@@ -103,9 +103,9 @@ _NARROW = 16  # channels
 
 
 class _PickingConv2d(nn.Conv2d):
-    """A 1x1 convolution that picks every `stride`-th place first and so computes the same.
+    """A strided 1x1 convolution, computed on the subsampled input; the result is the same.
 
-    The gradient of a strided one of fewer than 16 channels writes outside its memory on a CPU and ends the process
+    The gradient of the usual one writes outside its memory on a CPU where channels are fewer than 16, and may end the process
     (https://github.com/uxlfoundation/oneDNN/issues/6035).
     """
 

@@ -40,7 +40,6 @@ class Predictor:
         self._net, self._params, self._preprocess = net, params, preprocess
         self._module = None if isinstance(net, MLP) else build_bound(net, params.astype(np.float32))
 
-    @np.errstate(over="ignore", invalid="ignore")  # weights may be far off; the loss tells
     def __call__(self, images: NDArray[Any], rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Outputs before the softmax, (n, K) float32, of stored pictures (N, H, W, C); few rows become floats at a time."""
         chosen = np.arange(len(images)) if rows is None else rows
@@ -50,7 +49,6 @@ class Predictor:
             found[start : start + size] = self._answer(images[chosen[start : start + size]])
         return found
 
-    @np.errstate(over="ignore", invalid="ignore")
     def look(
         self, images: NDArray[Any], rows: NDArray[np.int64] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -64,8 +62,9 @@ class Predictor:
     def _look(self, images: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         if isinstance(self._net, MLP):
             inputs = self._preprocess.apply(images).astype(self._params.dtype, copy=False)
-            passed = reference.forward(self._net, self._params, inputs)[0]
-            return passed[-1], passed[-2]
+            with _far_off():
+                passed = reference.forward(self._net, self._params, inputs)[0]
+                return passed[-1].astype(np.float32), passed[-2].astype(np.float32)
         import torch
 
         assert self._module is not None
@@ -80,12 +79,18 @@ class Predictor:
     def _answer(self, images: NDArray[Any]) -> NDArray[Any]:
         if isinstance(self._net, MLP):
             inputs = self._preprocess.apply(images).astype(self._params.dtype, copy=False)
-            return reference.logits(self._net, self._params, inputs)
+            with _far_off():
+                return reference.logits(self._net, self._params, inputs).astype(np.float32)
         import torch
 
         with torch.no_grad(), telling_memory():
             pictures = Inputs(self._preprocess)(as_tensor(self._preprocess.check_shape(images)))
             return np.asarray(run_module(self._module, pictures).numpy())
+
+
+def _far_off() -> np.errstate:
+    """No warnings: weights may be so far off that outputs are infinite, which loss and notes tell."""
+    return np.errstate(over="ignore", invalid="ignore")
 
 
 def rows_at_once(net: MLP | ConvNet | Tail) -> int:
