@@ -4,14 +4,17 @@
 
 It speaks to the command line alone, so that it runs unchanged whatever becomes of the modules. Each case is a list of
 commands in a folder of its own; its facts are hashes of trained weights, of predictions and metrics, and the keys of every JSON
-answer. `--against` compares with a file of earlier facts and ends with 1 where a hash differs or a key is gone. Bits depend on
+answer. `--against` compares with a file of earlier facts and ends with 1 where a hash differs or a key is missing. Bits depend on
 the processor and the libraries: both files must come from one machine.
 """
 
 import argparse
+import csv
 import hashlib
 import json
 import os
+import platform
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +23,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,8 @@ from PIL import Image
 from safetensors.numpy import load
 
 Facts = dict[str, Any]
+ROOT = Path(__file__).resolve().parents[1]
+_LIMIT_SECONDS = 600  # of one command
 COMMAND = (sys.executable, "-m", "clearsight")
 DENSE = ("train", "digits", "--hidden", "24,16", "--epochs", "3")
 CNN = (
@@ -43,20 +49,8 @@ CNN = (
     "2",
 )
 SMALL = ("--hidden", "12", "--epochs", "2")
-_WORDS = (
-    "path",
-    "run",
-    "report",
-    "page",
-    "plot",
-    "folder",
-    "model",
-    "created",
-    "file",
-    "seconds",
-    "clearsight",
-    "directory",
-)
+_VARIES = {"created", "python", "clearsight", "platform"}
+_TEXTS = ("*.csv", "*.jsonl", "config.toml", "*.json")
 
 
 def make_photographs(folder: Path) -> None:
@@ -94,16 +88,26 @@ def hash_model(path: Path) -> str:
 
 
 def hash_value(value: Any) -> str:
-    """Of a JSON value without what names places, times or versions."""
-    return hashlib.sha256(json.dumps(_keep_numbers(value), sort_keys=True).encode()).hexdigest()[:16]
+    """Of a JSON value without times and versions; places must have been masked."""
+    return hash_text(json.dumps(_leave_times(value), sort_keys=True))
 
 
-def _keep_numbers(value: Any) -> Any:
+def hash_text(text: str) -> str:
+    """SHA-256 of a text, shortened."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _leave_times(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _keep_numbers(one) for key, one in value.items() if not any(word in key for word in _WORDS)}
-    if isinstance(value, list):
-        return [_keep_numbers(one) for one in value]
-    return value if isinstance(value, (int, float)) else None
+        return {key: _leave_times(one) for key, one in value.items() if key not in _VARIES and "seconds" not in key}
+    return [_leave_times(one) for one in value] if isinstance(value, list) else value
+
+
+def mask(text: str, place: Path) -> str:
+    """A text without the place it came from, clock times and durations."""
+    text = text.replace(str(place), "PLACE").replace(place.name, "PLACE")
+    text = re.sub(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d", "TIME", text)
+    return re.sub(r"\d{8}-\d{6}", "TIME", text)
 
 
 def list_keys(value: Any, prefix: str = "") -> list[str]:
@@ -117,18 +121,22 @@ def list_keys(value: Any, prefix: str = "") -> list[str]:
     return []
 
 
+def call(place: Path, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a command, without places and times."""
+    done = subprocess.run([*COMMAND, *arguments], cwd=place, capture_output=True, text=True, timeout=_LIMIT_SECONDS)
+    return done.returncode, mask(done.stdout, place), mask(done.stderr, place)
+
+
 def run(place: Path, *arguments: str) -> Any:
-    """The JSON answer of a command that must end well.
+    """The JSON answer of a command that must succeed.
 
     Raises:
         RuntimeError: it does not.
     """
-    done = subprocess.run([*COMMAND, *arguments, "--quiet", "--json"], cwd=place, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(
-            f"clearsight {' '.join(arguments)} must end well, got {done.returncode}: {done.stderr[-600:]}"
-        )
-    return json.loads(done.stdout)
+    code, out, err = call(place, *arguments, "--quiet", "--json")
+    if code:
+        raise RuntimeError(f"clearsight {' '.join(arguments)} must succeed, got {code}: {err[-600:]}")
+    return json.loads(out)
 
 
 def describe_run(place: Path, answer: Any) -> Facts:
@@ -140,18 +148,26 @@ def describe_run(place: Path, answer: Any) -> Facts:
     }
     for path in sorted(folder.rglob("*.clearsight")):
         facts[f"weights of {path.relative_to(folder)}"] = hash_model(path)
-    for path in sorted(folder.glob("*.json")):
-        value = json.loads(path.read_text())
-        facts[f"keys of {path.name}"] = list_keys(value)
-        if path.name == "metrics.json":
-            facts["metrics"] = hash_value(value)
     for path in sorted(folder.glob("*.safetensors")):
         facts[path.name] = hash_tensors(load(path.read_bytes()))
-    if (folder / "history.csv").exists():
-        rows = [row.split(",") for row in (folder / "history.csv").read_text().splitlines()]
-        kept = [k for k, name in enumerate(rows[0]) if "second" not in name]
-        facts["history"] = hashlib.sha256(str([[row[k] for k in kept] for row in rows]).encode()).hexdigest()[:16]
+    for path in sorted(path for pattern in _TEXTS for path in folder.glob(pattern) if path.name != "environment.json"):
+        text = mask(path.read_text(), place)
+        if path.suffix == ".json":
+            facts[f"keys of {path.name}"] = list_keys(json.loads(text))
+            facts[path.name] = hash_value(json.loads(text))
+        elif path.suffix == ".jsonl":
+            facts[path.name] = hash_value([json.loads(line) for line in text.splitlines()])
+        elif path.suffix == ".csv":
+            facts[path.name] = _hash_table(text)
+        else:
+            facts[path.name] = hash_text(text)
     return facts
+
+
+def _hash_table(text: str) -> str:
+    rows = list(csv.reader(text.splitlines()))
+    kept = [k for k, name in enumerate(rows[0]) if "second" not in name] if rows else []
+    return hash_text(str([[row[k] for k in kept if k < len(row)] for row in rows]))
 
 
 def train(*arguments: str) -> Callable[[Path], Facts]:
@@ -170,7 +186,7 @@ def train(*arguments: str) -> Callable[[Path], Facts]:
 
 
 def resume(*arguments: str) -> Callable[[Path], Facts]:
-    """A case that is stopped once it has learnt a little, and goes on to its end: the facts do not depend on when."""
+    """A case that is stopped once it has written a checkpoint, and goes on to its end: the facts do not depend on when."""
 
     def case(place: Path) -> Facts:
         began = [*COMMAND, *arguments, "--out", "out", "--set", "train.checkpoint_steps=20", "--quiet"]
@@ -179,14 +195,13 @@ def resume(*arguments: str) -> Callable[[Path], Facts]:
             while child.poll() is None and not any((place / "out" / "checkpoints").glob("*")):
                 time.sleep(0.02)
             child.send_signal(signal.SIGINT)
-            child.wait()
+            child.wait(timeout=_LIMIT_SECONDS)
         finally:
             child.kill()
         if child.returncode != 130:
             raise RuntimeError(f"a stopped run must end with 130, got {child.returncode}. Let it train longer.")
         facts = describe_run(place, run(place, "train", "--resume", "out"))
-        facts.pop("files")
-        return facts
+        return {key: value for key, value in facts.items() if key not in ("files", "run.json")}
 
     return case
 
@@ -202,8 +217,8 @@ def study(*arguments: str, leaves: bool = True) -> Callable[[Path], Facts]:
     return case
 
 
-def find_dependable(place: Path) -> Facts:
-    """Model files that commands leave behind each other: mistakes and label errors of one run."""
+def find_mistakes_and_label_errors(place: Path) -> Facts:
+    """A trained model's mistakes, and the label errors of the data."""
     run(place, *DENSE, "--out", "out")
     mistakes = run(place, "mistakes", "out", "--count", "5")
     doubted = run(place, "label-errors", "digits", *SMALL, "--folds", "3", "--out", "doubted", "--workers", "1")
@@ -211,6 +226,35 @@ def find_dependable(place: Path) -> Facts:
         "mistakes": hash_value(mistakes), "keys of mistakes": list_keys(mistakes),
         "label errors": hash_value(doubted), "keys of label errors": list_keys(doubted),
     }  # fmt: skip
+
+
+REFUSED = (
+    ("train", "nowhere"), ("train", "digits", "--lr", "0"), ("train", "digits", "--epochs", "0"),
+    ("train", "digits", "--set", "train.batchsize=1"), ("train", "digits", "--model", "cmn"),
+    ("train", "digits", "--augment", "hflip=1"), ("train", "digits", "--valid-fraction", "0", "--patience", "2"),
+    ("predict", "nowhere", "x.png"), ("evaluate", "nowhere"), ("cv", "digits", "--folds", "1"), ("compare", "a", "b"),
+    ("tune", "digits"), ("train", "--resume", "nowhere"), ("data", "check", "nowhere"), ("runs", "show", "nowhere"),
+)  # fmt: skip
+
+
+def say_no(place: Path) -> Facts:
+    """Exit codes and sentences of commands that are refused."""
+    return {" ".join(arguments): list(call(place, *arguments, "--quiet")) for arguments in REFUSED}
+
+
+def say_what_there_is(place: Path) -> Facts:
+    """Everything that is printed without training: settings, models, recipes, and the public names with their arguments."""
+    listed = {
+        name: call(place, *name.split())
+        for name in ("config show", "config schema", "models", "recipe list", "runs list")
+    }
+    names = "*(f'{n}{inspect.signature(getattr(clearsight, n))}' for n in clearsight.__all__)"
+    code = f"import clearsight, inspect; print({names}, clearsight.__file__, sep=chr(10))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=True)
+    *public, file = done.stdout.splitlines()
+    if not Path(file).is_relative_to(ROOT):
+        raise RuntimeError(f"the package must be that of {ROOT}, got {file}")
+    return {key: hash_text(str(value)) for key, value in listed.items()} | {"public": public}
 
 
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw")
@@ -226,7 +270,7 @@ CASES: dict[str, Callable[[Path], Facts]] = {
         "--loss", "huber",
     ),
     "dense augmented": train(*DENSE, "--augment", "digits", "--bias", "shared", "--init", "orthogonal"),
-    "dense, its rate looked for": train(*DENSE, "--lr", "auto"),
+    "dense, lr auto": train(*DENSE, "--lr", "auto"),
     "reference": train(*DENSE, "--engine", "reference", "--optimizer", "momentum"),
     "torch": train(*DENSE, "--engine", "torch"),
     "torch muon": train(*DENSE, "--engine", "torch", "--optimizer", "muon", "--lookahead", "4", "--accumulate", "2"),
@@ -259,13 +303,16 @@ CASES: dict[str, Callable[[Path], Facts]] = {
     "learning curve": study("learning-curve", "digits", *SMALL, "--shares", "0.3,1", "--seeds", "2", leaves=False),
     "data check": study("data", "check", "photographs", leaves=False),
     "label safety": study("data", "safety", "digits", leaves=False),
-    "mistakes and label errors": find_dependable,
+    "mistakes and label errors": find_mistakes_and_label_errors,
+    "refusals": say_no,
+    "listings": say_what_there_is,
 }  # fmt: skip
 
 
 def record(names: list[str], *, jobs: int) -> dict[str, Facts]:
     """The facts of each case, which gets one thread, and a folder with data in it; all share a new cache."""
-    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": path, "COLUMNS": "100"}
 
     def work(name: str) -> Facts:
         with tempfile.TemporaryDirectory(prefix="behaviour-") as folder:
@@ -274,8 +321,8 @@ def record(names: list[str], *, jobs: int) -> dict[str, Facts]:
             began = time.monotonic()
             try:
                 facts = CASES[name](Path(folder))
-            except RuntimeError as error:
-                facts = {"error": str(error)}
+            except Exception as error:
+                facts = {"error": f"{type(error).__name__}: {error}"}
             print(
                 f"{time.monotonic() - began:6.1f} s  {name}{': ' + facts['error'] if 'error' in facts else ''}",
                 flush=True,
@@ -289,11 +336,11 @@ def record(names: list[str], *, jobs: int) -> dict[str, Facts]:
 
 
 def find_changes(before: dict[str, Facts], after: dict[str, Facts]) -> list[str]:
-    """A line for every hash that differs, every key or file that is gone and every fact without a counterpart.
+    """A line for every hash that differs, every missing key or file and every fact without a counterpart.
 
     Keys and files may be added.
     """
-    changes = []
+    changes = [f"{name}: not recorded now" for name in before if name not in after]
     for name in after:
         if name not in before:
             changes.append(f"{name}: not recorded before")
@@ -301,10 +348,20 @@ def find_changes(before: dict[str, Facts], after: dict[str, Facts]) -> list[str]
         for fact in sorted({*before[name], *after[name]}):
             old, new = before[name].get(fact), after[name].get(fact)
             if isinstance(old, list) and isinstance(new, list):
-                changes += [f"{name}: {fact}: {key} is gone" for key in old if key not in new]
+                changes += [f"{name}: {fact}: {key} is missing" for key in old if key not in new]
             elif old != new and not (old is None and (fact.startswith("keys of ") or isinstance(new, list))):
                 changes.append(f"{name}: {fact}: {old} before, {new} now")
     return changes
+
+
+def describe_machine() -> dict[str, str]:
+    """What bits may depend on."""
+    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else platform.processor()
+    cpu = next(
+        (line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")), text[:80]
+    )
+    versions = {name: version(name) for name in ("numpy", "scipy", "numba", "torch", "pillow")}
+    return {"cpu": cpu, "python": platform.python_version(), **versions}
 
 
 def main(arguments: list[str]) -> int:
@@ -318,9 +375,16 @@ def main(arguments: list[str]) -> int:
     names = [name for name in CASES if not options.only or any(name.startswith(part) for part in options.only)]
     facts = record(names, jobs=options.jobs)
     failed = [name for name, found in facts.items() if "error" in found]
-    if options.json:
-        options.json.write_text(json.dumps(facts, indent=1) + "\n")
-    changes = find_changes(json.loads(options.against.read_text()), facts) if options.against else []
+    if options.json and not failed:
+        options.json.write_text(json.dumps({"machine": describe_machine(), "cases": facts}, indent=1) + "\n")
+    changes = []
+    if options.against:
+        before = json.loads(options.against.read_text())
+        if before["machine"] != describe_machine():
+            parser.error(f"--against must be of this machine and these libraries, got {before['machine']}.")
+        changes = find_changes(
+            {name: before["cases"][name] for name in before["cases"] if not options.only or name in facts}, facts
+        )
     print(*changes, sep="\n")
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     print(

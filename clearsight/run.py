@@ -180,10 +180,17 @@ def _prepare_again(
             f"--resume must go on with the configuration of {path}, got {'; '.join(differences)}. Start a new run for that."
         )
     if record.get("status") in ("finished", "stopped early", "diverged"):
-        raise UsageError(
-            f"--resume must name a run that has not ended, got {path}, {record['status']}. Start a new run."
+        advice = (
+            "Start a new run."
+            if (path / store.REPORT).is_file()
+            else f"Draw its report with `clearsight report {path}`."
         )
+        raise UsageError(f"--resume must name a run that has not ended, got {path}, {record['status']}. {advice}")
     dataset = load_given(own, data, labels, meter=build_meter(quiet=quiet))
+    if "fingerprint" not in record:
+        raise RunError(
+            f"{path / store.RECORD} must hold the data's fingerprint, got none. Restore the file or train again."
+        )
     for key, now in (("fingerprint", dataset.fingerprint), ("class_names", list(dataset.class_names))):
         if record.get(key) != now:
             raise DataError(
@@ -257,7 +264,10 @@ def _train_in(
         prepared.team.close()
         record |= {"status": result.status}
         store.write_json(path / store.RECORD, record)
-        write_report(path)
+        try:
+            write_report(path)
+        except RunError as error:
+            note(f"the run is finished and saved, but has no report: {error} Draw it with `clearsight report {path}`")
         trackers.close(
             result.status, [path / name for name in (store.MODEL, store.REPORT, store.CONFIG, store.METRICS)]
         )

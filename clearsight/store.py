@@ -30,6 +30,7 @@ MODEL, REPORT, CHECKPOINTS = "model.clearsight", "report.html", "checkpoints"
 SAFETY, SEEN, SIGNALS, SERIES = "safety.json", "seen.safetensors", "signals.json", "series"
 CORRECTIONS = "corrections.csv"  # of labels, as the run began with them
 LOOKS = "test-looks.jsonl"  # beside the runs
+_REMAINS = {".lock", CONFIG, "environment.json", SAFETY, CORRECTIONS}  # of a run whose record could not be written
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def create_run(root: Path, *, data: str, model: str, out: Path | None = None) ->
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{words[:80]}"
     try:
         if out is not None:
-            if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            if out.exists() and not (out.is_dir() and _is_free({path.name for path in out.iterdir()})):
                 raise UsageError(f"--out must be a new or empty folder, got {out}, which holds files. Choose another.")
             out.mkdir(parents=True, exist_ok=True)
             return out
@@ -71,6 +72,11 @@ def create_run(root: Path, *, data: str, model: str, out: Path | None = None) ->
             f"run directory must be writable, got {out or root}: {error.strerror}. Use --out elsewhere."
         ) from None
     raise RunError(f"run directory must be new, got a thousand of this second in {root}. Use --out.")
+
+
+def _is_free(names: set[str]) -> bool:
+    """Whether a folder with these files may become a run: it is empty, or holds what is left where no record could be written."""
+    return not names or (".lock" in names and names <= _REMAINS)
 
 
 def is_locked(path: Path) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import special
 
 from clearsight.bundle import Bundle, load
@@ -247,3 +248,30 @@ def test_a_fingerprint_changes_with_all_that_decides_an_answer():
     bent[3] += 1e-3
     others = [replace(model, params=bent), replace(model, class_names=("ant", "bee", "dog")), bundle(high=254.0)]
     assert len({model.fingerprint, *(other.fingerprint for other in others)}) == 4
+
+
+def test_picture_files_come_in_the_range_that_the_model_was_trained_on(tmp_path):
+    pixels = pictures(1)[0]
+    Image.fromarray(pixels).save(tmp_path / "p.png")
+    assert (bundle().read_pictures([tmp_path / "p.png"])[0, ..., 0] == pixels).all()
+    for low, high in ((0.0, 1.0), (0.0, 16.0), (-1.0, 1.0)):
+        found = bundle(low=low, high=high).read_pictures([tmp_path / "p.png"])[0, ..., 0]
+        np.testing.assert_allclose(found, low + pixels / 255 * (high - low), rtol=1e-6, atol=1e-6)
+        assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize("name", ["m.clearsight", "m"])
+def test_a_model_is_saved_into_folders_that_are_not_there_yet_by_a_path_or_its_name(tmp_path, name):
+    for place in (tmp_path / "a" / "b" / name, str(tmp_path / "c" / "d" / name)):
+        bundle().save(place, examples=pictures())
+        assert load(place).fingerprint == bundle().fingerprint
+
+
+def test_one_example_is_enough_and_one_weight_that_is_not_finite_is_told(tmp_path):
+    bundle().save(tmp_path / "one", examples=pictures(1))
+    assert load(tmp_path / "one").notes == ()
+    params = bundle().params.copy()
+    params[7] = np.nan
+    replace(bundle(), params=params).save(tmp_path / "nan", examples=pictures())
+    (note,) = load(tmp_path / "nan").notes
+    assert "has weights that are not finite; its predictions mean nothing" in note

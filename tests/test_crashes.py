@@ -175,6 +175,7 @@ def test_resume_with_other_classes_is_refused(unfinished, pictures):
         clearsight.train(pictures[0], np.array(["b", "a", "c"])[pictures[1]], resume=unfinished)
 
 
+@pytest.mark.report
 def test_resuming_a_finished_run_says_so(pictures, tmp_path):
     path = clearsight.train(*pictures, out=tmp_path / "run", **SETTINGS).path
     with pytest.raises(
@@ -251,3 +252,48 @@ def test_where_ctrl_c_was_ignored_at_the_start_it_is_ignored_and_sigterm_saves(t
     _, err = process.communicate(timeout=LIMIT_SECONDS)
     assert process.returncode == 143, err
     assert f"Saved; go on with `clearsight train --resume {tmp_path / 'run'}`." in err
+
+
+def test_a_finished_run_without_a_report_says_how_to_draw_it(pictures, tmp_path, monkeypatch):
+    def full(path):
+        raise RunError(f"{path / store.REPORT} must be writable, got: No space left on device. Free space.")
+
+    notes = []
+    with monkeypatch.context() as patch:
+        patch.setattr("clearsight.report.html.write_report", full)
+        run = clearsight.train(*pictures, out=tmp_path / "run", note=notes.append, **SETTINGS)
+    assert run.test.n > 0
+    assert notes[-1].startswith("the run is finished and saved, but has no report: ")
+    assert notes[-1].endswith(f"Draw it with `clearsight report {run.path}`")
+    with pytest.raises(UsageError, match=r"got .*, finished\. Draw its report with `clearsight report "):
+        finish(pictures, run.path)
+
+
+def test_a_folder_is_free_again_where_no_record_could_be_written(pictures, tmp_path, monkeypatch):
+    out, write = tmp_path / "run", store.write_json
+
+    def full(path, value):
+        if path.name == store.RECORD:
+            raise RunError("the disk must have room, got none. Free space.")
+        write(path, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_json", full)
+        with pytest.raises(RunError, match="must have room"):
+            clearsight.train(*pictures, out=out, **SETTINGS)
+    assert {path.name for path in out.iterdir()} >= {".lock", "config.toml"}
+    assert clearsight.train(*pictures, out=out, **SETTINGS).path == out
+    for name in (".lock", "run.json"):
+        (out / name).unlink()
+        with pytest.raises(UsageError, match=r"--out must be a new or empty folder"):
+            clearsight.train(*pictures, out=out, **SETTINGS)
+
+
+def test_a_record_without_a_fingerprint_is_damaged_and_not_other_data(unfinished, pictures):
+    record = json.loads((unfinished / "run.json").read_text())
+    del record["fingerprint"]
+    (unfinished / "run.json").write_text(json.dumps(record))
+    with pytest.raises(
+        RunError, match=r"run\.json must hold the data's fingerprint, got none\. Restore the file or train again\."
+    ):
+        finish(pictures, unfinished)

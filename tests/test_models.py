@@ -116,7 +116,6 @@ def test_resnets_are_the_published_ones(family, count):
     assert (family == "resnet50") == ("layer1.0.conv3.weight" in names)
 
 
-# Multiply-adds at 224x224 as torchvision's table states them, in thousand millions, to its two digits
 def test_a_narrow_shortcut_computes_what_a_strided_convolution_does():
     """oneDNN's own gradient of it writes outside its memory and ends the process."""
     torch.manual_seed(0)
@@ -153,6 +152,7 @@ def test_a_narrow_resnet_trains_on_one_thread(tmp_path, processes):
     assert child.wait() == 0
 
 
+# Multiply-adds at 224x224 as torchvision's table states them, in thousand millions, to its two digits
 @pytest.mark.parametrize(("family", "giga"), [("resnet18", 1.81), ("resnet34", 3.66), ("resnet50", 4.09)])
 def test_multiply_adds_are_the_published_ones(family, giga):
     assert count_multiply_adds(ConvNet(family, (224, 224, 3), 1000)) / 1e9 == pytest.approx(giga, abs=0.01)

@@ -177,3 +177,39 @@ def test_a_missing_optuna_is_told_with_what_brings_it(monkeypatch):
     assert str(refused.value) == (
         "a search must have Optuna, got none installed. Install it with `pip install 'clearsight[tune]'`."
     )
+
+
+@pytest.mark.parametrize("strategy", ["random", "tpe"])
+def test_a_logarithmic_range_is_drawn_from_by_its_logarithm(strategy):
+    """Half of 60 draws from 1e-4 to 1 lie below 1e-2; of a linear range one in a hundred would."""
+    found, _ = ask(Space((LOG,)), strategy, rounds=15, score=lambda params: 0.5)
+    below = sum(params["train.lr"] < 1e-2 for asked in found for params in asked)
+    assert 15 <= below <= 45
+
+
+def test_of_equal_scores_the_first_stays_the_best():
+    for maximize in (True, False):
+        asker = Asker(Space((LIST,)), strategy="perturb", seed=0, base={"train.l2": 0}, maximize=maximize)
+        asked = asker.ask(0, 2)
+        asker.tell([(params, 0.5, []) for params in asked])
+        assert asker._best == (0.5, asked[0])
+
+
+def test_importance_is_the_same_each_time_and_empty_where_nothing_can_be_said():
+    _found, asker = ask(Space((LOG, RANGE)), "random", rounds=6, score=lambda params: params["train.lr"])
+    shares = [asker.measure_importance() for _ in range(3)]
+    assert shares[0] == shares[1] == shares[2]
+    assert next(iter(shares[0])) == "train.lr"
+    mixed = Space(
+        (
+            Choice("train.optimizer", "values", ("sgd", "adam")),
+            Choice("train.momentum", "range", (0.0, 0.9), {"train.optimizer": ("sgd",)}),
+        )
+    )
+    _, asker = ask(mixed, "random", rounds=1, count=3)
+    assert asker.measure_importance() == {}
+
+
+def test_a_list_of_numbers_and_words_moves_to_any_other():
+    mixed = Choice("train.lr", "values", (0.1, "auto", 0.2))
+    assert set(draw(mixed, 0.1)) == {"auto", "0.2"}

@@ -7,7 +7,7 @@ import typer
 
 from clearsight.cli import options
 from clearsight.cli.options import option, parse_common, read_settings
-from clearsight.cli.output import check_place, print_json, tell
+from clearsight.cli.output import check_place, plain, print_json, tell
 
 
 def compare(
@@ -75,7 +75,7 @@ def compare(
     if json_:
         print_json({**found.as_dict(), "plot": str(plot) if plot else None})
     else:
-        typer.echo(text + (f"\nplot    {plot}" if plot else ""))
+        typer.echo(text + (f"\nplot    {plain(str(plot))}" if plot else ""))
 
 
 def _describe(found: Any, *, next_seed: int) -> tuple[str, Any]:

@@ -7,7 +7,7 @@ import typer
 
 from clearsight.cli import options
 from clearsight.cli.options import option, parse_common, read_settings
-from clearsight.cli.output import print_json, tell
+from clearsight.cli.output import plain, print_json, tell
 
 
 def cv(
@@ -87,5 +87,5 @@ def _render(found: Any) -> str:
     lines.append(
         f"{found.metric} {found.mean:.4f}, mean of {len(found.folds)} runs on {len(found.rows):,} pictures{interval}"
     )
-    lines.append(f"cv      {found.path}")
+    lines.append(f"cv      {plain(str(found.path))}")
     return "\n".join(lines)

@@ -7,7 +7,7 @@ import typer
 
 from clearsight.cli import options
 from clearsight.cli.options import parse_common, parse_numbers, read_settings
-from clearsight.cli.output import check_place, print_json, print_notes
+from clearsight.cli.output import check_place, plain, print_json, print_notes
 
 
 def learning_curve(
@@ -58,7 +58,7 @@ def learning_curve(
     for row in curve.rows():
         parts = [f"{split} {cell['mean']:8.3f}{_interval(cell)}" for split, cell in row["errors"].items()]
         typer.echo(f"{row['size']:>9,}  " + "   ".join(parts))
-    typer.echo(str(plot))
+    typer.echo(plain(str(plot)))
 
 
 def _interval(cell: dict[str, Any]) -> str:

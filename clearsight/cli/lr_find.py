@@ -7,7 +7,7 @@ import typer
 
 from clearsight.cli import options
 from clearsight.cli.options import option, parse_common, read_settings
-from clearsight.cli.output import check_place, print_json, print_notes, tell
+from clearsight.cli.output import check_place, plain, print_json, print_notes, tell
 
 
 def lr_find(
@@ -76,7 +76,7 @@ def lr_find(
     elif not quiet:
         typer.echo(_render(found))
         if plot:
-            typer.echo(f"plot   {plot}")
+            typer.echo(f"plot   {plain(str(plot))}")
     else:
         typer.echo("none" if found.suggestion is None else f"{found.suggestion:.3g}")
 

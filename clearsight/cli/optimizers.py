@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from clearsight.cli import options
-from clearsight.cli.output import check_place, print_json
+from clearsight.cli.output import check_place, plain, print_json
 
 
 def optimizers(
@@ -75,4 +75,4 @@ def optimizers(
             f"{p.optimizer:<9} lr {p.lr:<8.3g} ends at ({p.points[-1, 0]:.4f}, {p.points[-1, 1]:.4f}), height {p.heights[-1]:.3g}"
             + (" (then flew away: a lower lr may do)" if p.flew else "")
         )
-    typer.echo("\n".join(str(path) for path in (out, animation) if path))
+    typer.echo("\n".join(plain(str(path)) for path in (out, animation) if path))

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from clearsight.cli import options
-from clearsight.cli.output import print_json, print_notes, tell
+from clearsight.cli.output import plain, print_json, print_notes, tell
 
 app = typer.Typer(help="Run published experiments again.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -71,4 +71,4 @@ def _run_search(recipe: Any, seeds: int | None, root: Path, quiet: bool, json_: 
         print_json(measured.describe())
         return
     typer.echo(f"{recipe.name}: {recipe.title}\nsource: {recipe.source}\npublished: {recipe.published}\n")
-    typer.echo(f"{measured.render()}\nsearch  {measured.tuned.path}")
+    typer.echo(f"{measured.render()}\nsearch  {plain(str(measured.tuned.path))}")

@@ -7,7 +7,7 @@ import typer
 
 from clearsight.cli import options
 from clearsight.cli.options import option, parse_common, parse_numbers, read_settings
-from clearsight.cli.output import print_json, render_judged, tell
+from clearsight.cli.output import plain, print_json, render_judged, tell
 
 
 def train(
@@ -174,8 +174,8 @@ def _render(run: Any) -> str:
         f"{run.status} at epoch {run.epoch}: {summary['parameters']:,} parameters, "
         f"{summary['seconds']:.2f} s of training ({summary['seconds_per_epoch']:.4f} s an epoch)"
     )
-    parts.append(f"model   {summary['bundle']}\nreport  {summary['report']}")
-    parts.append(f"next    {run.next_step}")
+    places = (("model", summary["bundle"]), ("report", summary["report"]), ("next", run.next_step))
+    parts += [f"{name:<7} {plain(str(text))}" for name, text in places]
     return "\n".join(parts)
 
 

@@ -92,7 +92,8 @@ def build_signatures(images: NDArray[np.generic]) -> NDArray[np.float32]:
         largest = max(largest, float(np.abs(grey).max()))
         found[start : start + step] = (down @ grey @ across.T).reshape(len(grey), -1)
     found -= found.mean(axis=1, keepdims=True)
-    length = np.sqrt((found * found).sum(axis=1, keepdims=True))
+    with np.errstate(over="ignore"):  # a length of infinity is like no other picture
+        length = np.sqrt((found * found).sum(axis=1, keepdims=True))
     blank = length <= 1e-3 * largest
     return np.asarray(found / np.where(blank, np.inf, length), np.float32)
 

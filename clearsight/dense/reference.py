@@ -261,6 +261,7 @@ def update(net: MLP, params: Array, grad: Array, slots: Array, recipe: Recipe, *
 
 
 @flush_denormals()
+@np.errstate(over="ignore", invalid="ignore")  # a loss that is not finite ends the steps
 def train_steps(
     net: MLP,
     recipe: Recipe,

@@ -105,7 +105,8 @@ def initialize(
     if isinstance(net, MLP):
         draw = INITIALIZERS[hidden if init == "auto" else init]
         for (weights, biases), fan_in, units in zip(net.layers(params), net.sizes[:-1], net.sizes[1:], strict=True):
-            weights[:] = draw(rng, fan_in, units, units, init_std)
+            with np.errstate(over="ignore"):  # which stops the training in words
+                weights[:] = draw(rng, fan_in, units, units, init_std)
             if bias_init == "normal":
                 biases[:] = rng.normal(0.0, init_std, biases.shape)
         return params

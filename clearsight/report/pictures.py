@@ -39,7 +39,8 @@ def first_layer_maps(weights: NDArray[Any], *, height: int, width: int, channels
 
 def draw_weights(values: NDArray[np.float64], *, limit: float) -> bytes:
     """Weights (H, W) as PNG: blue below 0, white at 0, vermilion above, full at -limit and limit."""
-    share = np.clip(np.nan_to_num(values / (limit or 1.0)), -1, 1)[..., None]
+    with np.errstate(invalid="ignore"):  # weights of a model that diverged
+        share = np.clip(np.nan_to_num(values / (limit or 1.0)), -1, 1)[..., None]
     ends = np.where(share < 0, _NEGATIVE, _POSITIVE)
     return _encode((255 + (ends - 255) * np.abs(share)).round().astype(np.uint8))
 

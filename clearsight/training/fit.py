@@ -289,9 +289,13 @@ def _diverge(engine: Engine, place: _Place, history: History) -> FitResult:
     engine.load_state(state)
     loss, lr, step = history.losses[-1][-1], history.lrs[-1][-1], len(history.step_losses) - 1
     what = f"loss must stay finite, got {loss}" if not np.isfinite(loss) else "weights must stay finite, got NaN or inf"
+    advice = (
+        "try a tenth of the learning rate"
+        if step
+        else "the first weights are too large, see model.init and model.init_std"
+    )
     problem = (
-        f"{what} at step {step} (epoch {place.epoch + 1}, lr {lr:g}). "
-        f"Kept the weights of epoch {epoch}; try a tenth of the learning rate."
+        f"{what} at step {step} (epoch {place.epoch + 1}, lr {lr:g}). Kept the weights of epoch {epoch}; {advice}."
     )
     return FitResult("diverged", epoch, history, problem)
 
