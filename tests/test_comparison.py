@@ -294,3 +294,27 @@ def test_nine_pairs_and_other_rows_are_refused():
         compare_runs(np.zeros(9), np.zeros(9))
     with pytest.raises(UsageError, match=r"answers must be of the same rows, one or more, got \(3,\) and \(4,\)"):
         compare_answers(np.ones(3, bool), np.ones(4, bool))
+
+
+def test_the_probability_of_one_more_win_is_that_of_a_new_draw():
+    """Student's t of the mean over the deviation of one more pair, which is not yet in the mean: s sqrt(1 + 1 / n)."""
+    differences = np.array([3.0, 1, -1, 2, 0, 4, 1, 2, -2, 3])
+    found = compare_runs(differences, np.zeros(10))
+    t = differences.mean() / (differences.std(ddof=1) * np.sqrt(1 + 1 / 10))
+    assert found.probability == pytest.approx(stats.t(9).cdf(t))
+    assert compare_runs(differences, np.zeros(10), better=-1).probability == pytest.approx(stats.t(9).sf(t))
+
+
+def test_an_effect_of_one_deviation_needs_ten_pairs_and_no_effect_more_than_there_are():
+    assert find_needed(1.0) == np.ceil(TTestPower().solve_power(1.0, alpha=0.05, power=0.8)) == 10
+    assert find_needed(0.0) is None
+    assert find_needed(1e-4) is None
+
+
+def test_runs_that_differ_by_the_same_each_time_are_no_sample():
+    same = compare_runs(np.full(10, 0.5), np.full(10, 0.25))
+    assert (same.difference, same.low, same.p_value, same.probability, same.needed) == (0.25, None, None, None, None)
+    nearly = compare_runs(np.full(10, 1e9) + np.array([0, 1e-4] * 5), np.zeros(10))  # rounding of numbers so large
+    assert nearly.p_value is None
+    small = compare_runs(np.array([1e-9, 2e-9] * 5), np.zeros(10))
+    assert small.p_value < 1e-3

@@ -274,3 +274,42 @@ def test_a_test_split_that_came_with_the_data_is_in_no_fold_unless_pooled(tmp_pa
     assert "8 test pictures are in no fold, as they came with the data; --set data.pool=true takes them in" in notes
     assert len(cross_validate(root, root=tmp_path / "runs", pool=True, **options).rows) == 32
     assert any(text.startswith("all 32 pictures are in the folds;") for text in notes)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"config": {"train": {"epochs": 1}}},
+        {"metric": "loss"},
+        {"out": "x"},
+        {"epochs": 2},
+        {"folds": 4},
+        {"repeats": 2},
+    ],
+)
+def test_what_is_set_beside_resume_is_refused_one_by_one(tmp_path, more):
+    with pytest.raises(UsageError, match=r"--resume must stand alone but for how to compute, got more\."):
+        cross_validate(resume=tmp_path, **more)
+
+
+def test_repeats_need_folds_that_are_drawn_and_one_round_does_not(tmp_path):
+    data = (np.arange(24 * 16).reshape(24, 4, 4) % 250).astype(np.uint8), np.arange(24) % 2
+    options = {"folds": 2, "epochs": 1, "hidden": (2,), "shuffle_split": False, "root": tmp_path}
+    with pytest.raises(UsageError, match=r"--repeats must be 1 without data\.shuffle_split, got 2: all would be alike"):
+        cross_validate(*data, repeats=2, **options)
+    assert len(cross_validate(*data, **options).folds) == 2
+
+
+def test_a_cross_validation_keeps_its_corrections_and_says_what_it_chose(tmp_path):
+    root = make(tmp_path / "d", *many("a", "b", n=8))
+    names = sorted(str(path.relative_to(root)) for path in root.rglob("*.png"))
+    table = tmp_path / "fix.csv"
+    table.write_text(f"row,name,label,new_label\n0,{names[0]},a,b\n")
+    notes = []
+    options = {"folds": 2, "epochs": 1, "hidden": (2,), "image_size": 8, "relabel": str(table), "note": notes.append}
+    found = cross_validate(root, out=tmp_path / "cv", **options)
+    assert (found.path / "corrections.csv").read_text() == table.read_text()
+    record = json.loads((found.path / "cv.json").read_text())
+    assert record["config"]["model"]["hidden"] == [2]
+    with pytest.raises(UsageError, match=r"--out or --root must lie outside the data"):
+        cross_validate(root, out=root / "cv", **options | {"relabel": None})

@@ -224,3 +224,57 @@ def test_the_benchmark_has_enough_pairs_in_each_half():
         assert not any(
             set(case.harmful) & set(case.harmless) - {"zoom", "brightness", "blur", "noise"} for case in cases
         )
+
+
+def test_strengths_rise_by_these_steps():
+    """The tables of `data safety` and of the documentation are of just these."""
+    assert safety.LADDER == {
+        "hflip": (1.0,), "vflip": (1.0,), "rot90": (1.0,),
+        "rotate": (5, 10, 15, 30, 45), "shear": (5, 10, 20, 30), "zoom": (0.05, 0.1, 0.2, 0.3, 0.5),
+        "shift": (0.03, 0.06, 0.1, 0.2, 0.3), "crop": (0.06, 0.12, 0.25, 0.4), "brightness": (0.1, 0.2, 0.4),
+        "contrast": (0.2, 0.4, 0.8), "color": (0.2, 0.5, 0.9), "blur": (0.5, 1, 2), "noise": (0.05, 0.1, 0.2),
+        "cutout": (0.2, 0.35, 0.5),
+    }  # fmt: skip
+
+
+def test_many_numbers_become_eight_ranges_and_few_stay():
+    few, names = safety._as_classes(np.array([3.0, 1.5, 3.0]), ())
+    assert (few.tolist(), names) == ([1, 0, 1], ("1.5", "3"))
+    labels = np.repeat(np.arange(16.0), 5)
+    many, names = safety._as_classes(labels, ())
+    assert names == (
+        "0..1.875",
+        "1.875..3.75",
+        "3.75..5.625",
+        "5.625..7.5",
+        "7.5..9.375",
+        "9.375..11.25",
+        "11.25..13.125",
+        "13.125..15",
+    )
+    assert np.bincount(many).tolist() == [10] * 8
+    at_edge, names = safety._as_classes(np.repeat([0.0, 1, 2, 3, 4, 5, 6, 7, 8], [2, 1, 1, 1, 1, 1, 1, 1, 9]), ())
+    assert names[-1] == "8..8"
+    assert at_edge.tolist()[-9:] == [len(names) - 1] * 9  # a number at an edge belongs to the range above
+
+
+def test_features_are_brought_to_components_of_what_varies():
+    rng = np.random.default_rng(0)
+    features = np.array([100.0, -7, 3, 0]) + rng.normal(size=(50, 4)) * np.array([0.1, 5, 1, 0.01])
+    found = safety._find_components(features)(features)
+    assert np.abs(found.mean(axis=0)).max() < 1e-4
+    assert np.argmax(found.std(axis=0)) == 0
+    np.testing.assert_allclose(np.abs(found[:, 0]), np.abs(features[:, 1] - features[:, 1].mean()), atol=0.6)
+    wide = safety._find_components(rng.normal(size=(20, 300)))(rng.normal(size=(5, 300)))
+    assert wide.shape == (5, min(20, safety._COMPONENTS))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_colour_is_judged_on_colour_pictures_alone(channels, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        safety, "judge_transform", lambda *args, name, **more: asked.append(name) or SimpleNamespace(level="safe")
+    )
+    judge_ladder(SimpleNamespace(look=None), np.zeros((2, 4, 4, channels)), low=0, high=255)
+    assert ("color" in asked) == (channels == 3)
+    assert len(asked) == sum(len(steps) for name, steps in safety.LADDER.items() if name != "color" or channels == 3)
