@@ -45,6 +45,7 @@ def test_tensorboard_reads_what_the_history_holds(tmp_path):
     assert found["final/test_accuracy"][0][1] == pytest.approx(run.test.accuracy)
 
 
+@pytest.mark.report
 def test_mlflow_reads_what_the_history_holds(tmp_path, mlflow):
     run = clearsight.train("digits", **FAST, out=tmp_path / "r", root=tmp_path, track=["mlflow"])
     record = json.loads((tmp_path / "r" / "run.json").read_text())
