@@ -1,6 +1,6 @@
 """What the program computes, as hashes: the same on the same machine before and after a change that must change nothing.
 
-    python -m benchmarks.behaviour [--only NAME ...] [--json FILE] [--against FILE]
+    python tests/behaviour.py [--only NAME ...] [--json FILE] [--against FILE]
 
 It speaks to the command line alone, so that it runs unchanged whatever becomes of the modules. Each case is a list of
 commands in a folder of its own; its facts are hashes of trained weights, of predictions and metrics, and the keys of every JSON
@@ -366,7 +366,7 @@ def describe_machine() -> dict[str, str]:
 
 def main(arguments: list[str]) -> int:
     """Record, print, write and compare what is asked for."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.behaviour")
+    parser = argparse.ArgumentParser(prog="python tests/behaviour.py")
     parser.add_argument("--only", action="append", default=[], help="cases whose name begins so")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--json", type=Path, help="write the facts there")
