@@ -41,12 +41,7 @@ CNN = (
     "digits",
     "--model",
     "cnn",
-    "--set",
-    "model.widths=[4,6]",
-    "--set",
-    "model.depths=[1,1]",
-    "--epochs",
-    "2",
+    *["--set", "model.widths=[4,6]", "--set", "model.depths=[1,1]", "--epochs", "2"],
 )
 SMALL = ("--hidden", "12", "--epochs", "2")
 _VARIES = {"created", "python", "clearsight", "platform"}
@@ -177,10 +172,8 @@ def train(*arguments: str) -> Callable[[Path], Facts]:
         facts = describe_run(place, run(place, *arguments, "--out", "out"))
         judged = run(place, "evaluate", "out")
         facts |= {"evaluate": hash_value(judged), "keys of evaluate": list_keys(judged)}
-        if (place / "photographs").exists():
-            said = run(place, "predict", "out", "photographs/red/0.png", "photographs/blue/3.png")
-            facts |= {"predict": hash_value(said), "keys of predict": list_keys(said)}
-        return facts
+        said = run(place, "predict", "out", "photographs/red/0.png", "photographs/blue/3.png")
+        return facts | {"predict": hash_value(said), "keys of predict": list_keys(said)}
 
     return case
 
@@ -373,23 +366,24 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--against", type=Path, help="compare with the facts of this file")
     options = parser.parse_args(arguments)
     names = [name for name in CASES if not options.only or any(name.startswith(part) for part in options.only)]
+    before = json.loads(options.against.read_text()) if options.against else None
+    if before and before["machine"] != describe_machine():
+        parser.error(f"--against must be of this machine and these libraries, got {before['machine']}.")
     facts = record(names, jobs=options.jobs)
     failed = [name for name, found in facts.items() if "error" in found]
     if options.json and not failed:
         options.json.write_text(json.dumps({"machine": describe_machine(), "cases": facts}, indent=1) + "\n")
-    changes = []
-    if options.against:
-        before = json.loads(options.against.read_text())
-        if before["machine"] != describe_machine():
-            parser.error(f"--against must be of this machine and these libraries, got {before['machine']}.")
-        changes = find_changes(
-            {name: before["cases"][name] for name in before["cases"] if not options.only or name in facts}, facts
-        )
+    earlier = before["cases"] if before else {}
+    changes = (
+        find_changes({name: earlier[name] for name in earlier if not options.only or name in facts}, facts)
+        if before
+        else []
+    )
     print(*changes, sep="\n")
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     print(
         f"{len(names)} cases, {len(failed)} failed; all facts together {digest}"
-        + f"; {len(changes)} changes" * bool(options.against)
+        + f"; {len(changes)} changes" * bool(before)
     )
     return 1 if failed or changes else 0
 

@@ -1,5 +1,6 @@
 """Shared by all tests: where the data sets are, the one tolerance table, and small pictures."""
 
+import gc
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # PyTorch: nets of tests are too small to share out
@@ -92,14 +93,21 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
     monkeypatch.setenv("CLEARSIGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
+def run_main(*arguments: object) -> int:
+    """The exit code of a command that runs in this process, which is left as it was."""
+    handler, threshold = signal.getsignal(signal.SIGTERM), gc.get_threshold()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["clearsight", *map(str, arguments)])
+        try:
+            with pytest.raises(SystemExit) as ended:
+                main()
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+            gc.set_threshold(*threshold)
+    return int(ended.value.code or 0)
+
+
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+def call() -> Callable[..., int]:
     """Runs the command line in this process and gives its exit code."""
-
-    def run(*arguments: object) -> int:
-        monkeypatch.setattr("sys.argv", ["clearsight", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0)
-
-    return run
+    return run_main

@@ -1,7 +1,6 @@
 """The command line as a person or a program uses it: JSON contracts, exit codes, one-line errors, help everywhere."""
 
 import contextlib
-import gc
 import io
 import json
 import shutil
@@ -13,10 +12,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import typer.main
+from conftest import run_main
 from PIL import Image
 from processes import CLEARSIGHT, LIMIT_SECONDS, wait_until
 
-from clearsight.cli.main import app, main
+from clearsight.cli.main import app
 from clearsight.data.load import load_data
 
 
@@ -28,21 +28,14 @@ def run_apart(*arguments, **options):
 
 
 def run(*arguments, cwd=".", input=""):
-    """The command in this process, which is left as it was."""
+    """The command in this process."""
     out, err = io.StringIO(), io.StringIO()
-    handler, threshold = signal.getsignal(signal.SIGTERM), gc.get_threshold()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.chdir(cwd)
-        patch.setattr("sys.argv", ["clearsight", *map(str, arguments)])
         patch.setattr("sys.stdin", io.StringIO(input))
-        try:
-            with pytest.raises(SystemExit) as ended:
-                main()
-        finally:
-            signal.signal(signal.SIGTERM, handler)
-            gc.set_threshold(*threshold)
+        code = run_main(*arguments)
     assert "Traceback" not in err.getvalue(), err.getvalue()
-    return SimpleNamespace(returncode=ended.value.code or 0, stdout=out.getvalue(), stderr=err.getvalue())
+    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
 
 
 def refused(*arguments, code, **options):
@@ -404,3 +397,38 @@ def test_a_picture_does_not_replace_another_kind_of_file(tmp_path, call, capsys)
     assert place.read_text() == "mine"
     for _ in range(2):  # an earlier picture may be drawn anew
         assert call("optimizers", "--out", tmp_path / "paths.svg") == 0
+
+
+@pytest.mark.report
+def test_a_path_cannot_steer_the_terminal(tmp_path):
+    place = tmp_path / "x\x1b[31m\n<b>"
+    done = run("train", "digits", "--epochs", "1", "--hidden", "4", "--out", place)
+    shown = f"{tmp_path}/x\\x1b[31m\\n<b>"
+    assert f"\nmodel   {shown}/model.clearsight\nreport  {shown}/report.html\n" in done.stdout
+    assert run("report", place).stdout == f"{shown}/report.html\n"
+    assert run("runs", "show", place).stdout.endswith(f"files       {shown}\n")
+    assert f"\nlook    {shown}/mistakes.html\n" in run("mistakes", place, "--count", "1").stdout
+    assert run("runs", "remove", place, "--yes").stdout == f"removed {shown}\n"
+
+
+@pytest.mark.report
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["huge.npz"], 0, ""),
+        (
+            ["digits", "--init", "normal", "--init-std", "1e300"],
+            4,
+            "look at model.init_std and at the scale of the pixels",
+        ),
+        (["digits", "--model", "cnn", "--init", "normal", "--init-std", "1e300"], 4, "look at model.init_std"),
+        (["digits", "--engine", "reference", "--lr", "1e30"], 4, "try a tenth of the learning rate"),
+    ],
+)
+def test_absurd_numbers_end_in_a_sentence_without_warnings(arguments, code, words, tmp_path):
+    images = np.random.default_rng(0).random((40, 8, 8, 1), dtype=np.float32) * 1e30
+    np.savez(tmp_path / "huge.npz", images=images, labels=np.arange(40) % 2)
+    done = run("train", *arguments, "--epochs", "1", "--quiet", "--out", "run", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (code, code > 0)
+    assert words in done.stderr
+    assert words.capitalize() in (tmp_path / "run" / "report.html").read_text()

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "clearsight"
 LAYERS = [
-    ["errors"], ["published"], ["config", "meter", "durable", "randomness", "intervals", "threads", "denormals"], ["settings", "combinations"], ["data"], ["augment"], ["intake"], ["models"], ["dense"], ["training"], ["features"], ["archive"], ["evaluation"], ["description"], ["bundle"],
+    ["errors"], ["published"], ["config", "meter", "durable", "randomness", "intervals", "threads", "denormals", "numerics"], ["settings", "combinations"], ["data"], ["augment"], ["intake"], ["models"], ["dense"], ["training"], ["features"], ["archive"], ["evaluation"], ["description"], ["bundle"],
     ["store", "tracking"], ["report"], ["assemble"], ["cost"], ["finetune", "choice", "safety"], ["pipeline"], ["outcome"], ["run", "inference", "classifier", "curve"], ["mistakes"], ["tuning"], ["recipes"], ["cli"],
 ]  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -103,6 +103,7 @@ def test_two_processes_learn_as_one_and_validate_each_row_once(run, two, arrays,
     rows = [(path / "history.csv").read_text().splitlines()[-1].split(",") for path in places]
     assert rows[0][3] == rows[1][3]  # training accuracy: a count of rows
     assert rows[0][5] == rows[1][5]  # validation accuracy: of 101 rows
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
     assert [path.name for path in place.parent.iterdir()] == ["two"]
 
 

@@ -227,7 +227,7 @@ def test_the_benchmark_has_enough_pairs_in_each_half():
 
 
 def test_strengths_rise_by_these_steps():
-    """The tables of `data safety` and of the documentation are of just these."""
+    """`data safety` says up to which of these a transform is safe."""
     assert safety.LADDER == {
         "hflip": (1.0,), "vflip": (1.0,), "rot90": (1.0,),
         "rotate": (5, 10, 15, 30, 45), "shear": (5, 10, 20, 30), "zoom": (0.05, 0.1, 0.2, 0.3, 0.5),

@@ -1,5 +1,6 @@
 """The smallest case of every benchmark and of every recipe runs to its end. Both folders are walked over, so none is forgotten."""
 
+import json
 import re
 import sys
 from dataclasses import replace
@@ -37,6 +38,30 @@ def test_benchmark_runs_and_leaves_the_docs_alone(name, processes):
     assert process.returncode == 0, err
     assert re.search(r"\d", out)
     assert {path: path.read_bytes() for path in ROOT.glob("docs/**/*.*")} == docs
+
+
+def test_behaviour_is_recorded_and_a_change_is_named(processes, tmp_path):
+    def record(*options):
+        command = [sys.executable, ROOT / "tests" / "behaviour.py", "--only", "data check", "--jobs", "1", *options]
+        process = processes.start(command, stdout=PIPE, stderr=PIPE)
+        out, err = process.communicate(timeout=LIMIT_SECONDS)
+        return process.returncode, out + err
+
+    facts = tmp_path / "facts.json"
+    assert record("--json", facts)[0] == 0
+    code, said = record("--against", facts)
+    assert (code, said.splitlines()[-1].endswith("; 0 changes")) == (0, True), said
+    found = json.loads(facts.read_text())
+    found["cases"]["data check"]["numbers"] = "other"
+    found["cases"]["data check"]["answer"].append("lost")
+    facts.write_text(json.dumps(found))
+    code, said = record("--against", facts)
+    assert code == 1
+    assert "data check: answer: lost is missing" in said
+    assert "data check: numbers: other before, " in said
+    found["machine"]["cpu"] = "another"
+    facts.write_text(json.dumps(found))
+    assert record("--against", facts)[0] == 2
 
 
 @pytest.fixture

@@ -279,6 +279,9 @@ def test_the_digits_are_scikit_learns_and_come_without_importing_it():
     dataset, theirs = clearsight.load_data("digits"), load_digits()
     assert np.array_equal(dataset.images[..., 0], theirs.images)
     assert np.array_equal(dataset.labels, theirs.target)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("clearsight.data.load.find_spec", lambda name: None)  # as if the file lay elsewhere
+        assert clearsight.load_data("digits").fingerprint == dataset.fingerprint
     code = "import sys, clearsight; clearsight.load_data('digits'); print('sklearn' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -75,7 +75,7 @@ def compare(
     if json_:
         print_json({**found.as_dict(), "plot": str(plot) if plot else None})
     else:
-        typer.echo(text + (f"\nplot    {plain(str(plot))}" if plot else ""))
+        typer.echo(text + (f"\nplot    {plain(plot)}" if plot else ""))
 
 
 def _describe(found: Any, *, next_seed: int) -> tuple[str, Any]:

@@ -87,5 +87,5 @@ def _render(found: Any) -> str:
     lines.append(
         f"{found.metric} {found.mean:.4f}, mean of {len(found.folds)} runs on {len(found.rows):,} pictures{interval}"
     )
-    lines.append(f"cv      {plain(str(found.path))}")
+    lines.append(f"cv      {plain(found.path)}")
     return "\n".join(lines)

@@ -67,7 +67,7 @@ def check(
     else:
         typer.echo(_render_findings(dataset, findings))
         if sheet:
-            typer.echo(f"sheet   {plain(str(sheet))}")
+            typer.echo(f"sheet   {plain(sheet)}")
     if errors:
         raise typer.Exit(3)
 
@@ -142,7 +142,7 @@ def show(
     if json_:
         print_json({"data": data, "sheet": str(out), "rows": len(dataset), "classes": list(dataset.class_names)})
     else:
-        typer.echo(plain(str(out)))
+        typer.echo(plain(out))
 
 
 @app.command()
@@ -200,7 +200,7 @@ def safety(
         if unknown := explain_unknown(judge, verdicts):
             typer.echo(f"\n{plain(unknown)}")
         if sheet:
-            typer.echo(f"\nsheet   {plain(str(sheet))}")
+            typer.echo(f"\nsheet   {plain(sheet)}")
 
 
 @app.command()
@@ -222,7 +222,7 @@ def fetch(
     if json_:
         print_json({"name": name, "path": str(path)})
     else:
-        typer.echo(plain(str(path)))
+        typer.echo(plain(path))
 
 
 @app.command()
@@ -260,9 +260,7 @@ def make(
     if json_:
         print_json(summary)
     else:
-        typer.echo(
-            f"{summary['train'] + summary['test']:,} pictures of {width}x{height} in {plain(str(summary['path']))}"
-        )
+        typer.echo(f"{summary['train'] + summary['test']:,} pictures of {width}x{height} in {plain(summary['path'])}")
 
 
 def _choose(value: str, flag: str, *known: str) -> Any:

@@ -79,5 +79,5 @@ def label_errors(
     for part in parts:
         typer.echo(plain(f"  {part}"))
     typer.echo(f"The models agree with {summary['accuracy']:.1%} of the {summary['n']:,} labels.")
-    typer.echo(f"look    {plain(str(found.path / GALLERY))} (its buttons write the corrections to a file)")
-    typer.echo(f"correct {plain(str(found.path / TABLE))} (the same table to fill in by hand)")
+    typer.echo(f"look    {plain(found.path / GALLERY)} (its buttons write the corrections to a file)")
+    typer.echo(f"correct {plain(found.path / TABLE)} (the same table to fill in by hand)")

@@ -58,7 +58,7 @@ def learning_curve(
     for row in curve.rows():
         parts = [f"{split} {cell['mean']:8.3f}{_interval(cell)}" for split, cell in row["errors"].items()]
         typer.echo(f"{row['size']:>9,}  " + "   ".join(parts))
-    typer.echo(plain(str(plot)))
+    typer.echo(plain(plot))
 
 
 def _interval(cell: dict[str, Any]) -> str:

@@ -76,7 +76,7 @@ def lr_find(
     elif not quiet:
         typer.echo(_render(found))
         if plot:
-            typer.echo(f"plot   {plain(str(plot))}")
+            typer.echo(f"plot   {plain(plot)}")
     else:
         typer.echo("none" if found.suggestion is None else f"{found.suggestion:.3g}")
 

@@ -66,11 +66,9 @@ def mistakes(
     for one in found.worst[:_SHOWN]:
         near = f"  like {', '.join(near.label for near in one.neighbours)}" if one.neighbours else ""
         typer.echo(plain(f"{one.name}  {one.true} taken for {one.answer}  {one.confidence:.1%} confident{near}"))
-    typer.echo(
-        f"{summary['wrong']:,} of {summary['n']:,} answers ({summary['split']}) are wrong\nlook    {plain(str(out))}"
-    )
+    typer.echo(f"{summary['wrong']:,} of {summary['n']:,} answers ({summary['split']}) are wrong\nlook    {plain(out)}")
     for other in sorted(set(out.parent.glob(f"{_PAGE}*.html")) - {out}):
-        typer.echo(f"earlier {plain(str(other))}")
+        typer.echo(f"earlier {plain(other)}")
 
 
 def _name_page(data: str | None, split: str | None) -> str:

@@ -75,4 +75,4 @@ def optimizers(
             f"{p.optimizer:<9} lr {p.lr:<8.3g} ends at ({p.points[-1, 0]:.4f}, {p.points[-1, 1]:.4f}), height {p.heights[-1]:.3g}"
             + (" (then flew away: a lower lr may do)" if p.flew else "")
         )
-    typer.echo("\n".join(plain(str(path)) for path in (out, animation) if path))
+    typer.echo("\n".join(plain(path) for path in (out, animation) if path))

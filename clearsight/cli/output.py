@@ -19,9 +19,11 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(drop_infinite(value), allow_nan=False))
 
 
-def plain(text: str) -> str:
-    """Text on one line, with line breaks, terminal codes and broken characters of names spelt out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
+def plain(text: str | Path) -> str:
+    """Text or a path on one line, with line breaks, terminal codes and broken characters of names spelt out."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in str(text)
+    )
 
 
 def print_notes(notes: tuple[str, ...] | list[str], *, quiet: bool = False) -> None:

@@ -71,4 +71,4 @@ def _run_search(recipe: Any, seeds: int | None, root: Path, quiet: bool, json_: 
         print_json(measured.describe())
         return
     typer.echo(f"{recipe.name}: {recipe.title}\nsource: {recipe.source}\npublished: {recipe.published}\n")
-    typer.echo(f"{measured.render()}\nsearch  {plain(str(measured.tuned.path))}")
+    typer.echo(f"{measured.render()}\nsearch  {plain(measured.tuned.path)}")

@@ -59,7 +59,7 @@ def show(run: Name, root: Root = Path("runs"), json_: options.Json = False) -> N
                 raise RunError(
                     f"{path / store.METRICS} must hold metrics, got damage ({error!r}). Restore the file."
                 ) from None
-    typer.echo(f"{'files':<11} {plain(str(path))}")
+    typer.echo(f"{'files':<11} {plain(path)}")
 
 
 @app.command()
@@ -79,7 +79,7 @@ def remove(
     if json_:
         print_json({"removed": str(path)})
     else:
-        typer.echo(f"removed {plain(str(path))}")
+        typer.echo(f"removed {plain(path)}")
 
 
 def report(
@@ -95,4 +95,4 @@ def report(
     if json_:
         print_json({"report": str(path)})
     else:
-        typer.echo(plain(str(path)))
+        typer.echo(plain(path))

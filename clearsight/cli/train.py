@@ -175,7 +175,7 @@ def _render(run: Any) -> str:
         f"{summary['seconds']:.2f} s of training ({summary['seconds_per_epoch']:.4f} s an epoch)"
     )
     places = (("model", summary["bundle"]), ("report", summary["report"]), ("next", run.next_step))
-    parts += [f"{name:<7} {plain(str(text))}" for name, text in places]
+    parts += [f"{name:<7} {plain(text)}" for name, text in places]
     return "\n".join(parts)
 
 

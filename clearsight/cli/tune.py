@@ -96,7 +96,7 @@ def _render(tuned: Any) -> str:
     for place, trial in enumerate(rank(tuned.trials, plan.metric)[:_SHOWN], 1):
         lines.append(f"{place:>4}{trial.number:>7}  {render_score(trial):<28}  {render_params(trial.params)}")
     if len(tuned.trials) > _SHOWN:
-        lines.append(f"{'':>4}and {len(tuned.trials) - _SHOWN} more in {plain(str(tuned.path / 'leaderboard.csv'))}")
+        lines.append(f"{'':>4}and {len(tuned.trials) - _SHOWN} more in {plain(tuned.path / 'leaderboard.csv')}")
     if tuned.importance:
         lines.append("matters: " + ", ".join(f"{key} {share:.0%}" for key, share in tuned.importance.items()))
     if tuned.run:
@@ -104,7 +104,7 @@ def _render(tuned: Any) -> str:
         lines.append(
             render_judged(found["test"]) if "test" in found else "there is no test split to evaluate the best on"
         )
-    lines.append(f"search  {plain(str(tuned.path))}")
+    lines.append(f"search  {plain(tuned.path)}")
     if tuned.run:
-        lines.append(f"model   {plain(str(tuned.run.path / 'model.clearsight'))}")
+        lines.append(f"model   {plain(tuned.run.path / 'model.clearsight')}")
     return "\n".join(lines)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.numerics import allow_infinities
+
 SIGNATURE_SIDE = 16
 NEAR_CORRELATION = 0.99
 _SIGNATURE_CORRELATION = 0.997
@@ -92,7 +94,7 @@ def build_signatures(images: NDArray[np.generic]) -> NDArray[np.float32]:
         largest = max(largest, float(np.abs(grey).max()))
         found[start : start + step] = (down @ grey @ across.T).reshape(len(grey), -1)
     found -= found.mean(axis=1, keepdims=True)
-    with np.errstate(over="ignore"):  # a length of infinity is like no other picture
+    with allow_infinities():  # a picture of infinite length resembles no other
         length = np.sqrt((found * found).sum(axis=1, keepdims=True))
     blank = length <= 1e-3 * largest
     return np.asarray(found / np.where(blank, np.inf, length), np.float32)

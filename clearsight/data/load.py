@@ -46,9 +46,11 @@ def data_folders() -> list[Path]:
 
 def _load_digits() -> Dataset:
     """scikit-learn's digits, read from its file: importing the library takes most of a short run's start-up time."""
-    spec = find_spec("sklearn")
-    file = Path(spec.origin if spec and spec.origin else "").parent / "datasets" / "data" / "digits.csv.gz"
-    if file.is_file():
+    places = getattr(find_spec("sklearn"), "submodule_search_locations", None) or []
+    file = next(
+        (path for place in places if (path := Path(place, "datasets", "data", "digits.csv.gz")).is_file()), None
+    )
+    if file is not None:
         table = np.loadtxt(file, delimiter=",", dtype=np.uint8)
         images, labels = table[:, :64].reshape(-1, 8, 8), table[:, 64].astype(np.int64)
     else:

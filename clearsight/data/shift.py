@@ -22,10 +22,11 @@ def measure_pictures(images: NDArray[np.generic], rows: NDArray[np.int64]) -> di
     chosen = np.sort(np.random.default_rng(0).permutation(rows)[:_MOST_ROWS])
     means, deviations = np.empty(len(chosen)), np.empty(len(chosen))
     step = rows_at_once(images)
+    dtype = np.float64 if images.dtype.kind == "f" else np.float32  # float pictures may have squares beyond float32
     for start in range(0, len(chosen), step):
         block = images[chosen[start : start + step]].reshape(-1, images[0].size)
-        means[start : start + step] = block.mean(axis=1, dtype=np.float32)
-        deviations[start : start + step] = block.std(axis=1, dtype=np.float32)
+        means[start : start + step] = block.mean(axis=1, dtype=dtype)
+        deviations[start : start + step] = block.std(axis=1, dtype=dtype)
     return {"brightness": means, "contrast": deviations}
 
 

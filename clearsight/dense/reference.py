@@ -39,6 +39,7 @@ from scipy.special import erf
 from clearsight.denormals import flush_denormals
 from clearsight.dense.recipe import Recipe
 from clearsight.models.mlp import LEAK, MLP
+from clearsight.numerics import allow_infinities
 from clearsight.randomness import mix
 
 Array = NDArray[np.floating]
@@ -89,19 +90,19 @@ ACTIVATE: dict[str, Callable[[Array], tuple[Array, Array]]] = {
 }
 
 
+@allow_infinities()
 def softmax(z: Array) -> Array:
     """Class probabilities of logits of shape (B, K): positive, each row sums to 1, no overflow for any finite logits."""
-    with np.errstate(invalid="ignore"):  # infinite outputs give NaN
-        e = np.exp(z - z.max(axis=1, keepdims=True))
-        shares: Array = e / e.sum(axis=1, keepdims=True)
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    shares: Array = e / e.sum(axis=1, keepdims=True)
     return shares
 
 
+@allow_infinities()
 def log_softmax(z: Array) -> Array:
     """Logarithm of `softmax`, (B, K), without the underflow of taking it afterwards."""
-    with np.errstate(invalid="ignore"):  # infinite outputs give NaN, which stops a training
-        z = z - z.max(axis=1, keepdims=True)
-        logs: Array = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+    z = z - z.max(axis=1, keepdims=True)
+    logs: Array = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
     return logs
 
 
@@ -261,7 +262,7 @@ def update(net: MLP, params: Array, grad: Array, slots: Array, recipe: Recipe, *
 
 
 @flush_denormals()
-@np.errstate(over="ignore", invalid="ignore")  # a loss that is not finite ends the steps
+@allow_infinities()
 def train_steps(
     net: MLP,
     recipe: Recipe,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from clearsight.errors import UsageError
 from clearsight.models.convnet import ConvNet
 from clearsight.models.mlp import MLP, TRAINED
+from clearsight.numerics import allow_infinities
 from clearsight.published import is_timm
 
 Draw = Callable[[np.random.Generator, int, int, int, float], NDArray[np.float64]]
@@ -60,6 +61,7 @@ INITIALIZERS: dict[str, Draw] = {
 }
 
 
+@allow_infinities()
 def initialize(
     net: MLP | ConvNet,
     *,
@@ -105,8 +107,7 @@ def initialize(
     if isinstance(net, MLP):
         draw = INITIALIZERS[hidden if init == "auto" else init]
         for (weights, biases), fan_in, units in zip(net.layers(params), net.sizes[:-1], net.sizes[1:], strict=True):
-            with np.errstate(over="ignore"):  # which stops the training in words
-                weights[:] = draw(rng, fan_in, units, units, init_std)
+            weights[:] = draw(rng, fan_in, units, units, init_std)
             if bias_init == "normal":
                 biases[:] = rng.normal(0.0, init_std, biases.shape)
         return params

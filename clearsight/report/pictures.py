@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.numerics import allow_infinities
+
 _NEGATIVE, _POSITIVE = np.array([0x05, 0x5A, 0x96]), np.array([0xB8, 0x48, 0x00])
 _MAX_SIDE = 160
 
@@ -39,7 +41,7 @@ def first_layer_maps(weights: NDArray[Any], *, height: int, width: int, channels
 
 def draw_weights(values: NDArray[np.float64], *, limit: float) -> bytes:
     """Weights (H, W) as PNG: blue below 0, white at 0, vermilion above, full at -limit and limit."""
-    with np.errstate(invalid="ignore"):  # weights of a model that diverged
+    with allow_infinities():  # weights of a model that diverged
         share = np.clip(np.nan_to_num(values / (limit or 1.0)), -1, 1)[..., None]
     ends = np.where(share < 0, _NEGATIVE, _POSITIVE)
     return _encode((255 + (ends - 255) * np.abs(share)).round().astype(np.uint8))

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.training.next_step import advise_diverged
+
 Metrics = dict[str, Any]
 _GROWN, _HUGE = 30.0, 1000.0
 NAMES = {"train": "training", "valid": "validation", "test": "test"}
@@ -71,13 +73,14 @@ def describe_gap(evaluations: dict[str, Metrics], judged: str) -> str:
 def describe_divergence(losses: NDArray[np.float64], *, steps_per_epoch: int, epoch: int) -> str:
     """Where training broke off, and which weights are in force."""
     bad = np.flatnonzero(~np.isfinite(losses))
+    step = int(bad[0]) if len(bad) else max(len(losses) - 1, 0)
     kept = f"the weights of epoch {epoch}" if epoch else "the first, untrained weights"
     if len(bad):
-        step = int(bad[0])
         what = f"the loss was not a finite number at step {step} (epoch {step // steps_per_epoch + 1})"
     else:
-        what = f"weights were no longer finite numbers after step {max(len(losses) - 1, 0)}"
-    return f"{what}. The model and every number here are of {kept}. Try a tenth of the learning rate."
+        what = f"weights were no longer finite numbers after step {step}"
+    advice = advise_diverged(step=step, finite_loss=not len(bad))
+    return f"{what}. The model and every number here are of {kept}. {advice[0].upper()}{advice[1:]}."
 
 
 def describe_signals(signals: dict[str, Any], *, when: str) -> str:

@@ -18,6 +18,7 @@ from clearsight.errors import Interrupted, UsageError
 from clearsight.training.checkpoint import Tensors, load_checkpoint, save_checkpoint
 from clearsight.training.engine import Engine, Rows, State
 from clearsight.training.history import History
+from clearsight.training.next_step import advise_diverged
 from clearsight.training.progress import Progress
 from clearsight.training.signals import StopSignals
 from clearsight.training.team import Team
@@ -289,11 +290,7 @@ def _diverge(engine: Engine, place: _Place, history: History) -> FitResult:
     engine.load_state(state)
     loss, lr, step = history.losses[-1][-1], history.lrs[-1][-1], len(history.step_losses) - 1
     what = f"loss must stay finite, got {loss}" if not np.isfinite(loss) else "weights must stay finite, got NaN or inf"
-    advice = (
-        "try a tenth of the learning rate"
-        if step
-        else "the first weights are too large, see model.init and model.init_std"
-    )
+    advice = advise_diverged(step=step, finite_loss=bool(np.isfinite(loss)))
     problem = (
         f"{what} at step {step} (epoch {place.epoch + 1}, lr {lr:g}). Kept the weights of epoch {epoch}; {advice}."
     )

@@ -15,6 +15,7 @@ from clearsight.data.preprocess import Preprocess
 from clearsight.dense import reference
 from clearsight.models.convnet import ConvNet, Tail
 from clearsight.models.mlp import MLP
+from clearsight.numerics import allow_infinities
 
 if TYPE_CHECKING:
     from torch import Tensor, device, nn
@@ -56,13 +57,13 @@ class Predictor:
         chosen = np.arange(len(images)) if rows is None else rows
         size = rows_at_once(self._net)
         parts = [self._look(images[chosen[at : at + size]]) for at in range(0, len(chosen), size)]
-        outputs, features = (np.concatenate(values).astype(np.float32) for values in zip(*parts, strict=True))
+        outputs, features = (np.concatenate(values) for values in zip(*parts, strict=True))
         return outputs, features
 
     def _look(self, images: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         if isinstance(self._net, MLP):
             inputs = self._preprocess.apply(images).astype(self._params.dtype, copy=False)
-            with _far_off():
+            with allow_infinities():
                 passed = reference.forward(self._net, self._params, inputs)[0]
                 return passed[-1].astype(np.float32), passed[-2].astype(np.float32)
         import torch
@@ -79,18 +80,13 @@ class Predictor:
     def _answer(self, images: NDArray[Any]) -> NDArray[Any]:
         if isinstance(self._net, MLP):
             inputs = self._preprocess.apply(images).astype(self._params.dtype, copy=False)
-            with _far_off():
+            with allow_infinities():
                 return reference.logits(self._net, self._params, inputs).astype(np.float32)
         import torch
 
         with torch.no_grad(), telling_memory():
             pictures = Inputs(self._preprocess)(as_tensor(self._preprocess.check_shape(images)))
             return np.asarray(run_module(self._module, pictures).numpy())
-
-
-def _far_off() -> np.errstate:
-    """No warnings: weights may be so far off that outputs are infinite, which loss and notes tell."""
-    return np.errstate(over="ignore", invalid="ignore")
 
 
 def rows_at_once(net: MLP | ConvNet | Tail) -> int:
