@@ -247,7 +247,7 @@ def _train_in(
     record |= {"track": names, "track_ids": ids}
     try:
         store.write_json(path / store.RECORD, record)
-        signals = _read_signals(path, prepared, resume=resume)
+        signals = _read_signals(path, prepared, resume=resume, note=note)
         result = fit_prepared(
             prepared,
             progress=TrackedProgress(build_progress(quiet=quiet), trackers),
@@ -323,10 +323,13 @@ def _keep_model(path: Path, prepared: Prepared, step: int) -> None:
         raise RunError(f"{path} must be writable, got: {error.strerror}. Free space, then use --resume.") from None
 
 
-def _read_signals(path: Path, prepared: Prepared, *, resume: bool) -> dict[str, Any]:
+def _read_signals(path: Path, prepared: Prepared, *, resume: bool, note: Note) -> dict[str, Any]:
     """What goes through the layers before training: measured now, or when the run began."""
     if resume and (path / store.SIGNALS).is_file():
-        return store.read_json(path / store.SIGNALS)
+        try:
+            return store.read_json(path / store.SIGNALS)
+        except RunError as error:
+            note(f"the signals before training are measured anew: {error}")
     signals = {"first": measure_signals(prepared)}
     store.write_json(path / store.SIGNALS, signals)
     return signals

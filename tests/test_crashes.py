@@ -141,6 +141,14 @@ def test_damaged_newest_checkpoint_falls_back_and_says_so(unfinished, pictures, 
     assert any(f"checkpoint {newest.name} is damaged" in text for text in notes)
 
 
+def test_damaged_signals_are_measured_anew(unfinished, pictures, tmp_path):
+    (unfinished / store.SIGNALS).write_text("[")
+    notes = []
+    assert finish(pictures, unfinished, note=notes.append) == whole(pictures, tmp_path)
+    assert any(text.startswith("the signals before training are measured anew: ") for text in notes)
+    assert (unfinished / store.SIGNALS).read_bytes() == (tmp_path / "whole" / store.SIGNALS).read_bytes()
+
+
 def test_no_whole_checkpoint_is_an_error_not_a_new_start(unfinished, pictures):
     for path in (unfinished / "checkpoints").glob("step-*/state.safetensors"):
         path.write_bytes(b"")

@@ -94,6 +94,22 @@ def test_core_needs_no_torch(tmp_path):
     assert done.stdout.startswith("359 ")
 
 
+@pytest.mark.long
+def test_optimizers_do_not_load_pytorchs_compiler():
+    code = (
+        "import sys, torch; from clearsight.dense.recipe import Recipe; from clearsight.training.optimizers import build_optimizer\n"
+        "for name in ('sgd', 'momentum', 'nesterov', 'adam', 'adamw', 'rmsprop', 'muon'):\n"
+        "    flat, grad = torch.zeros(12), torch.ones(12)\n"
+        "    stepper = build_optimizer(Recipe(optimizer=name), flat, grad, shapes=[(3, 2), (2,), (2, 2)])\n"
+        "    stepper.step(0.1)\n"
+        "    stepper.load_slots(stepper.slots())\n"
+        "    assert flat.all(), name\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_public_names_are_all_there():
     import clearsight
 

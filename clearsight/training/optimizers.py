@@ -3,6 +3,8 @@
 They must not know networks, losses or schedules.
 """
 
+import inspect
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -32,7 +34,8 @@ class Stepper:
         for optimizer, share in self._parts:
             for group in optimizer.param_groups:
                 group["lr"] = lr * share
-            optimizer.step()
+            with torch.no_grad():
+                optimizer.step()
 
     def drop_tiny(self) -> None:
         """Set to zero what is remembered of weights that have long had no gradient, before it becomes denormal and slow.
@@ -64,6 +67,13 @@ class Stepper:
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
+@cache
+def _uncompiled(kind: type[torch.optim.Optimizer]) -> type[Any]:
+    """A class of PyTorch's optimisers without the wrappers that import PyTorch's compiler, seconds, to tell it to keep out."""
+    names = ("add_param_group", "load_state_dict", "state_dict", "step")
+    return type(kind.__name__, (kind,), {name: inspect.unwrap(getattr(kind, name)) for name in names})
+
+
 def build_optimizer(
     recipe: Recipe, trained: Tensor, grad: Tensor, *, shapes: list[tuple[int, ...]], inputs_first: bool = False
 ) -> Stepper:
@@ -82,12 +92,12 @@ def build_optimizer(
     fused: dict[str, Any] = {"fused": True}
     if recipe.optimizer in ("adam", "adamw"):
         betas = (recipe.beta1, recipe.beta2)
-        return Stepper((torch.optim.Adam(whole, betas=betas, eps=recipe.eps, **fused), 1.0))
+        return Stepper((_uncompiled(torch.optim.Adam)(whole, betas=betas, eps=recipe.eps, **fused), 1.0))
     if recipe.optimizer == "rmsprop":
-        return Stepper((torch.optim.RMSprop(whole, alpha=recipe.rho, eps=recipe.eps), 1.0))
+        return Stepper((_uncompiled(torch.optim.RMSprop)(whole, alpha=recipe.rho, eps=recipe.eps), 1.0))
     momentum = 0.0 if recipe.optimizer == "sgd" else recipe.momentum
     nesterov = recipe.optimizer == "nesterov" and momentum > 0
-    return Stepper((torch.optim.SGD(whole, lr=1.0, momentum=momentum, nesterov=nesterov, **fused), 1.0))
+    return Stepper((_uncompiled(torch.optim.SGD)(whole, lr=1.0, momentum=momentum, nesterov=nesterov, **fused), 1.0))
 
 
 def _leaf(values: Tensor, grad: Tensor) -> nn.Parameter:
@@ -112,7 +122,7 @@ def _build_muon(
     parts: list[tuple[torch.optim.Optimizer, float]] = []
     if others:
         betas = (recipe.beta1, recipe.beta2)
-        parts.append((torch.optim.Adam(others, betas=betas, eps=recipe.eps), MUON_REST))
+        parts.append((_uncompiled(torch.optim.Adam)(others, betas=betas, eps=recipe.eps), MUON_REST))
     if matrices:
-        parts.append((torch.optim.Muon(matrices, momentum=recipe.momentum, weight_decay=0.0), 1.0))
+        parts.append((_uncompiled(torch.optim.Muon)(matrices, momentum=recipe.momentum, weight_decay=0.0), 1.0))
     return Stepper(*parts)
