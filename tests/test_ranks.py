@@ -90,8 +90,9 @@ def wait_for_checkpoint(place, process):
     wait_until(lambda: list(place.glob("checkpoints/step-*")), process=process)
 
 
-def test_two_processes_learn_as_one_and_validate_each_row_once(run, two, arrays, tmp_path):
-    one = run(1, arrays, *FLAGS, *SPLIT, "--out", tmp_path / "one")
+def test_two_processes_learn_as_one_and_validate_each_row_once(call, two, arrays, tmp_path, capsys):
+    assert call("train", arrays, *FLAGS, *SPLIT, "--out", tmp_path / "one") == 0
+    one = json.loads(capsys.readouterr().out)
     place, answer = two
     assert one["valid"]["n"] == answer["valid"]["n"] == 101
     assert one["valid"]["accuracy"] > 0.3
@@ -132,11 +133,16 @@ def test_a_signal_saves_and_stops_all(start, arrays, tmp_path):
     assert json.loads((tmp_path / "stopped" / "run.json").read_text())["status"] == "interrupted"
 
 
-def test_the_dense_engine_is_refused_in_company(start, arrays, tmp_path):
-    process = start(2, arrays, "--epochs", "1", "--out", tmp_path / "x")
-    _, err = process.communicate(timeout=LIMIT_SECONDS)
-    assert process.returncode != 0
-    assert "error: several processes must train with engine torch, got 2 of them. Add --engine torch." in err
+def test_the_dense_engine_is_refused_in_company(arrays, call, tmp_path, capsys, monkeypatch):
+    two = Team()
+    two.size = 2
+    monkeypatch.setattr("clearsight.run.started_by_torchrun", lambda: True)
+    monkeypatch.setattr("clearsight.run.join_team", lambda device: two)
+    assert call("train", arrays, "--epochs", "1", "--out", tmp_path / "x") == 2
+    assert (
+        capsys.readouterr().err
+        == "error: several processes must train with engine torch, got 2 of them. Add --engine torch.\n"
+    )
     assert not (tmp_path / "x").exists()
 
 
