@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight import store
-from clearsight.assemble import build_engine, build_net, find_huber, first_params
+from clearsight.assemble import build_engine, build_net, describe_slow_products, find_huber, first_params
 from clearsight.augment.presets import Augmentation
 from clearsight.bundle import Bundle
 from clearsight.combinations import check_used
@@ -160,6 +160,7 @@ def prepare(
             )
     net = build_net(config, preprocess, outputs=outputs, regression=dataset.is_regression)
     augmentation, notes = settle_augmentation(config, dataset)
+    notes += describe_slow_products(config)
     steps = -(-len(split.train) // train.batch_size)
     if train.weight_history and net.num_values * 4 * (train.epochs + 1) > _WEIGHT_HISTORY_BYTES:
         raise UsageError(

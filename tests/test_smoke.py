@@ -82,9 +82,11 @@ def few_pictures(monkeypatch):
 
 
 def shrink(variant):
-    settings = merge(
-        variant.config.model_dump(exclude_unset=True), {"train": {"epochs": 1}, "data": {"train_fraction": 1.0}}
-    )
+    few = {
+        "train": {"epochs": 1, "precision": "auto"},
+        "data": {"train_fraction": 1.0},
+    }  # bfloat16 is slow on most CPUs
+    settings = merge(variant.config.model_dump(exclude_unset=True), few)
     make = variant.make and variant.make | {"per_class": 4, "test_per_class": 2}
     judge = variant.judge and variant.judge | {"per_class": 4}
     return replace(variant, config=build_config(settings), make=make, judge=judge)

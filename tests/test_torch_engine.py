@@ -214,6 +214,17 @@ def test_muon_moves_matrices_along_orthogonal_directions():
     )  # the last layer goes by Adam, at 0.15 of the rate
 
 
+@pytest.mark.parametrize(
+    ("processor", "precision", "told"),
+    [("AVX2", "bfloat16", True), ("AVX512", "bfloat16", False), ("AVX2", "auto", False)],
+)
+def test_bfloat16_on_a_processor_without_it_is_told(processor, precision, told, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: processor)
+    notes = prepare(config(precision=precision), data()).notes
+    slow = "products in bfloat16 take several times as long as in float32 on this processor. Add --precision float32"
+    assert (slow in notes) == told
+
+
 @pytest.mark.long
 def test_bfloat16_learns_and_is_judged_in_float32():
     run = train_dataset(config(precision="bfloat16", epochs=8), data())
