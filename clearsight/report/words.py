@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.training.next_step import advise_diverged
+from clearsight.training.fit import advise_diverged
 
 Metrics = dict[str, Any]
 _GROWN, _HUGE = 30.0, 1000.0

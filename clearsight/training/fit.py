@@ -18,7 +18,6 @@ from clearsight.errors import Interrupted, UsageError
 from clearsight.training.checkpoint import Tensors, load_checkpoint, save_checkpoint
 from clearsight.training.engine import Engine, Rows, State
 from clearsight.training.history import History
-from clearsight.training.next_step import advise_diverged
 from clearsight.training.progress import Progress
 from clearsight.training.signals import StopSignals
 from clearsight.training.team import Team
@@ -111,6 +110,13 @@ class FitResult:
     history: History
     problem: str = ""
     saved: "Saved | None" = None
+
+
+def advise_diverged(*, step: int, finite_loss: bool) -> str:
+    """What to do about a training whose numbers were no longer finite at a step."""
+    if step == 0 and not finite_loss:  # no learning rate had been at work
+        return "look at model.init_std and at the scale of the pixels"
+    return "try a tenth of the learning rate"
 
 
 def fit(

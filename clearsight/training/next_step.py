@@ -72,13 +72,6 @@ class NextStep:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def advise_diverged(*, step: int, finite_loss: bool) -> str:
-    """What to do about a training whose numbers were no longer finite at a step."""
-    if step == 0 and not finite_loss:  # no learning rate had been at work
-        return "look at model.init_std and at the scale of the pixels"
-    return "try a tenth of the learning rate"
-
-
 def find_next_step(ended: Ended, *, accepts: Callable[[dict[str, Any]], bool]) -> NextStep:
     """The step that a run's numbers ask for; where they ask for none, a look at its mistakes.
 
