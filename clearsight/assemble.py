@@ -253,10 +253,10 @@ def choose_device(config: RunConfig) -> str:
 
 def describe_slow_products(config: RunConfig) -> tuple[str, ...]:
     """A sentence where bfloat16 was chosen on a processor that has no instructions for it and takes several times as long."""
-    from clearsight.models.modules import import_torch
-
     if config.train.precision != "bfloat16" or not uses_torch(config) or choose_device(config) != "cpu":
         return ()
+    from clearsight.models.modules import import_torch
+
     if import_torch().backends.cpu.get_cpu_capability() not in ("AVX2", "NO AVX"):
         return ()
     return ("products in bfloat16 take several times as long as in float32 on this processor. Add --precision float32",)
