@@ -77,7 +77,7 @@ class LineMeter:
         rate = self._done / max(now - self._began, 1e-9)
         left = f", {max(self._total - self._done, 0) / max(rate, 1e-9):.0f} s left" if self._total else ""
         of = f" of {render_count(self._total, self._unit)}" if self._total else f" {self._unit}"
-        text = f"{self._label}: {render_count(self._done, '')}{of}, {render_count(rate, self._unit)}/s{left}"
+        text = f"{self._label}: {render_count(self._done, '')}{of}, {render_rate(rate, self._unit)}{left}"
         with contextlib.suppress(OSError):  # the reader may have gone
             print(text, file=sys.stderr, flush=True)
         self._said, self._last = True, now
@@ -107,7 +107,7 @@ class BarMeter:
         """See `Meter`."""
         self._done += count
         rate = self._done / max(time.monotonic() - self._began, 1e-9)
-        self._bar.update(self._task, advance=count, rate=f"{render_count(rate, self._unit)}/s")
+        self._bar.update(self._task, advance=count, rate=render_rate(rate, self._unit))
 
     def __exit__(self, *details: Any) -> None:
         self._bar.stop()
@@ -116,6 +116,13 @@ class BarMeter:
 def render_count(count: float, unit: str) -> str:
     """A number with its unit; bytes in MB."""
     return f"{count / 1e6:,.1f} MB" if unit == "bytes" else f"{count:,.0f} {unit}".strip()
+
+
+def render_rate(rate: float, unit: str) -> str:
+    """How many a second, or where that is less than one, how many seconds each takes: `120 pictures/s`, `2.5 s/picture`."""
+    if unit == "bytes" or rate >= 9.95 or rate <= 0:
+        return f"{render_count(rate, unit)}/s"
+    return f"{rate:.1f} {unit}/s" if rate >= 1 else f"{1 / rate:,.1f} s/{unit.removesuffix('s')}"
 
 
 def render_seconds(seconds: float) -> str:

@@ -1,13 +1,19 @@
 """The fit loop, early stopping, the NaN guard, determinism, and what learning must and must not achieve."""
 
+import io
+import itertools
+import re
 import runpy
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 from sklearn.datasets import load_digits
 
 import clearsight
@@ -16,6 +22,7 @@ from clearsight.data.load import load_data
 from clearsight.dense import compiling, kernel, reference
 from clearsight.dense.recipe import Recipe
 from clearsight.errors import DivergedError, UsageError
+from clearsight.meter import render_rate
 from clearsight.pipeline import fit_prepared, prepare, train_dataset
 from clearsight.training import fit as fit_module
 from clearsight.training.progress import BarProgress, LineProgress, SilentProgress
@@ -239,15 +246,43 @@ def test_monitor_says_which_epoch_is_the_best(pictures):
     assert len(set(best.values())) == 3, best
 
 
+EPOCH = r"loss \d+\.\d{4} \(valid \d+\.\d{4}\)  accuracy [01]\.\d{4} \(valid [01]\.\d{4}\)"
+
+
 @pytest.mark.parametrize("progress", [BarProgress, LineProgress])
-def test_progress_shows_epoch_loss_and_accuracy(pictures, progress, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "140")
-    shown = progress()
-    fit_prepared(prepare(config(train={"epochs": 2}), load_data(*pictures)), progress=shown)
-    text = capsys.readouterr().err
-    assert "2/2" in text
-    assert "loss" in text
-    assert "accuracy" in text
+def test_progress_leaves_a_line_for_the_last_epoch_and_one_a_second(pictures, progress, capsys, monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr("clearsight.training.progress.time", SimpleNamespace(monotonic=lambda: 0.3 * next(clock)))
+    fit_prepared(prepare(config(train={"epochs": 12}), load_data(*pictures)), progress=progress())
+    lines = [line for line in capsys.readouterr().err.splitlines() if re.search(EPOCH, line)]
+    assert all(len(line) < 80 for line in lines)
+    epochs = [int(re.search(r"epoch +(\d+)/12", line)[1]) for line in lines]
+    assert 1 < len(epochs) < 12
+    assert epochs[-1] == 12
+    assert epochs == sorted(set(epochs))
+
+
+def test_the_bar_fits_eighty_columns_and_keeps_the_time_left(monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr("rich.console.Console", partial(Console, file=screen, force_terminal=True, width=80))
+    bar = BarProgress()
+    bar.start(epochs=10_000, steps=100_000_000, done=0)
+    bar.advance(7_654_321, epoch=9_999, loss=123.45678)
+    bar._bar.refresh()
+    bar.close()
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
+    assert re.search(r"epoch 9999/10000 .* 8%  loss 123\.4568  .*steps/s [0-9:-]+ left", shown), shown
+
+
+@pytest.mark.parametrize(
+    ("rate", "unit", "shown"),
+    [
+        (1234.4, "pictures", "1,234 pictures/s"), (2.54, "steps", "2.5 steps/s"), (0.4, "pictures", "2.5 s/picture"),
+        (0.0004, "trials", "2,500.0 s/trial"), (0.0, "pictures", "0 pictures/s"), (2e5, "bytes", "0.2 MB/s"),
+    ],
+)  # fmt: skip
+def test_slow_work_is_told_in_seconds_a_piece(rate, unit, shown):
+    assert render_rate(rate, unit) == shown
 
 
 def test_python_interface_names_an_unknown_setting():

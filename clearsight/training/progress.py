@@ -2,7 +2,10 @@
 
 import sys
 import time
-from typing import Any, Protocol, TextIO
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from clearsight.meter import render_rate
 
 _LINE_SECONDS = 1.0
 
@@ -40,24 +43,20 @@ class SilentProgress:
 
 
 def render_epoch(row: dict[str, Any], epochs: int) -> str:
-    """One epoch in words, for example `epoch 3/20  loss 0.2114  accuracy 0.9405  valid loss 0.2570  valid accuracy 0.9310`."""
+    """One epoch in 80 columns, for example `epoch 3/20  loss 0.2114 (valid 0.2570)  accuracy 0.9405 (valid 0.9310)`."""
     parts = [f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}"]
-    for key, label in (
-        ("train_loss", "loss"),
-        ("train_accuracy", "accuracy"),
-        ("valid_loss", "valid loss"),
-        ("valid_accuracy", "valid accuracy"),
-    ):
-        if row[key] is not None:
-            parts.append(f"{label} {row[key]:.4f}")
+    for name in ("loss", "accuracy"):
+        train, valid = row[f"train_{name}"], row[f"valid_{name}"]
+        if train is not None:
+            parts.append(f"{name} {train:.4f}" + (f" (valid {valid:.4f})" if valid is not None else ""))
     return "  ".join(parts)
 
 
 class LineProgress:
     """A line an epoch, at most one a second, and always the last."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
+    def __init__(self, *, write: Callable[[str], None] | None = None) -> None:
+        self._write = write or (lambda text: print(text, file=sys.stderr, flush=True))
         self._epochs, self._last, self._waiting, self._deaf = 0, 0.0, "", False
 
     def start(self, *, epochs: int, steps: int, done: int) -> None:
@@ -80,71 +79,56 @@ class LineProgress:
     def _flush(self) -> None:
         if self._waiting and not self._deaf:
             try:
-                print(self._waiting, file=self._stream, flush=True)
+                self._write(self._waiting)
             except OSError:  # the reader has gone: train on in silence
                 self._deaf = True
         self._waiting, self._last = "", time.monotonic()
 
 
 class BarProgress:
-    """A bar with epoch, loss, accuracy, rate and time left."""
+    """A bar with epoch, loss, rate and time left, and above it a line an epoch, at most one a second, that stays."""
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f}%  {task.fields[numbers]}"),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
+            BarColumn(bar_width=16),
+            TextColumn("{task.percentage:>3.0f}%  loss {task.fields[loss]}  {task.fields[rate]}"),
             TimeRemainingColumn(),
+            TextColumn("left"),
             console=Console(stderr=True),
             refresh_per_second=8,
+            transient=True,
+        )
+        self._lines = LineProgress(
+            write=lambda text: self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         )
         self._epochs = 0
         self._task: Any = None
-        self._numbers, self._loss = "", 0.0
-        self._began, self._steps, self._epoch = 0.0, 0, 0
+        self._began, self._steps = 0.0, 0
 
     def start(self, *, epochs: int, steps: int, done: int) -> None:
         """See `Progress`."""
         self._epochs, self._began = epochs, time.monotonic()
-        self._task = self._bar.add_task("", total=steps, completed=done, epoch=f"0/{epochs}", numbers="", rate="")
+        self._lines.start(epochs=epochs, steps=steps, done=done)
+        self._task = self._bar.add_task("", total=steps, completed=done, epoch=f"0/{epochs}", loss="", rate="")
         self._bar.start()
 
     def advance(self, steps: int, *, epoch: int, loss: float) -> None:
         """See `Progress`."""
         self._steps += steps
-        self._loss = loss
-        self._show(epoch)
-        self._bar.advance(self._task, steps)
+        rate = render_rate(self._steps / max(time.monotonic() - self._began, 1e-9), "steps")
+        self._bar.update(self._task, advance=steps, epoch=f"{epoch}/{self._epochs}", loss=f"{loss:.4f}", rate=rate)
 
     def end_epoch(self, row: dict[str, Any]) -> None:
         """See `Progress`."""
-        parts = []
-        if row["train_accuracy"] is not None:
-            parts.append(f"accuracy {row['train_accuracy']:.4f}")
-        if row["valid_accuracy"] is not None:
-            parts.append(f"valid {row['valid_accuracy']:.4f}")
-        elif row["valid_loss"] is not None:
-            parts.append(f"valid loss {row['valid_loss']:.4f}")
-        self._numbers = "  ".join(parts)
-        self._show(row["epoch"])
-
-    def _show(self, epoch: int) -> None:
-        rate = self._steps / max(time.monotonic() - self._began, 1e-9)
-        self._bar.update(
-            self._task,
-            epoch=f"{epoch}/{self._epochs}",
-            numbers=f"loss {self._loss:.4f}  {self._numbers}",
-            rate=f"{rate:,.0f} steps/s",
-        )
+        self._lines.end_epoch(row)
 
     def close(self) -> None:
         """See `Progress`."""
+        self._lines.close()
         self._bar.stop()
 
 
