@@ -1,5 +1,6 @@
 """The two parts of a model file by themselves: every limit from both sides, without a network."""
 
+import errno
 import io
 import json
 import re
@@ -160,3 +161,83 @@ def test_tensors_follow_each_other_and_fill_the_file():
         parse_tensors(tensors(two | {"a": entry([2], [2, 4])}, b"1234"))
     with refuses("must hold 3 bytes of tensors, got 4."):
         parse_tensors(tensors(two, b"1234"))
+
+
+def test_what_is_packed_is_read_back_and_has_no_date_of_its_own(tmp_path):
+    values = {"a": np.arange(6, dtype=np.float32).reshape(2, 3).T, "b": np.arange(3, dtype=np.uint8)}
+    members = {TENSORS: pack_tensors(values), DESCRIPTION: b"{}"}
+    found = parse_tensors(read(tmp_path, pack_zip(members))[TENSORS])
+    assert {name: (one.dtype.name, one.tolist()) for name, one in found.items()} == {
+        name: (one.dtype.name, one.tolist()) for name, one in values.items()
+    }
+    with zipfile.ZipFile(io.BytesIO(pack_zip(members))) as file:
+        assert [(one.filename, one.date_time) for one in file.infolist()] == [
+            (name, (1980, 1, 1, 0, 0, 0)) for name in (TENSORS, DESCRIPTION)
+        ]
+
+
+def test_a_folder_holds_two_plain_files_of_bounded_size(tmp_path, monkeypatch):
+    for name, content in PARTS.items():
+        (tmp_path / name).write_bytes(content)
+    assert read_members(tmp_path) == PARTS
+    monkeypatch.setattr(archive, "_MAX_JSON_BYTES", 1)
+    with refuses(f"{DESCRIPTION} must be at most 1 bytes, got 2 in {tmp_path}. Get the model again."):
+        read_members(tmp_path)
+    (tmp_path / TENSORS).rename(tmp_path / "elsewhere")
+    with refuses(f"{tmp_path} must hold a plain file {TENSORS}, got none. Copy the whole model folder."):
+        read_members(tmp_path)
+    (tmp_path / TENSORS).symlink_to(tmp_path / "elsewhere")
+    with refuses(f"{tmp_path} must hold a plain file {TENSORS}, got a link. Copy the whole model folder."):
+        read_members(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"\x80\x04", "a Python pickle, which can run code"),
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras)"),
+        (b"\x93NUMPY\x01\x00", "a NumPy array"),
+        (b"\x1f\x8b\x08", "a gzip file"),
+        (b"0123456789", "something else (b'01234567')"),
+    ],
+)
+def test_a_file_of_another_kind_is_named(tmp_path, content, kind):
+    with refuses(f"m.clearsight must be a .clearsight model, got {kind}. Export the model again."):
+        read(tmp_path, content)
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    def forbid(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    whole = pack_zip(PARTS)
+    outside = whole[:-6] + struct.pack("<I", len(whole) + 9) + whole[-2:]  # where its table is said to begin
+    with refuses("must be as it was written, got damaged bytes in the zip's table of contents"):
+        read(tmp_path, outside)
+    monkeypatch.setattr(type(tmp_path), "open", forbid)
+    with refuses("m.clearsight must be readable, got Permission denied. Check its permissions."):
+        read_members(tmp_path / "m.clearsight")
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        (TENSORS, "its part model.safetensors (the weights): Bad CRC-32"),
+        (DESCRIPTION, "its part model.json (the description): Bad CRC-32"),
+    ],
+)
+def test_a_changed_byte_is_told_with_its_part(tmp_path, part, told):
+    content = bytearray(pack_zip(PARTS))
+    content[content.index(PARTS[part])] ^= 1
+    with refuses(f"must be as it was written, got damaged bytes in {told}"):
+        read(tmp_path, bytes(content))
+    assert "in the zip's table of contents. Copy" in str(archive._describe_damage(tmp_path, ""))
+
+
+def test_tensors_may_be_empty_and_carry_notes_and_start_with_eight_bytes():
+    header = {"__metadata__": {"by": "someone"}, "a": entry([0], [0, 0]), "b": entry([1], [0, 1])}
+    assert {name: len(values) for name, values in parse_tensors(tensors(header, b"x")).items()} == {"a": 0, "b": 1}
+    with refuses("must start with its header's length, got 7 bytes."):
+        parse_tensors(bytes(7))
+    with refuses("must have a header of 2 to 10,485,760 bytes within the file, got 0 in a file of 8."):
+        parse_tensors(bytes(8))

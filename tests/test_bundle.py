@@ -15,6 +15,7 @@ from clearsight.bundle import Bundle, load
 from clearsight.data.preprocess import Preprocess
 from clearsight.errors import DataError, ModelFileError, UsageError
 from clearsight.evaluation.outside import remember
+from clearsight.models.convnet import ConvNet
 from clearsight.models.initialize import initialize
 from clearsight.models.mlp import MLP
 
@@ -275,3 +276,200 @@ def test_one_example_is_enough_and_one_weight_that_is_not_finite_is_told(tmp_pat
     replace(bundle(), params=params).save(tmp_path / "nan", examples=pictures())
     (note,) = load(tmp_path / "nan").notes
     assert "has weights that are not finite; its predictions mean nothing" in note
+
+
+def bent(tmp_path, model, *, tensors=None, **settings):
+    """A saved model with other tensors, and other settings by their dotted names with __ for the dot."""
+    from safetensors.numpy import load, save
+
+    model.save(tmp_path / "m", examples=pictures())
+    content = load((tmp_path / "m" / "model.safetensors").read_bytes())
+    (tmp_path / "m" / "model.safetensors").write_bytes(save(content | (tensors or {})))
+    description = json.loads((tmp_path / "m" / "model.json").read_text())
+    for key, value in settings.items():
+        *path, last = key.split("__")
+        place = description
+        for name in path:
+            place = place[name]
+        place[last] = value
+    (tmp_path / "m" / "model.json").write_text(json.dumps(description))
+    return tmp_path / "m"
+
+
+@pytest.mark.parametrize("version", [0, 5, -1, True, "4", None, 4.0])
+def test_versions_1_to_4_are_read_and_no_other(tmp_path, version):
+    for known in (1, 4):
+        load(bent(tmp_path, bundle(), version=known))
+    with pytest.raises(ModelFileError) as refused:
+        load(bent(tmp_path, bundle(), version=version))
+    assert f"must have format version 4 or less, got '{version}'. Update clearsight" in str(refused.value)
+
+
+def test_a_description_says_its_version_and_is_laid_out_to_be_read(tmp_path):
+    bundle().save(tmp_path / "m", examples=pictures())
+    lines = (tmp_path / "m" / "model.json").read_text().splitlines()
+    assert ' "version": 4,' in lines
+    assert ' "temperature": 1.0,' in lines
+    assert '  "low": 0.0,' in lines  # of its preprocessing, one step further in
+
+
+def test_a_fingerprint_does_not_depend_on_the_order_of_a_description(monkeypatch):
+    wanted, original = bundle().fingerprint, MLP.describe
+    monkeypatch.setattr(MLP, "describe", lambda net: dict(reversed(original(net).items())))
+    assert list(bundle().net.describe()) != sorted(bundle().net.describe())
+    assert bundle().fingerprint == wanted
+
+
+def test_outputs_are_computed_in_double_precision():
+    model, images = bundle(high=256.0), pictures(200)
+    found, outputs = model.logits(images), by_hand(model, images.astype(np.float64) * 255 / 256)[1]
+    np.testing.assert_array_max_ulp(found, outputs.astype(np.float32), maxulp=1)
+
+
+@pytest.mark.parametrize("ask", ["logits", "features"])
+def test_pictures_of_another_size_are_refused_even_where_none_is_chosen(ask):
+    with pytest.raises(DataError, match=r"^pictures must be 4x4 with 1 channels"):
+        getattr(bundle(), ask)(np.zeros((2, 5, 4), np.uint8), rows=np.zeros(0, np.int64))
+
+
+def test_picture_files_are_refused_where_they_cannot_be_what_the_model_takes(tmp_path):
+    Image.fromarray(pictures(1)[0]).save(tmp_path / "p.png")
+    model = bundle()
+    assert model.read_pictures([tmp_path / "p.png"], max_pixels=16).dtype == np.uint8
+    for own, message in (
+        ({"height": 1, "width": 16}, "must be a row of numbers for this model, got a picture. Pass a .npy array."),
+        ({"height": 2, "width": 2, "channels": 4}, "must give 4 channels, got a picture file. Pass a .npy array."),
+    ):
+        other = replace(model, preprocess=replace(model.preprocess, **own))
+        with pytest.raises(DataError) as refused:
+            other.read_pictures([tmp_path / "p.png"])
+        assert str(refused.value) == f"{tmp_path / 'p.png'} {message}"
+    with pytest.raises(DataError, match=r"must have at most 1\.5e-05 megapixels"):
+        model.read_pictures([tmp_path / "p.png"], max_pixels=15)
+    with pytest.raises(DataError, match=r"must exist, got nothing there\. Check the path"):
+        model.read_pictures([tmp_path / "none.png"])
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "c.png")
+    colour = replace(model, preprocess=replace(model.preprocess, channels=3))
+    assert colour.read_pictures([tmp_path / "c.png"]).shape == (1, 4, 4, 3)
+
+
+def test_a_path_that_cannot_be_used_is_told_in_words():
+    for name, reason in (("a" * 5000, "File name too long"), ("~no-such-user-here/m", "Could not determine home")):
+        with pytest.raises(ModelFileError) as refused:
+            load(name)
+        assert str(refused.value).startswith(f"MODEL must be a path that can be used, got {name[:80]!r}: {reason}")
+
+
+def test_a_wrong_setting_is_told_with_its_place_and_eighty_letters_of_it(tmp_path):
+    with pytest.raises(ModelFileError) as refused:
+        load(bent(tmp_path, bundle(), preprocess__scaling="e" * 100))
+    assert f"model.json of {tmp_path / 'm'} must be valid at preprocess.scaling (" in str(refused.value)
+    assert str(refused.value).endswith(f"got {'e' * 80}. Get the model again.")
+
+
+DOES_NOT_FIT = {
+    "a class too few": (bundle(), {"class_names": ["a", "b"]}, "must be 3 different names, one an output, got"),
+    "a class twice": (bundle(), {"class_names": ["a", "b", "a"]}, "must be 3 different names, one an output, got"),
+    "a class of numbers": (bundle(outputs=1), {"class_names": ["a"]}, "got output identity for 1 outputs and pixels"),
+    "white below black": (bundle(), {"preprocess__low": 256.0}, "softmax for 3 outputs and pixels of 256.0..255.0."),
+    "higher pictures": (bundle(), {"preprocess__height": 5}, "the first layer must take 20 pixels, got 16 in"),
+}
+
+
+@pytest.mark.parametrize("name", DOES_NOT_FIT)
+def test_parts_that_do_not_belong_together_are_refused(tmp_path, name):
+    model, settings, message = DOES_NOT_FIT[name]
+    with pytest.raises(ModelFileError) as refused:
+        load(bent(tmp_path, model, **settings))
+    assert message in str(refused.value)
+
+
+def test_tensors_are_those_of_the_architecture_in_shape_and_type(tmp_path):
+    weight, values = "layers.1.bias", np.zeros(3, np.float32)
+    for tensors, message in (
+        (
+            {weight: values.astype(np.uint8)},
+            f"tensor {weight} of {tmp_path / 'm'} must be float32 (3,), got uint8 (3,).",
+        ),
+        ({weight: values[:2]}, f"tensor {weight} of {tmp_path / 'm'} must be float32 (3,), got float32 (2,)."),
+        ({f"z{k}": values for k in range(7)}, "got a difference: ['z0', 'z1', 'z2', 'z3', 'z4']."),
+    ):
+        with pytest.raises(ModelFileError) as refused:
+            load(bent(tmp_path, bundle(), tensors=tensors))
+        assert message in str(refused.value)
+    (tmp_path / "m" / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(
+        ModelFileError, match=f"model.safetensors of {tmp_path / 'm'} must start with its header's length"
+    ):
+        load(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "changes"), [(1, {}), (3, {"height": 2, "width": 2, "channels": 4}), (3, {"low": 255.0})]
+)
+def test_models_of_numbers_of_many_channels_and_of_equal_pixels_are_loaded(tmp_path, outputs, changes):
+    model = bundle(outputs=outputs)
+    model = replace(model, preprocess=replace(model.preprocess, background=(1, 2, 3), **changes))
+    size = (6, model.preprocess.height, model.preprocess.width, model.preprocess.channels)
+    for _ in range(2):  # the second takes the place of the first
+        model.save(tmp_path / "m", examples=pictures().reshape(size))
+    again = load(tmp_path / "m")
+    assert again.preprocess.settings() == model.preprocess.settings()
+    assert again.preprocess.background == (1, 2, 3)
+    assert again.fingerprint == model.fingerprint
+
+
+def test_equal_scores_and_a_single_known_picture_are_sound_and_one_feature_too_long_is_not(tmp_path):
+    tensors = {
+        "calibration.scores": np.array([0.2, 0.2], np.float32),
+        "known.features": np.eye(5, dtype=np.float32)[:1],
+        "known.distances": np.array([0.5], np.float32),
+    }
+    found = load(bent(tmp_path, bundle(), tensors=tensors))
+    assert (len(found.scores), len(found.known.features), len(found.known.distances)) == (2, 1, 1)
+    with pytest.raises(ModelFileError, match="must be sorted, of lengths in bounds"):
+        load(bent(tmp_path, bundle(), tensors=tensors | {"known.features": np.float32([[1.1, 0, 0, 0, 0]])}))
+
+
+@pytest.mark.long
+def test_a_convolutional_net_remembers_what_enters_its_last_layer(tmp_path):
+    net = ConvNet("vgg", (4, 4, 1), 3, "softmax", widths=(2,), depths=(1,), hidden=(7, 5), norm="none")
+    params = np.random.default_rng(0).normal(0, 0.3, net.num_values).astype(np.float32)
+    model = replace(bundle(), net=net, params=params)
+    known = remember(model.features(pictures(8)), model.features(pictures(9, seed=1)))
+    assert known.features.shape == (8, 5)
+    replace(model, known=known).save(tmp_path / "m", examples=pictures())
+    found = load(tmp_path / "m")
+    np.testing.assert_array_equal(found.known.features, known.features)
+    assert found.fingerprint == model.fingerprint
+    with pytest.raises(ModelFileError, match="the first layer must take 16 pixels, got 16 in"):
+        load(bent(tmp_path, model, preprocess__height=2, preprocess__width=8))
+
+
+def test_the_self_test_is_as_strict_as_the_largest_output_and_finds_a_single_wrong_one(tmp_path):
+    params = bundle().params.copy()
+    bundle().net.layers(params)[1][1][0] = 1000
+    model = replace(bundle(), params=params)
+    outputs = model.logits(pictures()[:3])
+    for change, sound in (([0, 0.05, 0], True), ([0.15, 0, 0], True), ([0, 0.15, 0], False), ([0.3, 0, 0], False)):
+        told = outputs + np.float32([[0, 0, 0], change, [0, 0, 0]])
+        path = bent(tmp_path, model, tensors={"selftest.outputs": told})
+        if sound:
+            load(path)
+            continue
+        with pytest.raises(ModelFileError, match=f"must pass its self-test, got outputs that differ by {max(change)}"):
+            load(path)
+
+
+def test_infinite_weights_load_with_a_note_alone(tmp_path):
+    params = bundle().params.copy()
+    bundle().net.layers(params)[1][1][0] = np.inf
+    replace(bundle(), params=params).save(tmp_path / "m", examples=pictures())
+    assert len(load(tmp_path / "m").notes) == 1
+
+
+def test_probabilities_are_plain_unless_a_model_was_calibrated():
+    model, images = bundle(), pictures()
+    np.testing.assert_allclose(
+        model.predict_proba(images), special.softmax(by_hand(model, images)[1], axis=1), rtol=1e-5
+    )
