@@ -1,5 +1,6 @@
 """Comparisons: against statsmodels and scipy, false alarms in A/A, planted gaps, coverage, and what is refused."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -318,3 +319,11 @@ def test_runs_that_differ_by_the_same_each_time_are_no_sample():
     assert nearly.p_value is None
     small = compare_runs(np.array([1e-9, 2e-9] * 5), np.zeros(10))
     assert small.p_value < 1e-3
+
+
+def test_a_difference_is_shown_below_the_level_and_not_at_it():
+    found = compare_runs(np.array([3.0, 1, -1, 2, 0, 4, 1, 2, -2, 3]), np.zeros(10))
+    for p_value, shown in ((0.0499, True), (0.05, False), (None, False)):
+        assert replace(found, p_value=p_value).shown is shown
+    one = compare_answers(*answers(3, 9, 80, 8))
+    assert [replace(one, p_value=p_value).shown for p_value in (0.0499, 0.05)] == [True, False]

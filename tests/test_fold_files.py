@@ -125,3 +125,8 @@ def test_a_place_is_left_free_only_where_no_fold_was_done(tmp_path):
         with pytest.raises(folds.UsageError), folds._leaving_nothing(path):
             raise folds.UsageError("no")
         assert path.exists() == done
+
+
+def test_a_place_that_cannot_be_cleared_does_not_hide_why_nothing_began(tmp_path):
+    with pytest.raises(folds.UsageError, match="no such scheduler"), folds._leaving_nothing(tmp_path / "gone"):
+        raise folds.UsageError("no such scheduler")

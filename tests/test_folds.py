@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import tomllib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +19,9 @@ from clearsight.data.split import find_bound, fold_training, split_data
 from clearsight.errors import DataError, UsageError
 from clearsight.intake import build_split, load_dataset
 from clearsight.intervals import mean_interval
+from clearsight.meter import SilentMeter
 from clearsight.tuning import executors
+from clearsight.tuning import folds as folds_module
 from clearsight.tuning.folds import cross_validate
 
 
@@ -313,3 +317,93 @@ def test_a_cross_validation_keeps_its_corrections_and_says_what_it_chose(tmp_pat
     assert record["config"]["model"]["hidden"] == [2]
     with pytest.raises(UsageError, match=r"--out or --root must lie outside the data"):
         cross_validate(root, out=root / "cv", **options | {"relabel": None})
+
+
+@pytest.fixture
+def small(tmp_path):
+    """16 pictures in two folders, and settings that train on them in no time."""
+    root = make(tmp_path / "d", *many("a", "b", n=8))
+    return root, {"folds": 2, "epochs": 1, "hidden": (2,), "image_size": 8, "root": tmp_path / "runs"}
+
+
+def test_a_record_holds_what_was_set_and_chosen_with_full_paths_and_a_run_repeats_from_its_configuration(
+    tmp_path, small, monkeypatch
+):
+    root, options = small
+    del options["hidden"]
+    monkeypatch.chdir(tmp_path)
+    found = cross_validate("d", **options)
+    config = json.loads((found.path / "cv.json").read_text())["config"]
+    assert config["model"] == {"family": "mlp"}  # nobody named one
+    assert config["train"] == {"epochs": 1}
+    assert (config["data"]["source"], config["data"]["folds"]) == (str(root), 2)
+    kept = tomllib.loads((found.path / "config.toml").read_text())
+    assert build_config(kept) == build_config(config)
+    assert b"\r" not in (found.path / "folds.csv").read_bytes()
+
+
+def test_a_setting_without_effect_is_refused_before_anything_is_written(tmp_path, small):
+    root, options = small
+    with pytest.raises(UsageError, match="beta1 must go with optimizer adam, adamw or muon, got"):
+        cross_validate(root, beta1=0.5, optimizer="momentum", **options)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_whoever_waits_is_told_of_pictures_and_of_runs_done_before_and_now(small, monkeypatch):
+    root, options = small
+    del options["hidden"]  # it would settle the kind of network
+    told = {}
+
+    class Counting(SilentMeter):
+        def __init__(self, label, total, *, unit="pictures"):
+            self.label = label
+            told.setdefault(label, []).append([total, unit])
+
+        def __call__(self, count=1):
+            told[self.label][-1].append(count)
+
+    monkeypatch.setattr(folds_module, "build_meter", lambda *, quiet: SilentMeter if quiet else Counting)
+    found = cross_validate(root, quiet=False, **options)
+    assert told["cross-validating"] == [[2, "runs", 0, 1, 1]]
+    assert "reading headers" in told
+    (found.path / "folds" / "0001.safetensors").unlink()
+    cross_validate(resume=found.path, quiet=False)
+    assert told["cross-validating"][1:] == [[2, "runs", 1, 1]]
+    told.clear()
+    cross_validate(root, **options)
+    assert not told
+
+
+def test_what_runs_share_is_computed_once_for_those_that_are_left(small, monkeypatch):
+    root, options = small
+    asked = []
+    monkeypatch.setattr(folds_module, "warm_features", lambda *given, runs=0, **named: asked.append(runs))
+    found = cross_validate(root, **options)
+    (found.path / "folds" / "0001.safetensors").unlink()
+    cross_validate(resume=found.path)
+    cross_validate(resume=found.path)
+    assert asked == [2, 1]
+
+
+def test_other_weights_than_a_cross_validation_began_with_are_refused(small):
+    root, options = small
+    path = cross_validate(root, **options).path
+    record = json.loads((path / "cv.json").read_text())
+    (path / "cv.json").write_text(json.dumps(record | {"weights": "ab" * 32}))
+    with pytest.raises(UsageError, match="--resume must find the weights that it began with, got SHA-256 "):
+        cross_validate(resume=path)
+
+
+def test_some_runs_that_diverge_are_told_and_count(small, monkeypatch):
+    root, options = small
+    real, notes = executors.run_job, []
+
+    def diverge_once(dataset, job, stop=None):
+        done = real(dataset, job, stop)
+        return replace(done, status="diverged") if job.settings["data"]["fold"] == 1 else done
+
+    monkeypatch.setattr(executors, "run_job", diverge_once)
+    found = cross_validate(root, workers=1, note=notes.append, **options)
+    assert "1 of 2 runs diverged and count with the weights they had before" in notes
+    assert [fold.status for fold in found.folds] == ["finished", "diverged"]
+    assert found.mean == pytest.approx(np.mean([fold.metrics["accuracy"] for fold in found.folds]))

@@ -12,6 +12,7 @@ from clearsight.config import build_config
 from clearsight.data.load import load_data
 from clearsight.errors import UsageError
 from clearsight.pipeline import fit_prepared, prepare, search_rate
+from clearsight.training import lr_finder
 from clearsight.training.fit import epoch_order
 from clearsight.training.lr_finder import find_longest_fall, find_lr, read_losses, smooth
 from clearsight.training.progress import SilentProgress
@@ -170,7 +171,7 @@ def test_a_fall_of_less_than_three_hundredths_is_none(share, told):
     assert (scaled.suggestion is not None) == told
 
 
-@pytest.mark.parametrize(("times", "told"), [(4.5, False), (14.0, True)])
+@pytest.mark.parametrize(("times", "told"), [(4.5, False), (10.5, True), (14.0, True)])
 def test_a_fall_must_be_seven_standard_errors_of_the_smoothed_loss(times, told):
     """The bell of two steps averages over some seven losses, so that their mean has 0.376 of a loss's deviation."""
     fall, said = 1.0, []
@@ -217,3 +218,24 @@ def test_only_rising_rates_in_8_to_10000_steps_are_a_search(rates):
     )
     assert len(search([1.0] * 8, low=1e-300)[1].lrs) == 8
     assert len(search([1.0] * 10_000, low=1e-3)[1].lrs) == 10_000
+
+
+def test_a_fall_begins_at_the_mean_of_the_first_third_before_the_lowest():
+    """From 3 to 1 in 69 places, and flat for 20: four fifths of the fall from that mean to 1 are done where the line says."""
+    found = read_losses(LRS, np.r_[np.linspace(3, 1, 70), np.full(20, 1.0), np.linspace(1.2, 9, 10)])
+    place = {name: np.interp(np.log(getattr(found, name)), np.log(LRS), np.arange(100)) for name in MARKS}
+    third = round(place["lowest"]) // 3
+    mean = 3 - (third - 1) / 69
+    done = (3 - (mean - 0.8 * (mean - 1))) / 2 * 69
+    assert place["suggestion"] == pytest.approx((done + place["lowest"]) / 2, abs=0.8)
+
+
+def test_a_fall_just_as_large_as_it_must_be_is_one(monkeypatch):
+    losses = straight(2.0, 1.5)
+    monkeypatch.setattr(lr_finder, "_scatter", lambda losses, curve: 0.0)
+    curve = smooth(losses)
+    first = float(curve[: int(curve.argmin()) // 3].mean())
+    monkeypatch.setattr(lr_finder, "_LEAST_FALL", (first - float(curve.min())) / first)
+    assert read_losses(LRS, losses).suggestion is not None
+    monkeypatch.setattr(lr_finder, "_LEAST_FALL", 1.001 * (first - float(curve.min())) / first)
+    assert read_losses(LRS, losses).suggestion is None

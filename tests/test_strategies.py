@@ -213,3 +213,63 @@ def test_importance_is_the_same_each_time_and_empty_where_nothing_can_be_said():
 def test_a_list_of_numbers_and_words_moves_to_any_other():
     mixed = Choice("train.lr", "values", (0.1, "auto", 0.2))
     assert set(draw(mixed, 0.1)) == {"auto", "0.2"}
+
+
+@pytest.mark.parametrize("maximize", [True, False])
+def test_tpe_comes_to_ask_for_what_is_better_whichever_way(maximize):
+    rounds, _ = ask(Space((LOG,)), "tpe", 6, 8, score=lambda params: params["train.lr"], maximize=maximize)
+    last = np.median([params["train.lr"] for params in rounds[-1]])
+    assert (last > 0.1) if maximize else (last < 1e-3)
+
+
+def test_the_base_is_tried_once_however_large_later_rounds_are():
+    asker = Asker(Space((LOG,)), strategy="perturb", seed=0, base={"train.lr": 0.01}, maximize=True)
+    asked = asker.ask(0, 2)
+    asker.tell([(params, 0.5, []) for params in asked])
+    assert [params["train.lr"] == 0.01 for params in asked + asker.ask(1, 8)] == [True] + [False] * 9
+
+
+def test_half_of_all_settings_and_one_for_sure_are_changed():
+    base = {"train.l2": 0.1, "train.dropout": 0.2, "train.lr": 0.01}
+    asker = Asker(Space((LIST, RANGE, LOG)), strategy="perturb", seed=0, base=base, maximize=True)
+    rng = np.random.default_rng(0)
+    found = [asker._perturb(rng) for _ in range(4000)]
+    changed = [sum(params[key] != base[key] for key in base) for params in found]
+    assert np.mean(changed) == pytest.approx(3 * (0.5 + 0.5 / 3), abs=0.05)  # four deviations
+
+
+def test_importance_is_that_of_fanova_and_needs_two_different_scores():
+    import optuna
+
+    _, asker = ask(Space((LOG, RANGE)), "random", 1, 12, seed=5, score=lambda params: float(params["train.lr"] > 0.01))
+    assert len({trial.value for trial in asker._study.trials}) == 2
+    fanova = optuna.importance.FanovaImportanceEvaluator(seed=5)
+    assert asker.measure_importance() == optuna.importance.get_param_importances(asker._study, evaluator=fanova)
+
+
+@pytest.mark.parametrize("error", [ValueError, RuntimeError])
+def test_importance_that_optuna_cannot_tell_is_empty(error, monkeypatch):
+    def refuse(*arguments, **options):
+        raise error("no setting was in all trials")
+
+    _, asker = ask(Space((LOG, RANGE)), "random", 1, 6, score=lambda params: params["train.lr"])
+    monkeypatch.setattr(asker._optuna.importance, "get_param_importances", refuse)
+    assert asker.measure_importance() == {}
+
+
+def test_optuna_says_nothing_of_its_own():
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    ask(Space((LOG,)), "random", rounds=1)
+    assert optuna.logging.get_verbosity() == optuna.logging.ERROR
+
+
+def test_a_list_of_two_numbers_is_no_range():
+    found, _ = ask(Space((Choice("train.l2", "values", (0, 1)),)), "random", rounds=2, count=8)
+    assert {params["train.l2"] for asked in found for params in asked} == {0, 1}
+
+
+def test_the_step_of_a_logarithmic_range_is_a_fifth_of_its_own_decades():
+    decades = np.log10(draw(Choice("train.lr", "log", (1e-5, 1e-2)), 10**-3.5)) + 3.5
+    assert np.mean(np.abs(decades) < 0.2 * 3) == pytest.approx(0.683, abs=0.03)
