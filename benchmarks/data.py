@@ -31,8 +31,8 @@ from benchmarks import (
 )
 from clearsight.augment.presets import PRESETS, Augmentation
 from clearsight.augment.transforms import augment_rows
-from clearsight.data.counting import draw_counting, make_counting
-from clearsight.data.load import data_folders, load_data
+from clearsight.data.named.counting import draw_counting, make_counting
+from clearsight.data.read.load import data_folders, load_data
 
 OURS = "clearsight"
 SIDE = 224

@@ -36,9 +36,9 @@ from benchmarks import (
     summarize,
 )
 from benchmarks.dense_cases import CASES, Case, Pictures, load_pictures
-from clearsight.config import DEFAULT_LR
-from clearsight.dense import kernel
-from clearsight.dense.recipe import Recipe
+from clearsight.config.schema import DEFAULT_LR
+from clearsight.engines.dense import kernel
+from clearsight.engines.objective import Recipe
 from clearsight.models.initialize import initialize
 from clearsight.models.mlp import MLP
 

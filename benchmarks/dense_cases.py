@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.data.dataset import TRAIN, Dataset, build_dataset
-from clearsight.data.load import load_data
 from clearsight.data.preprocess import fit_preprocess
+from clearsight.data.read.load import load_data
 from clearsight.errors import DataError
 
 SEPARABLE = "separable"  # made here: a bright stripe a class, the lower half dark

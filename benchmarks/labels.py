@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from benchmarks import describe_run, render_run, run_benchmark
 from benchmarks.rates import find_folder
-from clearsight.config import build_config
+from clearsight.actions.cross_validate import cross_validate
+from clearsight.config.files import merge
+from clearsight.config.schema import build_config
+from clearsight.core.numerics import softmax
 from clearsight.data.dataset import TRAIN, Dataset
-from clearsight.dense.reference import softmax
+from clearsight.diagnose.suspects import find_suspects
 from clearsight.errors import DataError
-from clearsight.evaluation.labels import find_suspects
-from clearsight.intake import load_dataset
-from clearsight.settings import merge
-from clearsight.tuning.folds import cross_validate
+from clearsight.pipeline.data import load_dataset
 
 SHARE = 0.1
 PROBLEMS: dict[str, dict[str, Any]] = {

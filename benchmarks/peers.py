@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from clearsight.models.modules import build_module
-from clearsight.pipeline import Prepared
+from clearsight.pipeline.prepare import Prepared
 
 Vary = Callable[[torch.Tensor], torch.Tensor]
 """Pictures (n, H, W, C) float32 to as many varied ones."""

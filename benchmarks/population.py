@@ -14,9 +14,9 @@ import numpy as np
 from numba import njit
 
 from benchmarks import describe_run, render_run, run_benchmark, summarize
-from clearsight.dense import kernel
-from clearsight.dense.product import LANES, multiply
-from clearsight.dense.recipe import Recipe
+from clearsight.engines.dense import kernel
+from clearsight.engines.dense.product import LANES, multiply
+from clearsight.engines.objective import Recipe
 from clearsight.models.initialize import initialize
 from clearsight.models.mlp import MLP
 

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks import describe_run, render_run, run_benchmark
-from clearsight.config import build_config
+from clearsight.config.files import merge, nest
+from clearsight.config.schema import build_config
 from clearsight.data.dataset import Dataset
-from clearsight.data.load import data_folders
+from clearsight.data.read.load import data_folders
 from clearsight.errors import DataError
-from clearsight.intake import load_dataset
-from clearsight.pipeline import fit_prepared, prepare
+from clearsight.pipeline.data import load_dataset
+from clearsight.pipeline.prepare import fit_prepared, prepare
 from clearsight.recipes import load_experiment
-from clearsight.settings import merge, nest
 from clearsight.training.progress import SilentProgress
 
 ONE_CYCLE = {"schedule": "one-cycle"}

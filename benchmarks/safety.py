@@ -15,7 +15,7 @@ from benchmarks import describe_run, render_run, run_benchmark
 from benchmarks.safety_sets import CASES, Case
 from clearsight.augment.presets import Augmentation
 from clearsight.augment.safety import LEVELS, Judge, build_judge, judge_transform
-from clearsight.threads import one_blas_thread
+from clearsight.core.threads import one_blas_thread
 
 _QUICK_CASES = 2
 _TRUTHS = ("harmful", "harmless")

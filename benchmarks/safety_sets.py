@@ -52,7 +52,7 @@ class Case:
     def make(self, seed: int) -> tuple[Pictures, NDArray[np.int64]]:
         """Pictures (n, side, side, C) and labels (n,)."""
         if self.draw is None:
-            from clearsight.data.load import load_data
+            from clearsight.data.read.load import load_data
 
             digits = load_data("digits")
             rows = np.sort(np.random.default_rng(seed).permutation(len(digits))[:1500])

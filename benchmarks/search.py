@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks import describe_run, render_run, run_benchmark, summarize
-from clearsight.config import build_config
+from clearsight.actions.tune import tune
+from clearsight.config.schema import build_config
 from clearsight.data.dataset import Dataset
-from clearsight.intake import load_dataset
-from clearsight.pipeline import prepare
+from clearsight.pipeline.data import load_dataset
+from clearsight.pipeline.prepare import prepare
 from clearsight.recipes.searches import SearchRecipe, load_search
-from clearsight.tuning.tune import tune
 
 PART = {"settings": 2, "folds": 2, "epochs": 30}
 

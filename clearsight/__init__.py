@@ -25,31 +25,31 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Classifier": "clearsight.classifier",
+    "Classifier": "clearsight.actions.classifier",
     "ClearsightError": "clearsight.errors",
-    "compare": "clearsight.tuning.compare",
-    "cross_validate": "clearsight.tuning.folds",
-    "evaluate": "clearsight.inference",
-    "find_label_errors": "clearsight.tuning.label_errors",
-    "find_mistakes": "clearsight.mistakes",
-    "load": "clearsight.bundle",
-    "load_data": "clearsight.data.load",
-    "train": "clearsight.run",
-    "tune": "clearsight.tuning.tune",
+    "compare": "clearsight.actions.compare",
+    "cross_validate": "clearsight.actions.cross_validate",
+    "evaluate": "clearsight.actions.evaluate",
+    "find_label_errors": "clearsight.actions.label_errors",
+    "find_mistakes": "clearsight.actions.mistakes",
+    "load": "clearsight.bundle.bundle",
+    "load_data": "clearsight.data.read.load",
+    "train": "clearsight.actions.train",
+    "tune": "clearsight.actions.tune",
 }
 
 if TYPE_CHECKING:
-    from clearsight.bundle import load
-    from clearsight.classifier import Classifier
-    from clearsight.data.load import load_data
+    from clearsight.actions.classifier import Classifier
+    from clearsight.actions.compare import compare
+    from clearsight.actions.cross_validate import cross_validate
+    from clearsight.actions.evaluate import evaluate
+    from clearsight.actions.label_errors import find_label_errors
+    from clearsight.actions.mistakes import find_mistakes
+    from clearsight.actions.train import train
+    from clearsight.actions.tune import tune
+    from clearsight.bundle.bundle import load
+    from clearsight.data.read.load import load_data
     from clearsight.errors import ClearsightError
-    from clearsight.inference import evaluate
-    from clearsight.mistakes import find_mistakes
-    from clearsight.run import train
-    from clearsight.tuning.compare import compare
-    from clearsight.tuning.folds import cross_validate
-    from clearsight.tuning.label_errors import find_label_errors
-    from clearsight.tuning.tune import tune
 
 
 def __getattr__(name: str) -> Any:

@@ -21,7 +21,7 @@ import pytest
 from processes import Processes
 
 from clearsight.cli.main import main
-from clearsight.store import REPORT
+from clearsight.runs.store import REPORT
 
 SMALL_CNN = ["--model", "cnn", "--set", "model.widths=[4,6]", "--set", "model.depths=[1,1]"]
 TOLERANCE = {"float32": {"rtol": 2e-4, "atol": 2e-5}, "float64": {"rtol": 1e-9, "atol": 1e-11}}

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 import clearsight
-from clearsight import store
-from clearsight.dense import kernel
+from clearsight.engines.dense import kernel
+from clearsight.engines.dense_engine import DenseEngine
 from clearsight.errors import RunError, UsageError
 from clearsight.report import html as report
-from clearsight.training.engine import DenseEngine
+from clearsight.runs import store
 
 SETTINGS = {
     "epochs": 4, "batch_size": 9, "hidden": (5,), "optimizer": "adam", "dropout": 0.25, "checkpoint_steps": 1,

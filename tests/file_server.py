@@ -9,9 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from clearsight.data.download import RemoteFile
-from clearsight.data.fetch import RemoteData, fetch_data
-from clearsight.meter import SilentMeter
+from clearsight.core.progress import SilentMeter
+from clearsight.data.named.download import RemoteFile
+from clearsight.data.named.fetch import RemoteData, fetch_data
 
 BODY = np.random.default_rng(0).bytes(200_000)
 NAME = "train-images-idx3-ubyte.gz"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clearsight.data.load import load_data
+from clearsight.data.read.load import load_data
 from clearsight.errors import DataError
 
 PAIR = ("a/1.png", "a/2.png", "b/1.png", "b/2.png")

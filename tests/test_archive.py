@@ -11,8 +11,16 @@ import zipfile
 import numpy as np
 import pytest
 
-from clearsight import archive
-from clearsight.archive import DESCRIPTION, TENSORS, pack_tensors, pack_zip, parse_json, parse_tensors, read_members
+from clearsight.bundle import archive
+from clearsight.bundle.archive import (
+    DESCRIPTION,
+    TENSORS,
+    pack_tensors,
+    pack_zip,
+    parse_json,
+    parse_tensors,
+    read_members,
+)
 from clearsight.errors import ModelFileError
 
 PARTS = {TENSORS: pack_tensors({"a": np.zeros(2, np.float32)}), DESCRIPTION: b"{}"}

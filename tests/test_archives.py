@@ -17,10 +17,10 @@ from picture_trees import PAIR, bad_of, make, many, pack_tar, pack_zip, refuse
 from PIL import Image
 
 import clearsight
-from clearsight.data.load import load_data
+from clearsight.config.files import resolve_config
+from clearsight.data.read.load import load_data
 from clearsight.errors import DataError
-from clearsight.intake import find_flaws, load_dataset
-from clearsight.settings import resolve_config
+from clearsight.pipeline.data import find_flaws, load_dataset
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

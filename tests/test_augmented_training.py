@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from clearsight.augment.presets import PRESETS, TRANSFORMS, Augmentation, build_augmentation
-from clearsight.config import build_config
+from clearsight.config.schema import build_config
 from clearsight.data.dataset import build_dataset
-from clearsight.data.load import load_data
+from clearsight.data.read.load import load_data
+from clearsight.engines import dense_engine as engine_module
+from clearsight.engines.dense_engine import DenseEngine
+from clearsight.engines.predictor import Predictor
 from clearsight.errors import Interrupted, UsageError
-from clearsight.pipeline import fit_prepared, prepare, train_dataset
+from clearsight.pipeline.prepare import fit_prepared, prepare, train_dataset
 from clearsight.report import contact
-from clearsight.training import engine as engine_module
 from clearsight.training import fit as fit_module
-from clearsight.training.engine import DenseEngine
-from clearsight.training.logits import Predictor
 from clearsight.training.progress import SilentProgress
 
 STRENGTHS = {
@@ -192,13 +192,13 @@ def test_stopped_at_every_step_and_resumed_is_byte_identical(engine, tmp_path, m
 WORKER = """if True:
     import os, signal, sys, traceback
     import numpy as np
-    import clearsight, clearsight.run, scipy.optimize, scipy.spatial
+    import clearsight, clearsight.actions.train, scipy.optimize, scipy.spatial
     from clearsight.report import html
-    from clearsight.training.engine import DenseEngine
+    from clearsight.engines.dense_engine import DenseEngine
     html.write_report = lambda path: path
     settings = eval(sys.argv[2])
     if settings["train"].get("engine") == "torch":
-        from clearsight.training.torch_engine import TorchEngine as DenseEngine
+        from clearsight.engines.torch_engine import TorchEngine as DenseEngine
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (60, 5, 5)).astype(np.uint8), np.minimum(np.arange(60) % 7, 2)
     original = DenseEngine.train_steps

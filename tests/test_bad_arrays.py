@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clearsight.data.dataset import build_dataset
-from clearsight.data.load import load_data
+from clearsight.data.read.load import load_data
 from clearsight.errors import DataError, UsageError
 
 IMAGES = np.arange(6 * 8 * 8, dtype=np.uint8).reshape(6, 8, 8)

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from clearsight.data.load import load_data
+from clearsight.data.read.load import load_data
 from clearsight.errors import DataError, UsageError
 
 HEAD = "label,a,b,c\n"

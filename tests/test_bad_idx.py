@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from clearsight.data.load import load_data
+from clearsight.data.read.load import load_data
 from clearsight.errors import DataError
 
 PIXELS = np.arange(6 * 8 * 8, dtype=np.uint8).reshape(6, 8, 8)

@@ -12,12 +12,12 @@ from scipy import stats
 from clearsight.augment.presets import Augmentation
 from clearsight.augment.randomness import count_uses, draw_keys, draw_uniforms
 from clearsight.augment.transforms import augment_rows
-from clearsight.config import build_config
+from clearsight.config.schema import build_config
 from clearsight.data.dataset import build_dataset
-from clearsight.data.load import load_data
+from clearsight.data.read.load import load_data
+from clearsight.engines.dense_engine import DenseEngine
 from clearsight.errors import UsageError
-from clearsight.pipeline import prepare, train_dataset
-from clearsight.training.engine import DenseEngine
+from clearsight.pipeline.prepare import prepare, train_dataset
 from clearsight.training.fit import epoch_order
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -163,7 +163,7 @@ def test_rows_that_come_again_in_an_epoch_are_varied_anew():
 def test_an_engine_varies_repeated_rows_anew(monkeypatch):
     given = []
     monkeypatch.setattr(
-        "clearsight.training.engine.augment_rows",
+        "clearsight.engines.dense_engine.augment_rows",
         lambda *args, **options: given.append(options["uses"]) or augment_rows(*args, **options),
     )
     values = {

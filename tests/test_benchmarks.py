@@ -8,9 +8,9 @@ from benchmarks import gpu
 from benchmarks.gpu import run_to_target
 from benchmarks.peers import BatchLoop, vary_affine, vary_flip_and_crop
 from clearsight.augment.presets import PRESETS
-from clearsight.config import build_config
-from clearsight.data.load import load_data
-from clearsight.pipeline import prepare
+from clearsight.config.schema import build_config
+from clearsight.data.read.load import load_data
+from clearsight.pipeline.prepare import prepare
 from clearsight.training.fit import epoch_order
 
 

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from scipy import special
 
-from clearsight.bundle import Bundle, load
+from clearsight.bundle.bundle import Bundle, load
 from clearsight.data.preprocess import Preprocess
 from clearsight.errors import DataError, ModelFileError, UsageError
-from clearsight.evaluation.outside import remember
+from clearsight.evaluation.novelty import remember
 from clearsight.models.convnet import ConvNet
 from clearsight.models.initialize import initialize
 from clearsight.models.mlp import MLP

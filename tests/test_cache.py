@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 from processes import LIMIT_SECONDS
 
-from clearsight.data import cache, folder
-from clearsight.data.cache import cache_folder, cache_limit, clear_cache, list_entries, load_entry, save_entry
-from clearsight.data.load import load_data
+from clearsight.data.read import cache, folder
+from clearsight.data.read.cache import cache_folder, cache_limit, clear_cache, list_entries, load_entry, save_entry
+from clearsight.data.read.load import load_data
 from clearsight.errors import UsageError
 
 
@@ -301,7 +301,7 @@ def test_a_cache_that_can_be_read_alone_still_serves(monkeypatch, pictures_in, d
 @pytest.mark.long
 def test_two_processes_at_once_read_the_same(pictures_in, processes):
     code = (
-        "import sys; from clearsight.data.load import load_data; found = load_data(sys.argv[1]); "
+        "import sys; from clearsight.data.read.load import load_data; found = load_data(sys.argv[1]); "
         "print(found.fingerprint, found.notes, len(found))"
     )
     started = [

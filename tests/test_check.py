@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 import clearsight
+from clearsight.config.files import resolve_config
 from clearsight.data.check import LEVELS, Finding, check_dataset
 from clearsight.data.clean import drop_flawed
 from clearsight.data.dataset import build_dataset
 from clearsight.data.duplicates import build_signatures, find_copies, find_near_copies
-from clearsight.data.load import load_data
+from clearsight.data.read.load import load_data
 from clearsight.data.shift import compare_samples, find_shift
 from clearsight.data.split import split_data
 from clearsight.errors import DataError
-from clearsight.intake import find_flaws
-from clearsight.settings import resolve_config
+from clearsight.pipeline.data import find_flaws
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

@@ -7,15 +7,15 @@ import pytest
 from PIL import Image
 
 import clearsight
-from clearsight import choice
-from clearsight.choice import settle_family
-from clearsight.combinations import check_used
-from clearsight.config import build_config
+from clearsight.config.files import resolve_config
+from clearsight.config.rules import check_used
+from clearsight.config.schema import build_config
 from clearsight.data.photographs import describe_photographs
-from clearsight.data.pictures import PictureFacts
+from clearsight.data.read.pictures import PictureFacts
 from clearsight.errors import DataError, UsageError
-from clearsight.settings import resolve_config
-from clearsight.store import read_run_config
+from clearsight.pipeline import choice
+from clearsight.pipeline.choice import settle_family
+from clearsight.runs.store import read_run_config
 
 LITE = "efficientnet_lite0"
 

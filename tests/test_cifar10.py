@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from file_server import names, refuse
 
-from clearsight.data.cifar10 import read_cifar10
-from clearsight.data.download import RemoteFile
-from clearsight.data.fetch import REMOTE, RemoteData, fetch_data
+from clearsight.core.progress import SilentMeter
+from clearsight.data.named.cifar10 import read_cifar10
+from clearsight.data.named.download import RemoteFile
+from clearsight.data.named.fetch import REMOTE, RemoteData, fetch_data
 from clearsight.errors import ClearsightError, DataError
-from clearsight.meter import SilentMeter
 
 ARCHIVE = "cifar-10-binary.tar.gz"
 
@@ -62,7 +62,7 @@ def test_cifar10_becomes_one_npz(tmp_path, monkeypatch):
 
 
 def test_cifar10_loads_as_a_data_set(tmp_path, monkeypatch):
-    from clearsight.data.load import load_data
+    from clearsight.data.read.load import load_data
 
     publish(monkeypatch, tmp_path)
     dataset = load_data(fetch_data("cifar10", folder=tmp_path, meter=SilentMeter) / "cifar10.npz")

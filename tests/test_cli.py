@@ -17,7 +17,7 @@ from PIL import Image
 from processes import CLEARSIGHT, LIMIT_SECONDS, wait_until
 
 from clearsight.cli.main import app
-from clearsight.data.load import load_data
+from clearsight.data.read.load import load_data
 
 
 def run_apart(*arguments, **options):

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 import clearsight
+from clearsight.actions.compare import compare
 from clearsight.errors import UsageError
 from clearsight.evaluation.comparison import compare_answers, compare_runs
 from clearsight.report.comparisons import draw_comparison, render_answers, render_runs
-from clearsight.store import add_look, count_models
-from clearsight.tuning.compare import compare
+from clearsight.runs.store import add_look, count_models
 
 pytestmark = pytest.mark.long
 FAST = {"epochs": 2, "hidden": (12,)}
@@ -74,7 +74,7 @@ def test_test_pictures_read_at_another_size_are_the_same_test_pictures(tmp_path)
 def test_looks_of_earlier_versions_are_read_and_their_models_told_by_path(runs, tmp_path):
     root, a, _ = runs
     data = clearsight.load_data("digits")
-    rows = clearsight.intake.build_split(a.config, data).test
+    rows = clearsight.pipeline.data.build_split(a.config, data).test
     old = hashlib.sha256(data.fingerprint.encode() + rows.tobytes()).hexdigest()[:16]
     names = [(f"{root / 'a'}", 1), (f"evaluate {root / 'a'}/model.clearsight", 1), (f"compare {root / 'a'} other", 2)]
     lines = [

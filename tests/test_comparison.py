@@ -11,9 +11,9 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import DescrStatsW
 
+from clearsight.core.intervals import mean_interval
 from clearsight.errors import UsageError
 from clearsight.evaluation.comparison import compare_answers, compare_runs, find_needed, find_power
-from clearsight.intervals import mean_interval
 
 
 def answers(only_a, only_b, both, neither):

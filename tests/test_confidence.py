@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import clearsight
-from clearsight.bundle import load
+from clearsight.bundle.bundle import load
+from clearsight.core.numerics import softmax
 from clearsight.data.dataset import build_dataset
-from clearsight.dense.reference import softmax
 from clearsight.errors import ModelFileError, UsageError
 from clearsight.evaluation.calibration import (
     _rest,
@@ -23,7 +23,7 @@ from clearsight.evaluation.calibration import (
     measure_calibration,
     measure_coverage,
 )
-from clearsight.evaluation.outside import find_neighbours, normalise, remember
+from clearsight.evaluation.novelty import find_neighbours, normalise, remember
 
 pytestmark = pytest.mark.long
 
@@ -400,7 +400,7 @@ def test_numbers_have_no_confidence(tmp_path):
     assert run.test.calibration is None
     assert run.bundle.known is not None
     with pytest.raises(UsageError, match="--abstain-below and --sets must have a classifier, got a regression model"):
-        clearsight.inference.predict_files(run.bundle, [], sets=0.9)
+        clearsight.actions.evaluate.predict_files(run.bundle, [], sets=0.9)
 
 
 def test_evaluate_and_the_report_tell_of_confidence(digits, call, capsys):

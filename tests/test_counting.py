@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from scipy.ndimage import label
 
-from clearsight.data.counting import draw_counting, find_largest_count, make_counting, parse_counts
+from clearsight.core.progress import SilentMeter
+from clearsight.data.named.counting import draw_counting, find_largest_count, make_counting, parse_counts
 from clearsight.errors import ClearsightError, UsageError
-from clearsight.meter import SilentMeter
 
 BLUE = (0x1F, 0x77, 0xB4)
 SMALL = {"counts": (3, 10, 0), "per_class": 4, "width": 48, "height": 40}
@@ -305,7 +305,7 @@ def test_ctrl_c_leaves_nothing_new_and_everything_old(tmp_path, name):
 @pytest.mark.parametrize("name", ["new/data", "new/data.zip", "new/data.npz"])
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, name):
     code = (
-        "import resource, sys, pathlib; from clearsight.data.counting import make_counting; from clearsight.errors import ClearsightError\n"
+        "import resource, sys, pathlib; from clearsight.data.named.counting import make_counting; from clearsight.errors import ClearsightError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))\n"
         "try: make_counting(pathlib.Path(sys.argv[1]), counts=(1, 2), per_class=9)\n"
         "except ClearsightError as error: print(error.exit_code, error)"

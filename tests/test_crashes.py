@@ -14,8 +14,9 @@ import pytest
 from processes import CLEARSIGHT, LIMIT_SECONDS, wait_until
 
 import clearsight
-from clearsight import durable, store
+from clearsight.core import files as durable
 from clearsight.errors import DataError, RunError, UsageError
+from clearsight.runs import store
 from clearsight.training import checkpoint
 
 pytestmark = pytest.mark.long
@@ -196,7 +197,7 @@ def test_two_processes_on_one_run_and_a_stale_lock(unfinished, pictures, tmp_pat
     code = """if True:
         import sys, time
         from pathlib import Path
-        from clearsight.store import lock_run
+        from clearsight.runs.store import lock_run
         with lock_run(Path(sys.argv[1])):
             print('held', flush=True)
             time.sleep(10**6)
@@ -215,7 +216,7 @@ def test_two_processes_on_one_run_and_a_stale_lock(unfinished, pictures, tmp_pat
 SIGNALLED = """
 import os, sys
 from clearsight.cli.main import main
-from clearsight.training.engine import DenseEngine
+from clearsight.engines.dense_engine import DenseEngine
 number, at, train_steps = int(sys.argv.pop(1)), int(sys.argv.pop(1)), DenseEngine.train_steps
 def signalled(self, order, **options):
     if options["first_step"] <= at < options["first_step"] + len(options["lrs"]):

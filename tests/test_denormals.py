@@ -5,13 +5,13 @@ import threading
 import numpy as np
 import pytest
 
+from clearsight.core.denormals import can_flush, flush_denormals
 from clearsight.data.dataset import build_dataset
 from clearsight.data.preprocess import fit_preprocess
-from clearsight.denormals import can_flush, flush_denormals
-from clearsight.dense.recipe import Recipe
+from clearsight.engines.dense_engine import DenseEngine
+from clearsight.engines.objective import Recipe
 from clearsight.models.initialize import initialize
 from clearsight.models.mlp import MLP
-from clearsight.training.engine import DenseEngine
 
 SMALLEST_NORMAL = np.float32(2.0**-126)
 needs_switch = pytest.mark.skipif(not can_flush(), reason="this processor's switch is not known, or not needed")
@@ -36,7 +36,7 @@ def build(name, recipe, seed=0, batch_size=4, **rest):
     parts = {"images": data.images, "labels": data.labels, "preprocess": fit_preprocess(data, np.arange(32))}
     parts |= {"params": initialize(net, init="he", seed=seed), "batch_size": batch_size, "seed": 0, **rest}
     if name == "torch":
-        from clearsight.training.torch_engine import TorchEngine
+        from clearsight.engines.torch_engine import TorchEngine
 
         return TorchEngine(net, recipe, **parts)
     return DenseEngine(net, recipe, name=name, **parts)
@@ -70,7 +70,7 @@ def test_slots_of_weights_without_gradient_become_zero_and_never_denormal(name, 
 @pytest.mark.parametrize("name", ["dense", "reference"])
 def test_signals_that_vanish_never_become_denormal(name):
     """Seventeen layers of weights near 1e-3 shrink a gradient below 1e-38 on its way back."""
-    from clearsight.dense import kernel, reference
+    from clearsight.engines.dense import kernel, reference
 
     net = MLP((16,) + (10,) * 16 + (3,), ("identity",) * 16)
     params = initialize(net, init="normal", init_std=1e-3, seed=0)

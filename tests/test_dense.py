@@ -11,8 +11,8 @@ from conftest import TOLERANCE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clearsight.dense import kernel, reference
-from clearsight.dense.recipe import DENSE_OPTIMIZERS, LOSSES, REDUCTIONS, Recipe
+from clearsight.engines.dense import kernel, reference
+from clearsight.engines.objective import DENSE_OPTIMIZERS, LOSSES, REDUCTIONS, Recipe
 from clearsight.models.initialize import INITIALIZERS, initialize
 from clearsight.models.mlp import ACTIVATIONS, BIASES, MLP
 

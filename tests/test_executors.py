@@ -14,12 +14,12 @@ import pytest
 from conftest import SMALL_CNN
 from processes import LIMIT_SECONDS, Processes, lives, wait_until
 
-from clearsight.config import build_config
-from clearsight.data.load import load_data
+from clearsight.config.schema import build_config
+from clearsight.data.read.load import load_data
 from clearsight.errors import RunError, UsageError
-from clearsight.tuning import executors
-from clearsight.tuning.executors import Pool, open_pool
-from clearsight.tuning.jobs import Job, run_job
+from clearsight.search import executors
+from clearsight.search.executors import Pool, open_pool
+from clearsight.search.jobs import Job, run_job
 
 pytestmark = pytest.mark.long
 BASE = {"model": {"hidden": [12]}, "train": {"epochs": 2}}
@@ -126,7 +126,7 @@ def test_a_job_whose_workers_die_twice_ends_the_search():
 
 SEARCH = """
 import sys
-from clearsight.tuning.tune import tune
+from clearsight.actions.tune import tune
 if __name__ == "__main__":
     tune("digits", search=["train.epochs=1,100000,100001"], executor="processes", workers=2, out=sys.argv[1], root=sys.argv[2])
 """

@@ -17,9 +17,9 @@ import pytest
 from file_server import BODY, NAME, Server, build_remote, failure, get, names, refuse
 from processes import wait_until
 
-from clearsight.data import download, fetch
-from clearsight.data.download import MirrorError
-from clearsight.data.fetch import REMOTE, fetch_data
+from clearsight.data.named import download, fetch
+from clearsight.data.named.download import MirrorError
+from clearsight.data.named.fetch import REMOTE, fetch_data
 from clearsight.errors import ClearsightError, DataError, UsageError
 
 
@@ -335,9 +335,9 @@ def test_ctrl_c_keeps_what_came(tmp_path, servers):
 WORKER = f"""
 import sys
 from pathlib import Path
-from clearsight.data.fetch import REMOTE, RemoteData, fetch_data
-from clearsight.data.download import RemoteFile
-from clearsight.meter import SilentMeter
+from clearsight.data.named.fetch import REMOTE, RemoteData, fetch_data
+from clearsight.data.named.download import RemoteFile
+from clearsight.core.progress import SilentMeter
 REMOTE["mnist"] = RemoteData((RemoteFile({NAME!r}, {len(BODY)}, {hashlib.sha256(BODY).hexdigest()!r}),), (sys.argv[2],))
 fetch_data("mnist", folder=Path(sys.argv[1]), meter=SilentMeter)
 """

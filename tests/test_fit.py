@@ -9,10 +9,10 @@ from scipy.special import huber as scipy_huber
 from scipy.special import log_softmax
 from scripted import BATCH, LABELS, STEPS, TRAIN, VALID, Clock, Listener, Scripted, rates, train
 
+from clearsight.engines.team import Team
 from clearsight.errors import Interrupted, UsageError
 from clearsight.training import fit as fit_module
 from clearsight.training.fit import accuracy, check_stopping, epoch_order, mean_loss
-from clearsight.training.team import Team
 
 # By epoch: the validation loss is lowest in the second, the accuracy highest in the fourth, the training loss lowest in the sixth.
 ANSWERS = [

@@ -14,8 +14,8 @@ import typer.main
 from PIL import Image
 
 from clearsight.cli.main import app
-from clearsight.config import build_config
-from clearsight.settings import read_config_file
+from clearsight.config.files import read_config_file
+from clearsight.config.schema import build_config
 
 TESTS = Path(__file__).parent
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from clearsight.config import build_config
-from clearsight.data.load import load_data
+from clearsight.actions import cross_validate as folds
+from clearsight.config.files import merge
+from clearsight.config.schema import build_config
+from clearsight.core.intervals import mean_interval
+from clearsight.data.read.load import load_data
 from clearsight.errors import RunError
-from clearsight.intake import build_split
-from clearsight.intervals import mean_interval
-from clearsight.settings import merge
-from clearsight.tuning import folds
-from clearsight.tuning.jobs import Job, Outcome
+from clearsight.pipeline.data import build_split
+from clearsight.search.jobs import Job, Outcome
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from picture_trees import PAIR, assert_same, make, many, pack_tar, pack_zip, ref
 from PIL import Image
 
 import clearsight
-from clearsight.data.load import load_data
+from clearsight.data.read.load import load_data
 from clearsight.errors import DataError, UsageError
 
 pytestmark = pytest.mark.usefixtures("own_cache")

@@ -13,16 +13,16 @@ from picture_trees import make, many
 from safetensors.numpy import load_file
 
 import clearsight
-from clearsight.config import build_config
-from clearsight.data.load import load_data
+from clearsight.actions import cross_validate as folds_module
+from clearsight.actions.cross_validate import cross_validate
+from clearsight.config.schema import build_config
+from clearsight.core.intervals import mean_interval
+from clearsight.core.progress import SilentMeter
+from clearsight.data.read.load import load_data
 from clearsight.data.split import find_bound, fold_training, split_data
 from clearsight.errors import DataError, UsageError
-from clearsight.intake import build_split, load_dataset
-from clearsight.intervals import mean_interval
-from clearsight.meter import SilentMeter
-from clearsight.tuning import executors
-from clearsight.tuning import folds as folds_module
-from clearsight.tuning.folds import cross_validate
+from clearsight.pipeline.data import build_split, load_dataset
+from clearsight.search import executors
 
 
 def dataset(labels, images=None):

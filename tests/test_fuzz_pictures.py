@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clearsight.data.folder import PictureRequest
-from clearsight.data.load import read_data
-from clearsight.data.pictures import PictureFormat, calm_decoder, decode_picture, read_facts
+from clearsight.data.read.folder import PictureRequest
+from clearsight.data.read.load import read_data
+from clearsight.data.read.pictures import PictureFormat, calm_decoder, decode_picture, read_facts
 from clearsight.errors import DataError
 
 COUNT = 1000

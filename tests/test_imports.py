@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +10,27 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "clearsight"
-LAYERS = [
-    ["errors"], ["published"], ["config", "meter", "durable", "randomness", "intervals", "threads", "denormals", "numerics"], ["settings", "combinations"], ["data"], ["augment"], ["intake"], ["models"], ["dense"], ["training"], ["features"], ["archive"], ["evaluation"], ["description"], ["bundle"],
-    ["store", "tracking"], ["report"], ["assemble"], ["cost"], ["finetune", "choice", "safety"], ["pipeline"], ["outcome"], ["run", "inference", "classifier", "curve"], ["mistakes"], ["tuning"], ["recipes"], ["cli"],
-]  # fmt: skip
-RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+ROOMS = {
+    "cli": "one file a command group; turns flags into one call of actions and prints the answer",
+    "recipes": "published experiments as TOML, each with its source and published number",
+    "actions": "one file a public call: train, evaluate, tune, cross_validate, compare, mistakes, label_errors, learning_curve, classifier",
+    "search": "space, strategies, loop, jobs, executors, leaderboard, journal: what tune and cross_validate share",
+    "report": "from numbers to pictures, tables, sentences and pages",
+    "pipeline": "from RunConfig to a trained model in memory: data, choice, build, features, head, prepare, cost, safety, finish",
+    "runs": "the run directory: layout, record, trackers, corrections, uses of the test split. No training",
+    "diagnose": "from recorded numbers to findings. No training, no files",
+    "bundle": "the model file. Needs neither training nor PyTorch to predict with a dense net",
+    "training": "the fit loop, schedules, history, checkpoints, probes, learning-rate search",
+    "engines": "the Engine protocol; dense (reference, kernel, product, primitives); torch; several processes",
+    "models": "architectures as descriptions, initialisers",
+    "augment": "pictures to pictures, and whether labels survive",
+    "data": "read (files to Dataset), named (known data sets), Dataset, split, preprocess, checks",
+    "evaluation": "metrics, calibration, statistical comparison, novelty. Pure numbers",
+    "config": "RunConfig and how it is read: schema, rules, files",
+    "core": "what every room may use: durable files, progress, hashing, threads, intervals, numerics",
+    "errors": "the exception tree",
+}  # from the top down: a room may import those below it
+RANK = {name: -place for place, name in enumerate(ROOMS)}
 FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("torch", "numba", "matplotlib", "sklearn", "scipy", "numpy", "pydantic", "rich", "PIL")
 
@@ -45,6 +62,13 @@ def test_imports_run_downwards_only(path):
             continue
         for target in targets:
             assert RANK[target] <= RANK[own], f"{own} must not import {target}"
+
+
+def test_the_design_page_prints_the_same_rooms_in_the_same_order():
+    text = (PACKAGE.parent / "docs" / "design.md").read_text()
+    printed = re.findall(r"^    (\w+) +(.+)$", text.partition("## Rooms")[2].partition("\n## ")[0], re.MULTILINE)
+    assert dict(printed) == ROOMS
+    assert [name for name, _ in printed] == list(ROOMS)
 
 
 def test_every_part_has_its_place():
@@ -97,7 +121,7 @@ def test_core_needs_no_torch(tmp_path):
 @pytest.mark.long
 def test_optimizers_do_not_load_pytorchs_compiler():
     code = (
-        "import sys, torch; from clearsight.dense.recipe import Recipe; from clearsight.training.optimizers import build_optimizer\n"
+        "import sys, torch; from clearsight.engines.objective import Recipe; from clearsight.engines.torch_optimizers import build_optimizer\n"
         "for name in ('sgd', 'momentum', 'nesterov', 'adam', 'adamw', 'rmsprop', 'muon'):\n"
         "    flat, grad = torch.zeros(12), torch.ones(12)\n"
         "    stepper = build_optimizer(Recipe(optimizer=name), flat, grad, shapes=[(3, 2), (2,), (2, 2)])\n"

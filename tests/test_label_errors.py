@@ -10,8 +10,8 @@ from PIL import Image
 
 import clearsight
 from clearsight.data.relabel import relabel
+from clearsight.diagnose.suspects import find_suspects
 from clearsight.errors import DataError, RunError, UsageError
-from clearsight.evaluation.labels import find_suspects
 
 pytestmark = pytest.mark.long
 
@@ -203,13 +203,13 @@ def test_a_run_keeps_the_corrections_that_it_began_with(tmp_path, call, capsys):
 def test_corrections_that_change_while_a_run_begins_are_refused(tmp_path, monkeypatch):
     data, path = clearsight.load_data("digits"), tmp_path / "fixes.csv"
     path.write_text(HEADER + f"0,{data.row_name(0)},0,7\n")
-    prepare = clearsight.run.prepare
+    prepare = clearsight.actions.train.prepare
 
     def slowly(*parts, **more):
         path.write_text(HEADER + f"1,{data.row_name(1)},1,8\n")
         return prepare(*parts, **more)
 
-    monkeypatch.setattr("clearsight.run.prepare", slowly)
+    monkeypatch.setattr("clearsight.actions.train.prepare", slowly)
     with pytest.raises(
         DataError, match=r"--relabel must stay as it is until the work has begun, got a change of .*fixes.csv"
     ):
@@ -219,7 +219,7 @@ def test_corrections_that_change_while_a_run_begins_are_refused(tmp_path, monkey
 def test_searches_and_folds_go_on_with_their_own_corrections(tmp_path, call, monkeypatch):
     data, path = clearsight.load_data("digits"), tmp_path / "fixes.csv"
     path.write_text(HEADER + f"0,{data.row_name(0)},0,7\n")
-    finish = clearsight.run.finish_run
+    finish = clearsight.actions.train.finish_run
     for command, more in (("tune", ["--search", "train.lr=0.01"]), ("cv", ["--folds", "2"])):
         out = tmp_path / command
         path.write_text(HEADER + f"0,{data.row_name(0)},0,7\n")
@@ -228,13 +228,17 @@ def test_searches_and_folds_go_on_with_their_own_corrections(tmp_path, call, mon
             path.write_text(HEADER + f"1,{data.row_name(1)},1,8\n")  # the next round
             raise KeyboardInterrupt
 
-        where = "clearsight.run.finish_run" if command == "tune" else "clearsight.tuning.folds.warm_features"
+        where = (
+            "clearsight.actions.train.finish_run"
+            if command == "tune"
+            else "clearsight.actions.cross_validate.warm_features"
+        )
         with monkeypatch.context() as patch:
             patch.setattr(where, stop if command == "tune" else lambda *a, **k: stop())
             assert call(command, "digits", *more, "--relabel", path, "--epochs", 1, "--out", out, "--quiet") == 130
         assert (out / "corrections.csv").read_text() != path.read_text()
         assert call(command, "--resume", out, "--quiet") == 0
-    assert clearsight.run.finish_run is finish
+    assert clearsight.actions.train.finish_run is finish
     assert not (tmp_path / "tune" / "best-2").exists()
 
 
@@ -247,7 +251,7 @@ def test_resume_takes_the_same_corrections_by_any_path(tmp_path, call):
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("clearsight.run.finish_run", lambda *parts: interrupt(0))
+        patch.setattr("clearsight.actions.train.finish_run", lambda *parts: interrupt(0))
         with pytest.raises(KeyboardInterrupt):
             clearsight.train("digits", **stop)
     (tmp_path / "other.csv").write_text(HEADER + f"0,{data.row_name(0)},0,8\n")
@@ -318,8 +322,8 @@ def test_a_table_that_was_filled_in_is_not_written_over_in_any_form(tmp_path, ca
 
 @pytest.mark.parametrize("odd", ["\x0b", "\r", "\x85", "\u2028", "\n", "\x1c"])
 def test_odd_letters_in_names_come_back(tmp_path, odd):
+    from clearsight.actions.label_errors import _render_csv
     from clearsight.data.relabel import parse_corrections
-    from clearsight.tuning.label_errors import _render_csv
 
     class Found:
         def summary(self):

@@ -9,9 +9,9 @@ from picture_trees import PAIR, assert_same, bad_of, make, many, refuse
 from PIL import Image
 
 import clearsight
-from clearsight.data.load import load_data
+from clearsight.actions.evaluate import predict_files
+from clearsight.data.read.load import load_data
 from clearsight.errors import DataError
-from clearsight.inference import predict_files
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 HINT = "use --follow-links to read them"

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from clearsight.config import build_config
-from clearsight.data.load import load_data
+from clearsight.config.schema import build_config
+from clearsight.data.read.load import load_data
 from clearsight.errors import UsageError
-from clearsight.pipeline import fit_prepared, prepare, search_rate, train_dataset
+from clearsight.pipeline.prepare import fit_prepared, prepare, search_rate, train_dataset
 from clearsight.training.lr_finder import find_longest_fall, read_losses, smooth
 from clearsight.training.progress import SilentProgress
 

@@ -8,6 +8,7 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clearsight.core.intervals import wilson_interval
 from clearsight.evaluation.calibration import measure_calibration
 from clearsight.evaluation.metrics import (
     confusion_matrix,
@@ -16,7 +17,6 @@ from clearsight.evaluation.metrics import (
     measure_classes,
     worst_mistakes,
 )
-from clearsight.intervals import wilson_interval
 from clearsight.recipes import mean_interval
 
 

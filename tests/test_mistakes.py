@@ -7,8 +7,8 @@ import pytest
 from conftest import SMALL_CNN
 
 import clearsight
+from clearsight.diagnose.saliency import grad_cam, occlude
 from clearsight.errors import UsageError
-from clearsight.training.saliency import grad_cam, occlude
 
 pytestmark = pytest.mark.long
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -70,7 +70,7 @@ def test_grad_cam_of_every_family_has_the_size_of_the_picture(conv):
 def test_grad_cam_is_what_its_equations_say(conv):
     """Against a plain forward pass and finite differences of the last maps, for the plain nets."""
     bundle = conv.bundle
-    from clearsight.training.logits import Inputs, build_bound
+    from clearsight.engines.predictor import Inputs, build_bound
 
     images, labels = corners(2, seed=2)
     module = build_bound(bundle.net, bundle.params).double()
@@ -99,7 +99,7 @@ def test_the_worst_come_first_with_their_neighbours(digits):
     found = clearsight.find_mistakes(digits.path, count=7, neighbours=2)
     assert [one.loss for one in found.worst] == sorted((one.loss for one in found.worst), reverse=True)
     data = clearsight.load_data("digits")
-    split = clearsight.intake.build_split(digits.config, data)
+    split = clearsight.pipeline.data.build_split(digits.config, data)
     names = {data.row_name(int(row)): row for row in split.train}
     for one in found.worst:
         assert one.row in split.test
@@ -182,9 +182,9 @@ def test_convolutional_nets_show_where_they_look(tmp_path, call, capsys):
 def test_grad_cam_of_a_net_with_mean_pool_and_one_layer_is_its_class_activation_map(family):
     """Selvaraju et al. 2017, section 3.1: there the weights of the head are the weights of the maps."""
     from clearsight.data.preprocess import fit_preprocess
+    from clearsight.engines.predictor import Inputs, build_bound
     from clearsight.models.convnet import ConvNet
     from clearsight.models.initialize import initialize
-    from clearsight.training.logits import Inputs, build_bound
 
     images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3)).astype(np.uint8)
     net, labels = ConvNet(family, (64, 64, 3), 4), np.array([0, 3, 1])

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from clearsight.augment.presets import Augmentation
 from clearsight.augment.transforms import augment_rows
-from clearsight.data.load import load_data
 from clearsight.data.preprocess import fit_preprocess
-from clearsight.dense import kernel, reference
-from clearsight.dense.recipe import DENSE_OPTIMIZERS, REDUCTIONS, Recipe
+from clearsight.data.read.load import load_data
+from clearsight.engines.dense import kernel, reference
+from clearsight.engines.dense_engine import ENGINES, DenseEngine
+from clearsight.engines.objective import DENSE_OPTIMIZERS, REDUCTIONS, Recipe
 from clearsight.models.initialize import initialize
 from clearsight.models.mlp import ACTIVATIONS, BIASES, MLP
-from clearsight.training.engine import ENGINES, DenseEngine
 
 ROWS, INPUTS, CLASSES = 22, 7, 4
 OPTIONS = [

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import clearsight
-from clearsight.archive import DESCRIPTION, MEMBERS, TENSORS, pack_zip
-from clearsight.bundle import load
+from clearsight.bundle.archive import DESCRIPTION, MEMBERS, TENSORS, pack_zip
+from clearsight.bundle.bundle import load
 from clearsight.errors import ModelFileError
 
 WEIGHT = "layers.0.weight"

@@ -8,11 +8,13 @@ import torch
 from processes import CLEARSIGHT
 
 import clearsight
-from clearsight.bundle import Bundle, load
-from clearsight.config import DEFAULT_HIDDEN, build_config
-from clearsight.data.load import load_data
+from clearsight.bundle.bundle import Bundle, load
+from clearsight.config.schema import DEFAULT_HIDDEN, build_config
+from clearsight.core.hashing import mix
 from clearsight.data.preprocess import fit_preprocess
-from clearsight.dense import reference
+from clearsight.data.read.load import load_data
+from clearsight.engines.dense import reference
+from clearsight.engines.predictor import build_bound
 from clearsight.errors import ModelFileError, UsageError
 from clearsight.models.convnet import FAMILIES, ConvNet
 from clearsight.models.count import count_multiply_adds, list_models
@@ -21,9 +23,7 @@ from clearsight.models.layers import ACTIVATE, Dropout
 from clearsight.models.layers import mix as torch_mix
 from clearsight.models.mlp import MLP
 from clearsight.models.modules import _PickingConv2d, build_module
-from clearsight.pipeline import prepare, train_dataset
-from clearsight.randomness import mix
-from clearsight.training.logits import build_bound
+from clearsight.pipeline.prepare import prepare, train_dataset
 
 SMALL = {"vgg": {"hidden": (9,), "widths": (4, 5), "depths": (1, 2)}, "resnet50": {"widths": (2, 2, 2, 2)}}
 
@@ -331,7 +331,7 @@ def test_a_predictor_that_runs_out_of_memory_says_so(monkeypatch):
     def fail(*arguments, **options):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr("clearsight.training.logits.run_module", fail)
+    monkeypatch.setattr("clearsight.engines.predictor.run_module", fail)
     with pytest.raises(MemoryError):
         bundle.logits(dataset.images)
 

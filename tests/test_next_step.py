@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 import clearsight
-from clearsight.choice import settle_family
-from clearsight.combinations import check_used
-from clearsight.config import build_config
+from clearsight.config.files import merge, parse_setting
+from clearsight.config.rules import check_used
+from clearsight.config.schema import build_config
+from clearsight.diagnose.next_step import Ended, find_next_step
 from clearsight.errors import UsageError
-from clearsight.outcome import _accepts, _write_reading
-from clearsight.settings import merge, parse_setting
-from clearsight.training.next_step import Ended, find_next_step
+from clearsight.pipeline.choice import settle_family
+from clearsight.pipeline.finish import _accepts, _write_reading
 
 GOOD = Ended(
     "finished", "test", 970, 1000, 4000, 4000, 0.1, epochs=20, lr=0.001, hidden=(128,), data="photos", run="runs/a"
@@ -148,7 +148,7 @@ CONFIGS = [
 
 @pytest.mark.parametrize("values", CONFIGS, ids=str)
 def test_no_recommended_setting_is_refused(values, monkeypatch):
-    monkeypatch.setattr("clearsight.config.describe_pictures", lambda family: {"image_size": 224})
+    monkeypatch.setattr("clearsight.config.schema.describe_pictures", lambda family: {"image_size": 224})
     config = build_config(values)
     numbers = itertools.product((1000, 700, 100), (4000, 2800), ((), (4.0, 2.0, 1.0, 0.5)), (False, True))
     for hits, train_hits, losses, varied in numbers:

@@ -9,8 +9,8 @@ import pytest
 from sklearn.datasets import load_digits
 
 import clearsight
+from clearsight.engines.dense_engine import DenseEngine
 from clearsight.errors import RunError
-from clearsight.training.engine import DenseEngine
 
 OLD = Path(__file__).parent / "old"
 ENDED = ("format-1", "format-2", "format-3", "format-4", "format-4-cnn")

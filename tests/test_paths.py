@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clearsight.dense.recipe import DENSE_OPTIMIZERS
+from clearsight.engines.objective import DENSE_OPTIMIZERS
 from clearsight.errors import UsageError
-from clearsight.report.paths import draw_paths, render_animation
-from clearsight.training.paths import SURFACES, find_best_path, trace_path
+from clearsight.report.optimizer_paths import draw_paths, render_animation
+from clearsight.training.optimizer_paths import SURFACES, find_best_path, trace_path
 
 
 @pytest.mark.parametrize("name", SURFACES)

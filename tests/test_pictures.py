@@ -14,13 +14,13 @@ import pytest
 from PIL import Image, ImageDraw
 
 import clearsight
-from clearsight.config import build_config
-from clearsight.data import pictures
-from clearsight.data.load import build_request, load_data, parse_background
-from clearsight.data.pictures import PictureFormat, calm_decoder, decode_picture, read_facts, resize_images
+from clearsight.actions.evaluate import predict_files
+from clearsight.config.schema import build_config
+from clearsight.data.read import pictures
+from clearsight.data.read.load import build_request, load_data, parse_background
+from clearsight.data.read.pictures import PictureFormat, calm_decoder, decode_picture, read_facts, resize_images
 from clearsight.errors import DataError, UsageError
-from clearsight.inference import predict_files
-from clearsight.intake import load_dataset
+from clearsight.pipeline.data import load_dataset
 
 RNG = np.random.default_rng(7)
 GREY = RNG.integers(0, 256, (4, 6)).astype(np.uint8)

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 import clearsight
-from clearsight.bundle import read_picture
+from clearsight.actions.evaluate import predict_files
+from clearsight.bundle.bundle import read_picture
 from clearsight.errors import DataError
-from clearsight.inference import predict_files
 
 GREYS = np.random.default_rng(1).integers(0, 256, (8, 8), dtype=np.uint8)
 GREY, COLOUR = Image.fromarray(GREYS), Image.fromarray(np.stack([GREYS, GREYS.T, GREYS[::-1]], axis=2))

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from clearsight.data.load import load_data
-from clearsight.data.pictures import PictureFormat
 from clearsight.data.preprocess import SCALINGS, Preprocess, find_range, fit_preprocess
-from clearsight.dense import kernel
+from clearsight.data.read.load import load_data
+from clearsight.data.read.pictures import PictureFormat
+from clearsight.engines.dense import kernel
 from clearsight.errors import DataError, UsageError
 
 

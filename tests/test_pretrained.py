@@ -14,19 +14,19 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 import clearsight
-from clearsight import cost
-from clearsight.bundle import load
-from clearsight.config import build_config
-from clearsight.data.cache import cache_folder
-from clearsight.data.download import RemoteFile
-from clearsight.data.fetch import RemoteData
+from clearsight.actions.compare import _read_recipe
+from clearsight.bundle.bundle import load
+from clearsight.config.schema import build_config
+from clearsight.data.named.download import RemoteFile
+from clearsight.data.named.fetch import RemoteData
 from clearsight.data.preprocess import fit_preprocess
+from clearsight.data.read.cache import cache_folder
 from clearsight.errors import ClearsightError, DataError, UsageError
-from clearsight.intake import build_split
 from clearsight.models import pretrained
 from clearsight.models.convnet import FAMILIES, ConvNet, Tail
 from clearsight.models.pretrained import HEAD, find_weights, load_weights
-from clearsight.tuning.compare import _read_recipe
+from clearsight.pipeline import cost
+from clearsight.pipeline.data import build_split
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 packaged = pytest.mark.skipif(
@@ -48,15 +48,15 @@ def narrow():
 
 @pytest.fixture(autouse=True)
 def nothing_in_memory():
-    from clearsight import features
+    from clearsight.pipeline import features
 
     features._last.clear()
 
 
 def module_of(net, tensors):
     """The module of a network with these tensors."""
+    from clearsight.engines.predictor import build_bound
     from clearsight.models.initialize import initialize
-    from clearsight.training.logits import build_bound
 
     params = initialize(net, init="auto", seed=0)
     for name, values in net.tensors(params).items():
@@ -320,12 +320,12 @@ def test_every_depth_learns_and_its_file_predicts_what_the_engine_said(shapes, w
     paths = sorted(shapes.rglob("*.png"))[:6]
     rows = [int(np.flatnonzero([str(path).endswith(data.row_name(k)) for k in range(len(data))])[0]) for path in paths]
     direct = again.predict_proba(data.images[rows])
-    found = clearsight.inference.predict_files(again, paths)[0]
+    found = clearsight.actions.evaluate.predict_files(again, paths)[0]
     assert np.allclose([list(one["probabilities"].values()) for one in found], direct, atol=1e-5)
 
 
 def test_features_are_computed_once(shapes, weights, tmp_path, own_cache, monkeypatch):
-    from clearsight import features
+    from clearsight.pipeline import features
 
     first = clearsight.train(shapes, root=tmp_path, **settings(weights))
     features._last.clear()
@@ -348,7 +348,7 @@ def test_training_pictures_like_a_mistake_are_found_on_kept_features(shapes, wei
     assert looked == [len(found.worst)]
     assert looked[0] > 0
     shutil.rmtree(cache_folder())
-    clearsight.features._last.clear()
+    clearsight.pipeline.features._last.clear()
     again = clearsight.find_mistakes(bundle, split="valid", saliency="none")
     assert sum(looked[1:]) > len(data) / 2
     near = [[[one.name for one in each.neighbours] for each in each.worst] for each in (found, again)]
@@ -358,7 +358,7 @@ def test_training_pictures_like_a_mistake_are_found_on_kept_features(shapes, wei
 def test_features_that_were_computed_stay_when_the_rest_is_broken_off(
     shapes, weights, tmp_path, own_cache, monkeypatch
 ):
-    from clearsight import features
+    from clearsight.pipeline import features
 
     whole = clearsight.train(shapes, root=tmp_path, **settings(weights))
     data, count = clearsight.load_data(shapes, image_size=32, channels="rgb"), 0
@@ -394,7 +394,7 @@ def test_features_that_cannot_be_kept_are_told(shapes, weights, tmp_path, own_ca
 @pytest.mark.parametrize(("count", "groups", "classes"), [(200, 23, 3), (20000, 12, 2), (8000, 12, 2)])
 def test_a_penalty_is_chosen_with_groups_kept_together(count, groups, classes, monkeypatch, shapes, weights, tmp_path):
     """Also where there are more rows than it is chosen on: no group in two folds, and every class in each."""
-    from clearsight import finetune
+    from clearsight.pipeline import head as finetune
 
     data = clearsight.load_data(np.zeros((count, 2, 2), np.uint8), np.arange(count) * groups // count % classes)
     group = np.arange(count) * groups // count
@@ -445,7 +445,7 @@ def test_too_few_pictures_to_choose_a_penalty_by_get_a_usual_one(shapes, weights
 
 
 def test_features_larger_than_the_cache_push_nothing_out(shapes, tmp_path, own_cache, monkeypatch, call, capsys):
-    from clearsight import features
+    from clearsight.pipeline import features
 
     monkeypatch.setitem(
         FAMILIES, "resnet18", FAMILIES["resnet34"]
@@ -463,7 +463,7 @@ def test_features_larger_than_the_cache_push_nothing_out(shapes, tmp_path, own_c
 
 
 def test_features_of_blocks_of_another_size_are_not_mistaken(shapes, weights, tmp_path, own_cache, monkeypatch):
-    from clearsight import features
+    from clearsight.pipeline import features
 
     first = clearsight.train(shapes, root=tmp_path, **settings(weights))
     for block in (16, 24, 7):
@@ -499,14 +499,14 @@ def test_features_of_other_pictures_or_weights_are_not_mistaken(shapes, weights,
 
 def test_a_head_is_the_regression_that_its_penalty_says(shapes, weights, tmp_path, own_cache):
     """At the minimum the gradient of loss and penalty is 0 in every weight."""
-    from clearsight.features import find_features
+    from clearsight.pipeline.features import find_features
 
     run = clearsight.train(
         shapes, root=tmp_path, **settings(weights), l2=0.03, epochs=3000, batch_size=1000, calibrate=False
     )
     bundle, data = run.bundle, clearsight.load_data(shapes, image_size=32, channels="rgb")
     features, _ = find_features(bundle.net, bundle.params, bundle.preprocess, data, part="head")
-    rows = clearsight.intake.build_split(run.config, data).train
+    rows = clearsight.pipeline.data.build_split(run.config, data).train
     x = features[rows].reshape(len(rows), -1).astype(np.float64)
     scale = 1 / np.sqrt(np.mean(x**2))
     tensors = bundle.net.tensors(bundle.params)
@@ -686,7 +686,7 @@ def test_trials_of_several_depths_see_the_same_pictures(shapes, tmp_path, own_ca
     choices = {"model.tune": ["last", "head"], "train.l2": [0.01]}
     options = {"family": "resnet18", "pretrained": True, "weights": str(weights), "epochs": 1, "root": tmp_path}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("clearsight.config._PRETRAINED_PICTURES", {"image_size": 32, "channels": "rgb"})
+        patch.setattr("clearsight.config.schema._PRETRAINED_PICTURES", {"image_size": 32, "channels": "rgb"})
         found = clearsight.tune(shapes, search=choices, **options)
         assert found.run.bundle.preprocess.height == 32
         assert found.run.config.preprocess.image_size == 32
@@ -700,8 +700,8 @@ def test_a_tail_holds_what_the_whole_network_ends_with():
         tail, whole = Tail(net), net.layout()
         assert set(tail.layout()) < set(whole)
         assert all(whole[name] == shape for name, shape in tail.layout().items())
+        from clearsight.engines.predictor import build_bound
         from clearsight.models.initialize import initialize
-        from clearsight.training.logits import build_bound
 
         params = initialize(net, init="he", seed=0)
         part, tensors = np.empty(tail.num_values, np.float32), net.tensors(params)
@@ -723,7 +723,7 @@ def test_a_run_at_the_last_stages_resumes_to_the_same_bits(shapes, weights, tmp_
     class Killed(BaseException):
         pass
 
-    from clearsight.training.torch_engine import TorchEngine
+    from clearsight.engines.torch_engine import TorchEngine
 
     calls, real = [], TorchEngine.train_steps
 
@@ -758,7 +758,7 @@ def test_deeper_training_begins_with_a_head_that_fits_and_keeps_statistics(shape
 
 
 def test_other_weights_are_not_gone_on_with(shapes, weights, tmp_path, own_cache):
-    from clearsight.training.torch_engine import TorchEngine
+    from clearsight.engines.torch_engine import TorchEngine
 
     own = tmp_path / "own.safetensors"
     shutil.copy(weights, own)
@@ -783,7 +783,7 @@ def test_a_default_that_is_switched_off_stays_off_in_the_record(shapes, weights,
 
 @pytest.mark.parametrize("facts", ['{"seconds": "x"}', "[1]"])
 def test_damaged_facts_of_features_are_computed_anew(shapes, weights, tmp_path, own_cache, facts):
-    from clearsight import features
+    from clearsight.pipeline import features
 
     first = clearsight.train(shapes, root=tmp_path, **settings(weights))
     features._last.clear()

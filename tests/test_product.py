@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clearsight.dense.product import BLOCK, LANES, multiply
+from clearsight.engines.dense.product import BLOCK, LANES, multiply
 
 ROWS = (1, 5, 6, 7, 13)
 COLUMNS = (1, 15, 16, 17, 50, 64, 65, 130)

@@ -13,7 +13,7 @@ import pytest
 from processes import LIMIT_SECONDS, Processes, wait_until
 
 import clearsight
-from clearsight.training.team import Team
+from clearsight.engines.team import Team
 
 pytestmark = pytest.mark.long
 COMMAND = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
@@ -136,8 +136,8 @@ def test_a_signal_saves_and_stops_all(start, arrays, tmp_path):
 def test_the_dense_engine_is_refused_in_company(arrays, call, tmp_path, capsys, monkeypatch):
     two = Team()
     two.size = 2
-    monkeypatch.setattr("clearsight.run.started_by_torchrun", lambda: True)
-    monkeypatch.setattr("clearsight.run.join_team", lambda device: two)
+    monkeypatch.setattr("clearsight.actions.train.started_by_torchrun", lambda: True)
+    monkeypatch.setattr("clearsight.actions.train.join_team", lambda device: two)
     assert call("train", arrays, "--epochs", "1", "--out", tmp_path / "x") == 2
     assert (
         capsys.readouterr().err

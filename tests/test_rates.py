@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from clearsight.config import build_config
-from clearsight.data.load import load_data
+from clearsight.config.schema import build_config
+from clearsight.data.read.load import load_data
 from clearsight.errors import UsageError
-from clearsight.pipeline import fit_prepared, prepare, search_rate
+from clearsight.pipeline.prepare import fit_prepared, prepare, search_rate
 from clearsight.training import lr_finder
 from clearsight.training.fit import epoch_order
 from clearsight.training.lr_finder import find_longest_fall, find_lr, read_losses, smooth

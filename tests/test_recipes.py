@@ -9,7 +9,7 @@ import pytest
 from clearsight.recipes import FOLDER, list_experiments, load_experiment
 from clearsight.recipes.searches import load_search, run_search_recipe
 from clearsight.recipes.table import RULE, TABLE_HEAD, find_verdict, parse_published, render_row
-from clearsight.tuning.space import parse_space
+from clearsight.search.space import parse_space
 
 pytestmark = pytest.mark.long
 ALL = [

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import special
 
-from clearsight.dense import reference
-from clearsight.dense.recipe import Recipe
+from clearsight.engines.dense import reference
+from clearsight.engines.objective import Recipe
 from clearsight.models.initialize import initialize
 from clearsight.models.mlp import ACTIVATIONS, BIASES, LEAK, MLP
 

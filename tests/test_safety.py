@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 import clearsight
-from clearsight import safety, store
 from clearsight.augment.presets import Augmentation
 from clearsight.augment.safety import (
     LADDER,
@@ -21,17 +20,19 @@ from clearsight.augment.safety import (
     judge_ladder,
     judge_transform,
 )  # fmt: skip
-from clearsight.config import build_config
-from clearsight.data.counting import draw_counting
+from clearsight.config.schema import build_config
+from clearsight.core.threads import one_blas_thread
 from clearsight.data.dataset import build_dataset
-from clearsight.data.load import load_data
+from clearsight.data.named.counting import draw_counting
+from clearsight.data.read.load import load_data
 from clearsight.errors import UsageError
-from clearsight.intake import build_split, load_dataset
-from clearsight.pipeline import prepare
+from clearsight.pipeline import safety
+from clearsight.pipeline.data import build_split, load_dataset
+from clearsight.pipeline.prepare import prepare
+from clearsight.pipeline.safety import measure_safety, render_unsafe
 from clearsight.report import verdicts as verdicts_module
 from clearsight.report.verdicts import draw_verdicts, render_verdicts
-from clearsight.safety import measure_safety, render_unsafe
-from clearsight.threads import one_blas_thread
+from clearsight.runs import store
 
 pytestmark = pytest.mark.long
 LEVELS = {"safe", "doubtful", "unsafe", "unknown"}
@@ -305,7 +306,7 @@ def test_ignore_measures_nothing(tmp_path, monkeypatch):
     def never(*args, **options):
         raise AssertionError("measured")
 
-    monkeypatch.setattr("clearsight.safety.measure_safety", never)
+    monkeypatch.setattr("clearsight.pipeline.safety.measure_safety", never)
     run = clearsight.train(
         saved(tmp_path), config={"augment": {"hflip": 0.5, "unsafe": "ignore"}}, epochs=1, out=tmp_path / "run"
     )

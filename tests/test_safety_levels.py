@@ -10,7 +10,7 @@ from clearsight.augment import safety
 from clearsight.augment.presets import Augmentation
 from clearsight.augment.safety import Judge, build_judge, judge_ladder, judge_transform, vary
 from clearsight.augment.views import Evidence, build_view
-from clearsight.safety import explain_unknown
+from clearsight.pipeline.safety import explain_unknown
 
 CLASSES = 10
 COUNT = 400

@@ -17,29 +17,31 @@ import pytest
 from PIL import Image
 
 import clearsight
-from clearsight import errors, finetune, store
-from clearsight.archive import MEMBERS, parse_tensors
-from clearsight.bundle import load, read_picture
-from clearsight.data import counting
+from clearsight import errors
+from clearsight.actions.compare import compare
+from clearsight.actions.evaluate import align_classes, evaluate
+from clearsight.bundle.archive import MEMBERS, parse_tensors
+from clearsight.bundle.bundle import load, read_picture
+from clearsight.config.files import read_config_file
+from clearsight.core.progress import SilentMeter
 from clearsight.data.dataset import check_images
-from clearsight.data.files import open_source
-from clearsight.data.load import load_data
+from clearsight.data.named import counting
 from clearsight.data.preprocess import fit_preprocess
+from clearsight.data.read.files import open_source
+from clearsight.data.read.load import load_data
 from clearsight.data.relabel import relabel
 from clearsight.data.split import split_data
 from clearsight.errors import ClearsightError
-from clearsight.inference import align_classes, evaluate
-from clearsight.meter import SilentMeter
 from clearsight.models import pretrained
 from clearsight.models.convnet import ConvNet
 from clearsight.models.initialize import initialize
 from clearsight.models.mlp import MLP
+from clearsight.pipeline import head as finetune
 from clearsight.report.html import write_report
-from clearsight.settings import read_config_file
+from clearsight.runs import store
+from clearsight.search.space import parse_space
 from clearsight.training.fit import check_stopping
 from clearsight.training.schedules import learning_rates
-from clearsight.tuning.compare import compare
-from clearsight.tuning.space import parse_space
 
 PACKAGE, TESTS = Path(clearsight.__file__).parent, Path(__file__).parent
 KINDS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, ClearsightError)}
@@ -210,7 +212,7 @@ def test_layers_that_do_not_fit_are_refused(sizes, activations, text):
 
 
 def test_a_described_network_of_too_many_blocks_or_too_much_work_is_refused(monkeypatch):
-    from clearsight import description
+    from clearsight.bundle import schema as description
 
     known = ConvNet("cnn", (32, 32, 3), 2).describe()
     text = r"depths must be 1000 or less in all, got 2700\. Use fewer"
@@ -411,7 +413,7 @@ def test_what_cannot_be_trained_is_refused_before_it_starts(tmp_path):
 
 
 def test_a_cache_of_the_engine_that_cannot_be_kept_is_told(monkeypatch):
-    from clearsight.dense import compiling, kernel
+    from clearsight.engines.dense import compiling, kernel
 
     def fail(dtype):
         raise ValueError("underlying object has vanished")
@@ -422,7 +424,7 @@ def test_a_cache_of_the_engine_that_cannot_be_kept_is_told(monkeypatch):
 
 
 def test_an_engine_of_another_name_is_refused():
-    from clearsight.training.engine import DenseEngine
+    from clearsight.engines.dense_engine import DenseEngine
 
     names = ("recipe", "images", "labels", "preprocess", "params", "batch_size", "seed")
     text = "engine must be auto, dense, reference or torch, got 'jax'. Choose one of them."
@@ -431,7 +433,7 @@ def test_an_engine_of_another_name_is_refused():
 
 def test_what_the_compiler_of_pytorch_cannot_is_told():
     pytest.importorskip("torch", reason="PyTorch is not installed")
-    from clearsight.training.torch_engine import _at_work
+    from clearsight.engines.torch_engine import _at_work
 
     class Broken(Exception):
         __module__ = "torch._inductor.exc"
@@ -445,7 +447,7 @@ def test_what_the_compiler_of_pytorch_cannot_is_told():
 
 def test_a_head_is_trained_by_one_process_and_features_are_bounded(monkeypatch):
     pytest.importorskip("torch", reason="PyTorch is not installed")
-    from clearsight import features
+    from clearsight.pipeline import features
 
     net = ConvNet("resnet18", (32, 32, 3), 2)
     monkeypatch.setattr(features, "_MOST_BYTES", 1000)
@@ -554,8 +556,8 @@ def test_odd_flags_are_refused(monkeypatch, tmp_path, call, capsys, line, text):
 
 
 def test_a_machine_without_an_extra_is_told_how_to_install_it(monkeypatch, tmp_path):
-    from clearsight.tracking import check_trackers
-    from clearsight.tuning.executors import _open_dask
+    from clearsight.runs.trackers import check_trackers
+    from clearsight.search.executors import _open_dask
 
     real = builtins.__import__
 
@@ -569,7 +571,7 @@ def test_a_machine_without_an_extra_is_told_how_to_install_it(monkeypatch, tmp_p
         r"--executor dask:// must have Dask, got none installed\. Install it with `pip install 'clearsight\[cluster\]'`"
     )
     refused(errors.UsageError, text, _open_dask(None, "localhost:1", None, []).__enter__)
-    monkeypatch.setattr(clearsight.tracking, "import_module", lambda name: without("distributed"))
+    monkeypatch.setattr(clearsight.runs.trackers, "import_module", lambda name: without("distributed"))
     text = r"--track mlflow must have .*, got none installed\. Install it with `pip install 'clearsight\[track\]'`"
     refused(errors.UsageError, text, check_trackers, ["mlflow"])
 

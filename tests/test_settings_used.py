@@ -9,13 +9,13 @@ from settings_table import CASES, REFUSING, build_place
 from test_pretrained import packaged, published_state
 
 import clearsight
-from clearsight import store
-from clearsight.combinations import check_used
-from clearsight.config import build_config, known_keys
-from clearsight.data.load import load_data
+from clearsight.config.files import merge, nest
+from clearsight.config.rules import check_used
+from clearsight.config.schema import build_config, known_keys
+from clearsight.data.read.load import load_data
 from clearsight.errors import ClearsightError, UsageError
-from clearsight.intake import find_unused
-from clearsight.settings import merge, nest
+from clearsight.pipeline.data import find_unused
+from clearsight.runs import store
 from clearsight.training import fit
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from processes import LIMIT_SECONDS
 
-from clearsight import intake
-from clearsight.config import build_config
+from clearsight.config.files import merge
+from clearsight.config.schema import build_config
+from clearsight.pipeline import data as intake
 from clearsight.recipes import list_experiments, load_experiment, run_experiment
 from clearsight.recipes.searches import load_search, run_search_recipe
-from clearsight.settings import merge
 
 pytestmark = pytest.mark.smoke
 ROOT = Path(__file__).parent.parent

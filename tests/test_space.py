@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from clearsight.errors import UsageError
-from clearsight.tuning.space import parse_space, render_params
-from clearsight.tuning.strategies import STRATEGIES, Asker, choose_strategy
+from clearsight.search.space import parse_space, render_params
+from clearsight.search.strategies import STRATEGIES, Asker, choose_strategy
 
 TABLE = """
 "train.lr" = {log = [1e-4, 1]}

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clearsight.data.dataset import build_dataset
-from clearsight.data.load import load_data
+from clearsight.data.read.load import load_data
 from clearsight.data.split import find_bound, find_groups, fold_training, split_data, thin_training
 from clearsight.errors import DataError, UsageError
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from clearsight.errors import UsageError
-from clearsight.tuning.space import Choice, Space, parse_space
-from clearsight.tuning.strategies import Asker, _first_value, _move, choose_strategy
+from clearsight.search.space import Choice, Space, parse_space
+from clearsight.search.strategies import Asker, _first_value, _move, choose_strategy
 
 LIST = Choice("train.l2", "values", (0, 0.001, 0.1, 1))
 WORDS = Choice("train.optimizer", "values", ("sgd", "adam", "rmsprop"))

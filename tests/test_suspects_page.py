@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import clearsight
-from clearsight.data.load import load_data
+from clearsight.actions.label_errors import LabelErrors, find_label_errors, write_suspects
+from clearsight.data.read.load import load_data
 from clearsight.data.relabel import relabel
 from clearsight.errors import DataError, UsageError
-from clearsight.tuning.label_errors import LabelErrors, find_label_errors, write_suspects
 
 CLASSES = ('<script>alert("x")</script>', "=SUM(A1)", 'wild, red & "old"')
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -124,7 +124,7 @@ def test_a_choice_can_be_changed(window, found, tmp_path):
 
 
 def test_page_table_and_sentences_count_the_same_suspects(found, capsys):
-    from clearsight.report.suspects import describe_suspects
+    from clearsight.report.label_errors import describe_suspects
 
     write_suspects(found)
     page, table = (found.path / "suspects.html").read_text(), (found.path / "suspects.csv").read_text()

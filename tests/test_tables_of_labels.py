@@ -5,7 +5,7 @@ import re
 import pytest
 from picture_trees import PAIR, bad_of, make, refuse, summary
 
-from clearsight.data.load import load_data
+from clearsight.data.read.load import load_data
 from clearsight.errors import DataError, UsageError
 
 pytestmark = pytest.mark.usefixtures("own_cache")

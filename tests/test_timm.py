@@ -11,15 +11,15 @@ from PIL import Image
 from timm_stub import import_timm
 
 import clearsight
-from clearsight.archive import DESCRIPTION, pack_zip
-from clearsight.bundle import load
-from clearsight.config import build_config
+from clearsight.bundle.archive import DESCRIPTION, pack_zip
+from clearsight.bundle.bundle import load
+from clearsight.config.schema import build_config
+from clearsight.core.timm_library import import_timm as import_library
+from clearsight.engines.predictor import build_bound
 from clearsight.errors import ClearsightError, DataError, UsageError
 from clearsight.models.convnet import ConvNet
 from clearsight.models.initialize import initialize
 from clearsight.models.pretrained import find_weights, load_weights
-from clearsight.published import import_timm as import_library
-from clearsight.training.logits import build_bound
 
 pytestmark = pytest.mark.long
 
@@ -30,7 +30,7 @@ NAMES = ("test_resnet", "test_vit", "test_efficientnet", "test_convnext")
 
 @pytest.fixture(autouse=True)
 def _own_cache(own_cache):
-    from clearsight import features
+    from clearsight.pipeline import features
 
     features._last.clear()
 
@@ -215,7 +215,7 @@ def test_fetching_is_shown(monkeypatch, folder, tmp_path, call, capsys):
         return create(name, pretrained=pretrained and "pretrained_cfg_overlay" in options, **options)
 
     monkeypatch.setattr(timm, "create_model", make)
-    monkeypatch.setattr("clearsight.meter._FIRST_LINE_SECONDS", 0.0)
+    monkeypatch.setattr("clearsight.core.progress._FIRST_LINE_SECONDS", 0.0)
     flags = ["--model", "timm:test_resnet", "--pretrained", "--image-size", 160, "--l2", 0.1]
     assert call("train", folder, *flags, "--out", tmp_path / "run") == 0
     assert "fetching weights of timm:test_resnet" in capsys.readouterr().err

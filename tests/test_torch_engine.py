@@ -7,12 +7,12 @@ import pytest
 import torch
 from conftest import SMALL_CNN
 
-from clearsight.config import build_config
-from clearsight.data.load import load_data
-from clearsight.dense.recipe import DENSE_OPTIMIZERS
+from clearsight.config.schema import build_config
+from clearsight.data.read.load import load_data
+from clearsight.engines.objective import DENSE_OPTIMIZERS
+from clearsight.engines.torch_optimizers import build_optimizer
 from clearsight.errors import DivergedError, Interrupted, UsageError
-from clearsight.pipeline import fit_prepared, prepare, train_dataset
-from clearsight.training.optimizers import build_optimizer
+from clearsight.pipeline.prepare import fit_prepared, prepare, train_dataset
 from clearsight.training.progress import SilentProgress
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -169,7 +169,7 @@ def test_the_running_average_is_what_is_judged_and_kept():
     np.testing.assert_allclose(engine.params(), average, rtol=1e-5, atol=1e-6)
     assert not np.allclose(engine.params(), now, atol=1e-4)
     result = fit_prepared(prepared, progress=SilentProgress())
-    from clearsight.pipeline import judge
+    from clearsight.pipeline.prepare import judge
 
     run, _ = judge(prepared, result)
     assert run.valid.loss == pytest.approx(result.history.epochs[-1]["valid_loss"], rel=1e-5)
@@ -187,7 +187,7 @@ def test_lookahead_goes_half_way_back():
 
 @pytest.mark.parametrize("optimizer", [*DENSE_OPTIMIZERS, "muon"])
 def test_every_optimizer_solves_a_quadratic(optimizer):
-    from clearsight.dense.recipe import Recipe
+    from clearsight.engines.objective import Recipe
 
     rng = np.random.default_rng(0)
     goal = torch.from_numpy(rng.normal(size=(6 * 4 + 5)).astype(np.float32))
@@ -200,7 +200,7 @@ def test_every_optimizer_solves_a_quadratic(optimizer):
 
 
 def test_muon_moves_matrices_along_orthogonal_directions():
-    from clearsight.dense.recipe import Recipe
+    from clearsight.engines.objective import Recipe
 
     rng = np.random.default_rng(0)
     grad = torch.from_numpy(rng.normal(size=8 * 3 * 4 + 4 * 2).astype(np.float32))
@@ -313,7 +313,7 @@ def test_memory_that_runs_out_is_told_as_such(error, monkeypatch, call, capsys, 
     def fail(*arguments, **options):
         raise error
 
-    monkeypatch.setattr("clearsight.training.torch_engine.run_module", fail)
+    monkeypatch.setattr("clearsight.engines.torch_engine.run_module", fail)
     assert call("train", "digits", "--model", "cnn", "--epochs", "1", "--root", tmp_path) == 1
     assert "error: memory must hold data and network, got none left." in capsys.readouterr().err
 
@@ -347,7 +347,7 @@ def test_batch_normalisation_of_single_rows_still_measures_maps_of_many_places()
 
 
 def test_muon_moves_dense_nets_as_it_moves_pytorchs_own_layers():
-    from clearsight.dense.recipe import Recipe
+    from clearsight.engines.objective import Recipe
 
     grad = torch.from_numpy(np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32))
     moved = []

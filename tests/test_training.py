@@ -17,13 +17,13 @@ from rich.console import Console
 from sklearn.datasets import load_digits
 
 import clearsight
-from clearsight.config import build_config
-from clearsight.data.load import load_data
-from clearsight.dense import compiling, kernel, reference
-from clearsight.dense.recipe import Recipe
+from clearsight.config.schema import build_config
+from clearsight.core.progress import render_rate
+from clearsight.data.read.load import load_data
+from clearsight.engines.dense import compiling, kernel, reference
+from clearsight.engines.objective import Recipe
 from clearsight.errors import DivergedError, UsageError
-from clearsight.meter import render_rate
-from clearsight.pipeline import fit_prepared, prepare, train_dataset
+from clearsight.pipeline.prepare import fit_prepared, prepare, train_dataset
 from clearsight.training import fit as fit_module
 from clearsight.training.progress import BarProgress, LineProgress, SilentProgress
 
@@ -185,7 +185,7 @@ def test_balanced_class_weights_are_n_over_k_n_k(pictures):
     rows = np.r_[np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)[:5], np.flatnonzero(labels == 2)[:5]]
     dataset = load_data(images[rows], labels[rows])
     resolved = config(data={"valid_fraction": 0.0, "test_fraction": 0.0}, train={"class_weights": "balanced"})
-    from clearsight.assemble import build_recipe
+    from clearsight.pipeline.build import build_recipe
 
     assert build_recipe(resolved, dataset, np.arange(30)).class_weights == pytest.approx((0.5, 2.0, 2.0))
     resolved = config(train={"class_weights": (1, 2)})
@@ -315,7 +315,7 @@ def test_the_digits_are_scikit_learns_and_come_without_importing_it():
     assert np.array_equal(dataset.images[..., 0], theirs.images)
     assert np.array_equal(dataset.labels, theirs.target)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("clearsight.data.load.find_spec", lambda name: None)  # as if the file lay elsewhere
+        patch.setattr("clearsight.data.read.load.find_spec", lambda name: None)  # as if the file lay elsewhere
         assert clearsight.load_data("digits").fingerprint == dataset.fingerprint
     code = "import sys, clearsight; clearsight.load_data('digits'); print('sklearn' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

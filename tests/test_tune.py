@@ -13,17 +13,18 @@ import pytest
 from processes import CLEARSIGHT, LIMIT_SECONDS, wait_until
 
 import clearsight
-from clearsight.config import build_config
+from clearsight.actions.tune import tune
+from clearsight.config.schema import build_config
 from clearsight.errors import RunError, UsageError
-from clearsight.intake import build_split
-from clearsight.store import count_models
-from clearsight.tuning import executors, search
-from clearsight.tuning.board import SilentBoard
-from clearsight.tuning.books import read_trials
-from clearsight.tuning.jobs import Outcome
-from clearsight.tuning.search import Plan, find_best, find_brackets, find_ladder, run_search
-from clearsight.tuning.space import parse_space
-from clearsight.tuning.tune import tune
+from clearsight.pipeline.data import build_split
+from clearsight.runs.store import count_models
+from clearsight.search import executors
+from clearsight.search import loop as search
+from clearsight.search.jobs import Outcome
+from clearsight.search.journal import read_trials
+from clearsight.search.leaderboard import SilentBoard
+from clearsight.search.loop import Plan, find_best, find_brackets, find_ladder, run_search
+from clearsight.search.space import parse_space
 
 pytestmark = pytest.mark.long
 
@@ -112,8 +113,8 @@ def test_patience_is_spent_before_the_last_training(tmp_path):
 
 WORKER = """
 import os, signal, sys
-from clearsight.tuning.books import FileJournal
-from clearsight.tuning.tune import tune
+from clearsight.search.journal import FileJournal
+from clearsight.actions.tune import tune
 added, add = [], FileJournal.add
 def add_nine(self, trial):
     add(self, trial)

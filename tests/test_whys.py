@@ -8,16 +8,16 @@ import pytest
 from conftest import SMALL_CNN
 
 import clearsight
-from clearsight.bundle import load
-from clearsight.config import build_config
-from clearsight.curve import measure_curve
-from clearsight.data.load import load_data
+from clearsight.actions.learning_curve import measure_curve
+from clearsight.bundle.bundle import load
+from clearsight.config.schema import build_config
+from clearsight.core.progress import SilentMeter
+from clearsight.data.read.load import load_data
 from clearsight.data.split import Split, thin_training
-from clearsight.dense import reference
+from clearsight.diagnose.floors import KNOWN_FLOORS, find_floor
+from clearsight.engines.dense import reference
 from clearsight.errors import DataError, UsageError
-from clearsight.evaluation.floors import KNOWN_FLOORS, find_floor
-from clearsight.meter import SilentMeter
-from clearsight.pipeline import measure_signals, prepare
+from clearsight.pipeline.prepare import measure_signals, prepare
 from clearsight.report import words
 from clearsight.report.diagnostics import render_errors, render_parity, render_signals
 from clearsight.training.probes import describe_signals
@@ -215,7 +215,7 @@ def test_a_series_of_models_can_be_used_and_trained_on(tmp_path, call, capsys):
 def test_a_series_is_the_same_after_a_stop(tmp_path):
     import signal
 
-    from clearsight import run as runs
+    from clearsight.actions import train as runs
     from clearsight.errors import Interrupted
 
     settings = {

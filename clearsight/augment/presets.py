@@ -9,7 +9,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.config import Fill
+from clearsight.config.schema import Fill
 from clearsight.errors import UsageError
 
 FILLS: tuple[str, ...] = get_args(Fill)

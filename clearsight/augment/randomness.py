@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.randomness import GOLDEN, mix
+from clearsight.core.hashing import GOLDEN, mix
 
 
 def draw_keys(

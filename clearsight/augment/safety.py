@@ -22,8 +22,8 @@ from clearsight.augment.probe import DESCRIPTIONS, Floats, describe
 from clearsight.augment.randomness import draw_keys, draw_uniforms
 from clearsight.augment.transforms import ONE_SIDED, STREAMS, augment_rows, turn_rows
 from clearsight.augment.views import FOLDS, View, build_view, majority_of
-from clearsight.intervals import wilson_interval
-from clearsight.meter import MeterBuilder, SilentMeter
+from clearsight.core.intervals import wilson_interval
+from clearsight.core.progress import MeterBuilder, SilentMeter
 
 LEVELS = ("safe", "unknown", "doubtful", "unsafe")
 MOST_ROWS = 2400

@@ -52,9 +52,9 @@ def compare(
     Models: exact McNemar test and paired bootstrap. Recipes: ten and more runs each with equal seeds and rows, corrected paired
     t-test, how likely A is better in one more run, how many more runs would settle it; several are corrected by Bonferroni.
     """
-    from clearsight.meter import build_meter
-    from clearsight.store import write_text
-    from clearsight.tuning.compare import compare as compare_sides
+    from clearsight.actions.compare import compare as compare_sides
+    from clearsight.core.progress import build_meter
+    from clearsight.runs.store import write_text
 
     check_place(plot, "--plot")
     flags = parse_common(
@@ -79,9 +79,9 @@ def compare(
 
 
 def _describe(found: Any, *, next_seed: int) -> tuple[str, Any]:
+    from clearsight.actions.compare import ModelsCompared
     from clearsight.report.comparisons import draw_comparison, render_answers, render_runs
-    from clearsight.tuning.compare import ModelsCompared
-    from clearsight.tuning.jobs import METRICS
+    from clearsight.search.jobs import METRICS
 
     lines = []
     names = [f"{letter}: {name}" for letter, name in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", found.names, strict=False)]

@@ -15,8 +15,8 @@ def show(
     json_: options.Json = False,
 ) -> None:
     """Print the resolved settings as TOML."""
-    from clearsight.config import build_config
-    from clearsight.settings import merge, parse_setting, read_config_file, render_toml
+    from clearsight.config.files import merge, parse_setting, read_config_file, render_toml
+    from clearsight.config.schema import build_config
 
     layers = [read_config_file(config)] if config else []
     resolved = build_config(merge(*layers, *(parse_setting(text) for text in set_ or [])))
@@ -29,6 +29,6 @@ def show(
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of the settings, with what each one means."""
-    from clearsight.config import RunConfig
+    from clearsight.config.schema import RunConfig
 
     print_json(RunConfig.model_json_schema())

@@ -52,7 +52,7 @@ def cv(
     All pictures are in the folds, unless data.test_fraction is set or a test split came with the data. The interval counts in
     that folds share training pictures. What each picture got from the model that had not seen it is kept.
     """
-    from clearsight.tuning.folds import cross_validate
+    from clearsight.actions.cross_validate import cross_validate
 
     flags = parse_common(
         model=model, hidden=hidden, activation=activation, epochs=epochs, batch_size=batch_size, optimizer=optimizer, seed=seed,

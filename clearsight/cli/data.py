@@ -16,7 +16,7 @@ _CLASSES = 30
 
 def _configure(data: str, *, resize: str | None, skip_bad: bool, **words: Any) -> Any:
     """The configuration that flags mean; `words` are those of `read_settings`."""
-    from clearsight.config import build_config
+    from clearsight.config.schema import build_config
 
     flags = {"data.source": data, "preprocess.resize": resize, "data.skip_bad": skip_bad or None}
     return build_config(read_settings(flags, **words))
@@ -43,8 +43,8 @@ def check(
     Unreadable files, copies, conflicting labels, leakage between splits, odd classes, sizes and pixels, and splits that
     differ. Errors end with exit code 3, as they would stop `train`; warnings do not.
     """
-    from clearsight.intake import check_source
-    from clearsight.meter import build_meter
+    from clearsight.core.progress import build_meter
+    from clearsight.pipeline.data import check_source
 
     config = _configure(
         data, set_=set_, image_size=image_size, resize=resize, target=target, skip_bad=skip_bad,
@@ -120,8 +120,8 @@ def show(
     quiet: options.Quiet = False,
 ) -> None:
     """Draw a contact sheet: some training pictures of every class, as the network will see them."""
-    from clearsight.intake import build_split, load_dataset, settle_augmentation
-    from clearsight.meter import build_meter
+    from clearsight.core.progress import build_meter
+    from clearsight.pipeline.data import build_split, load_dataset, settle_augmentation
     from clearsight.report.contact import draw_augmented, draw_classes
     from clearsight.report.sheet import save_sheet
 
@@ -170,10 +170,10 @@ def safety(
     Quick probes learn the clean training pictures; then held-out pictures that they are sure of are transformed. A transform
     is unsafe where many of them become pictures of another class, as a 6 upside down becomes a 9.
     """
-    from clearsight.intake import load_dataset, settle_augmentation
-    from clearsight.meter import build_meter
+    from clearsight.core.progress import build_meter
+    from clearsight.pipeline.data import load_dataset, settle_augmentation
+    from clearsight.pipeline.safety import explain_unknown, measure_safety
     from clearsight.report.verdicts import draw_verdicts, render_verdicts
-    from clearsight.safety import explain_unknown, measure_safety
 
     config = _configure(
         data, set_=set_, image_size=image_size, resize=resize, target=target, augment=augment, skip_bad=skip_bad,
@@ -214,9 +214,9 @@ def fetch(
     quiet: options.Quiet = False,
 ) -> None:
     """Download a published data set with checksums; goes on where it stopped. CLEARSIGHT_MIRROR names a mirror to try first."""
-    from clearsight.data.fetch import fetch_data
-    from clearsight.data.load import data_folders
-    from clearsight.meter import build_meter
+    from clearsight.core.progress import build_meter
+    from clearsight.data.named.fetch import fetch_data
+    from clearsight.data.read.load import data_folders
 
     path = fetch_data(name, folder=folder or data_folders()[-1], meter=build_meter(quiet=quiet), note=tell(quiet=quiet))
     if json_:
@@ -245,9 +245,9 @@ def make(
     quiet: options.Quiet = False,
 ) -> None:
     """Make a synthetic data set: `counting`, pictures of discs to be counted, which never touch and are all inside."""
-    from clearsight.data.counting import make_counting, parse_counts
+    from clearsight.core.progress import build_meter
+    from clearsight.data.named.counting import make_counting, parse_counts
     from clearsight.errors import UsageError
-    from clearsight.meter import build_meter
 
     if kind != "counting":
         raise UsageError(f"KIND must be counting, got {kind!r}. Use `clearsight data make counting`.")
@@ -286,7 +286,7 @@ def cache(
     json_: options.Json = False,
 ) -> None:
     """List or clear the pictures that are kept decoded. CLEARSIGHT_CACHE_BYTES bounds them, 0 turns them off."""
-    from clearsight.data.cache import cache_folder, cache_limit, clear_cache, list_entries
+    from clearsight.data.read.cache import cache_folder, cache_limit, clear_cache, list_entries
 
     if clear:
         count, size = clear_cache()

@@ -28,9 +28,9 @@ def evaluate(
     quiet: options.Quiet = False,
 ) -> None:
     """Evaluate a model: accuracy with its interval, loss, confusion matrix, and per-class metrics."""
-    from clearsight.bundle import load
-    from clearsight.inference import evaluate as evaluate_model
-    from clearsight.meter import build_meter
+    from clearsight.actions.evaluate import evaluate as evaluate_model
+    from clearsight.bundle.bundle import load
+    from clearsight.core.progress import build_meter
 
     bundle = load(model)
     print_notes(bundle.notes, quiet=quiet)
@@ -67,8 +67,8 @@ def predict(
     quiet: options.Quiet = False,
 ) -> None:
     """Name the class of pictures, with probabilities. Warns of pictures far from those that the model was trained on."""
-    from clearsight.bundle import load
-    from clearsight.inference import predict_files
+    from clearsight.actions.evaluate import predict_files
+    from clearsight.bundle.bundle import load
 
     bundle = load(model)
     print_notes(bundle.notes, quiet=quiet)

@@ -49,8 +49,8 @@ def label_errors(
     Writes suspects.html, whose buttons keep, change or leave out each picture and save that as a file for train --relabel; and
     suspects.csv, the same table to fill in by hand.
     """
-    from clearsight.report.suspects import describe_suspects
-    from clearsight.tuning.label_errors import GALLERY, TABLE, find_label_errors
+    from clearsight.actions.label_errors import GALLERY, TABLE, find_label_errors
+    from clearsight.report.label_errors import describe_suspects
 
     flags = parse_common(
         model=model, hidden=hidden, epochs=epochs, batch_size=batch_size, optimizer=optimizer, seed=seed, engine=engine,

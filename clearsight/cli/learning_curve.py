@@ -33,11 +33,11 @@ def learning_curve(
     A gap that closes slowly asks for more data; two curves that meet high up ask for another model. The test split is not
     touched.
     """
-    from clearsight.config import build_config
-    from clearsight.curve import measure_curve
-    from clearsight.meter import build_meter
+    from clearsight.actions.learning_curve import measure_curve
+    from clearsight.config.schema import build_config
+    from clearsight.core.progress import build_meter
     from clearsight.report.curves import draw_learning_curve
-    from clearsight.store import write_text
+    from clearsight.runs.store import write_text
 
     check_place(plot, "--plot")
     flags = {"data.source": data, **parse_common(model=model, hidden=hidden, epochs=epochs)}

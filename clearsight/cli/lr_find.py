@@ -39,10 +39,10 @@ def lr_find(
     The suggestion lies, on a log scale, half way between where four fifths of the loss's fall are done and where the loss is
     lowest. `train --lr auto` does the same and takes it.
     """
-    from clearsight.config import build_config
-    from clearsight.meter import build_meter
-    from clearsight.run import load_and_search
-    from clearsight.store import write_text
+    from clearsight.actions.train import load_and_search
+    from clearsight.config.schema import build_config
+    from clearsight.core.progress import build_meter
+    from clearsight.runs.store import write_text
 
     check_place(plot, "--plot")
     flags = parse_common(

@@ -42,11 +42,11 @@ def mistakes(
     json_: options.Json = False,
 ) -> None:
     """Show the mistakes that cost most: what each answer rests on, and the training pictures that are most like it."""
-    from clearsight.bundle import load
+    from clearsight.actions.mistakes import find_mistakes
+    from clearsight.bundle.bundle import load
     from clearsight.cli.output import check_place
-    from clearsight.meter import build_meter
-    from clearsight.mistakes import find_mistakes
-    from clearsight.store import write_text
+    from clearsight.core.progress import build_meter
+    from clearsight.runs.store import write_text
 
     bundle = load(model)
     print_notes(bundle.notes, quiet=quiet)

@@ -25,11 +25,11 @@ def optimizers(
     json_: options.Json = False,
 ) -> None:
     """Draw how optimisers go down a surface of two variables, each at its best rate of 55 unless one is given."""
-    from clearsight.durable import write_durably
+    from clearsight.core.files import write_durably
     from clearsight.errors import UsageError
-    from clearsight.report.paths import draw_paths, render_animation
-    from clearsight.store import write_text
-    from clearsight.training.paths import SURFACES, find_best_path, trace_path
+    from clearsight.report.optimizer_paths import draw_paths, render_animation
+    from clearsight.runs.store import write_text
+    from clearsight.training.optimizer_paths import SURFACES, find_best_path, trace_path
 
     for path, flag in ((out, "--out"), (animation, "--animation")):
         check_place(path, flag)

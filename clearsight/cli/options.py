@@ -80,7 +80,7 @@ def read_settings(
     set_: list[str] | None = None,
 ) -> dict[str, Any]:
     """Nested settings of a file, flags and `--set`, later ones over earlier ones."""
-    from clearsight.settings import merge, nest, parse_setting, read_config_file
+    from clearsight.config.files import merge, nest, parse_setting, read_config_file
 
     flags = flags | {"preprocess.image_size": parse_size(image_size), **_parse_augment(augment)}
     flags |= {"data.follow_links": follow_links or None, "data.max_megapixels": max_megapixels}

@@ -14,7 +14,7 @@ from clearsight.errors import UsageError
 
 def print_json(value: Any) -> None:
     """One JSON object on standard output; NaN and infinity, which JSON lacks, become null."""
-    from clearsight.store import drop_infinite
+    from clearsight.runs.store import drop_infinite
 
     typer.echo(json.dumps(drop_infinite(value), allow_nan=False))
 

@@ -17,7 +17,7 @@ Root = Annotated[Path, typer.Option("--root", help="Where run directories are.")
 @app.command("list")
 def list_(root: Root = Path("runs"), json_: options.Json = False, quiet: options.Quiet = False) -> None:
     """All runs, oldest first, with their accuracies."""
-    from clearsight import store
+    from clearsight.runs import store
 
     runs, notes = store.list_runs(root)
     print_notes(notes, quiet=quiet)
@@ -39,9 +39,9 @@ def list_(root: Root = Path("runs"), json_: options.Json = False, quiet: options
 @app.command()
 def show(run: Name, root: Root = Path("runs"), json_: options.Json = False) -> None:
     """What one run did: its record and its metrics."""
-    from clearsight import store
     from clearsight.errors import RunError
     from clearsight.report.text import render_metrics
+    from clearsight.runs import store
 
     path = store.find_run(run, root)
     record = store.read_json(path / store.RECORD)
@@ -70,7 +70,7 @@ def remove(
     json_: options.Json = False,
 ) -> None:
     """Delete a run directory."""
-    from clearsight import store
+    from clearsight.runs import store
 
     path = store.find_run(run, root)
     if not yes:
@@ -88,8 +88,8 @@ def report(
     json_: options.Json = False,
 ) -> None:
     """Draw the report of a run anew from its files."""
-    from clearsight import store
     from clearsight.report.html import write_report
+    from clearsight.runs import store
 
     path = write_report(store.find_run(run, root))
     if json_:

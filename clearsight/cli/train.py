@@ -113,9 +113,9 @@ def train(
     Exit codes: 0 done, 1 failed, 2 wrong use, 3 the data is not fit to train on, 4 the loss diverged (the last good
     model is kept), 130 Ctrl-C and 143 SIGTERM (saved, go on with --resume).
     """
-    from clearsight import run as runs
+    from clearsight.actions import train as runs
+    from clearsight.engines.team import leave, started_by_torchrun
     from clearsight.errors import UsageError
-    from clearsight.training.team import leave, started_by_torchrun
 
     if target and (label_column or task):
         raise UsageError("--target must stand alone, got --label-column or --task beside it. Leave those out.")

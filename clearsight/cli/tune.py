@@ -64,7 +64,7 @@ def tune(
 
     The same seed gives the same trials and results with one worker or many, and after a kill.
     """
-    from clearsight.tuning.tune import tune as search_settings
+    from clearsight.actions.tune import tune as search_settings
 
     flags = parse_common(
         model=model, hidden=hidden, activation=activation, epochs=epochs, batch_size=batch_size, optimizer=optimizer, seed=seed,
@@ -87,8 +87,8 @@ def tune(
 
 
 def _render(tuned: Any) -> str:
-    from clearsight.tuning.board import rank, render_score
-    from clearsight.tuning.space import render_params
+    from clearsight.search.leaderboard import rank, render_score
+    from clearsight.search.space import render_params
 
     plan, lines = tuned.plan, []
     judged = f"mean of {plan.folds} folds" if plan.folds else f"on {tuned.best.n:,} validation rows"

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from clearsight.data.files import BadFile
-from clearsight.data.pictures import PictureFacts
+from clearsight.data.read.files import BadFile
+from clearsight.data.read.pictures import PictureFacts
 from clearsight.errors import DataError
 
 TRAIN, VALID, TEST = 0, 1, 2

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.numerics import allow_infinities
+from clearsight.core.numerics import allow_infinities
 
 SIGNATURE_SIDE = 16
 NEAR_CORRELATION = 0.99

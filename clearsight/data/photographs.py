@@ -5,7 +5,7 @@ It looks at headers alone, so that nothing is decoded to know. It must not know 
 
 from collections.abc import Sequence
 
-from clearsight.data.pictures import PictureFacts
+from clearsight.data.read.pictures import PictureFacts
 
 MOST_PICTURES = 20_000
 """More take a processor longer than a quarter of an hour to send through a network, and are enough to train one on."""

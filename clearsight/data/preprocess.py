@@ -10,9 +10,9 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.config import Resize, Scaling
+from clearsight.config.schema import Resize, Scaling
 from clearsight.data.dataset import Dataset
-from clearsight.data.pictures import PictureFormat
+from clearsight.data.read.pictures import PictureFormat
 from clearsight.errors import DataError, UsageError
 
 SCALINGS: tuple[str, ...] = get_args(Scaling)

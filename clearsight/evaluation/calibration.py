@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.dense.reference import log_softmax, softmax
+from clearsight.core.numerics import log_softmax, softmax
 
 BINS = 15
 _PRIOR, _LOWEST, _HIGHEST = 0.5, 0.05, 20.0

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.core.intervals import LEVEL, mean_interval
 from clearsight.errors import UsageError
-from clearsight.intervals import LEVEL, mean_interval
 
 LEAST_PAIRS = 10
 FEW_DISAGREEMENTS = 10  # below this the bootstrap has little to draw from

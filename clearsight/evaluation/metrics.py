@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.dense.reference import log_softmax
+from clearsight.core.intervals import wilson_interval
+from clearsight.core.numerics import log_softmax
 from clearsight.evaluation.calibration import Calibration
-from clearsight.intervals import wilson_interval
 
 
 @dataclass(frozen=True, eq=False)

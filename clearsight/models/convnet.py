@@ -12,10 +12,10 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.config import Activation, Norm, Pooling, Stem
+from clearsight.config.schema import Activation, Norm, Pooling, Stem
+from clearsight.core.timm_library import is_timm
 from clearsight.errors import UsageError
 from clearsight.models.mlp import OUTPUTS, TRAINED, Layout, cut
-from clearsight.published import is_timm
 
 LARGE_SIDE = 96  # from here on a resnet starts with the large stem
 KEPT = "kept"

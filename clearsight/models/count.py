@@ -3,7 +3,7 @@
 from math import prod
 from typing import Any
 
-from clearsight.config import DEFAULT_HIDDEN
+from clearsight.config.schema import DEFAULT_HIDDEN
 from clearsight.errors import UsageError
 from clearsight.models.convnet import FAMILIES, ConvNet
 from clearsight.models.mlp import MLP

@@ -9,11 +9,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.core.numerics import allow_infinities
+from clearsight.core.timm_library import is_timm
 from clearsight.errors import UsageError
 from clearsight.models.convnet import ConvNet
 from clearsight.models.mlp import MLP, TRAINED
-from clearsight.numerics import allow_infinities
-from clearsight.published import is_timm
 
 Draw = Callable[[np.random.Generator, int, int, int, float], NDArray[np.float64]]
 """(rng, fan_in, units, fan_out, std) to weights (fan_in, units)."""

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from numpy.typing import NDArray
 
-from clearsight.config import Activation, Bias
+from clearsight.config.schema import Activation, Bias
 from clearsight.errors import UsageError
 
 ACTIVATIONS: tuple[str, ...] = get_args(Activation)

@@ -7,10 +7,10 @@ those of published checkpoints. It must not know how a network is trained.
 from itertools import pairwise
 from typing import Any, cast
 
+from clearsight.core.timm_library import is_timm
 from clearsight.errors import UsageError
 from clearsight.models.convnet import ConvNet, Tail
 from clearsight.models.mlp import MLP
-from clearsight.published import is_timm
 
 try:
     import torch

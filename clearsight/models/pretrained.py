@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.config import PRETRAINED_FAMILIES
-from clearsight.data.cache import cache_folder, cache_limit
-from clearsight.data.download import RemoteFile
-from clearsight.data.fetch import RemoteData, fetch_files
-from clearsight.durable import write_durably
+from clearsight.config.schema import PRETRAINED_FAMILIES
+from clearsight.core.files import write_durably
+from clearsight.core.progress import MeterBuilder, SilentMeter
+from clearsight.core.timm_library import PREFIX, describe_origin, import_timm, is_timm, shorten
+from clearsight.data.named.download import RemoteFile
+from clearsight.data.named.fetch import RemoteData, fetch_files
+from clearsight.data.read.cache import cache_folder, cache_limit
 from clearsight.errors import DataError, UsageError
-from clearsight.meter import MeterBuilder, SilentMeter
 from clearsight.models.convnet import ConvNet
-from clearsight.published import PREFIX, describe_origin, import_timm, is_timm, shorten
 
 HEAD = ("fc.weight", "fc.bias")
 _CLASSES = 1000  # of ImageNet

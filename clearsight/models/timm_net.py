@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from clearsight.core.timm_library import PREFIX, import_timm, shorten
 from clearsight.errors import ClearsightError, UsageError
 from clearsight.models.layers import Dropout
-from clearsight.published import PREFIX, import_timm, shorten
 
 _MOST_GROWTH = 16  # times the pixels of the pictures that a network was made for
 _MOST_STAGES = 8.0  # of EfficientNet-Lite, as far from the head as its first layer is

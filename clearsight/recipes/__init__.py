@@ -10,20 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from clearsight.config import RunConfig, build_config
-from clearsight.data.counting import make_counting, parse_counts
+from clearsight.actions.evaluate import evaluate
+from clearsight.actions.train import train
+from clearsight.config.files import merge
+from clearsight.config.schema import RunConfig, build_config
+from clearsight.core.intervals import mean_interval
 from clearsight.data.dataset import Dataset
+from clearsight.data.named.counting import make_counting, parse_counts
 from clearsight.errors import DivergedError, UsageError
 from clearsight.evaluation.metrics import Evaluation
-from clearsight.inference import evaluate
-from clearsight.intake import load_dataset
-from clearsight.intervals import mean_interval
-from clearsight.pipeline import Run, train_dataset
+from clearsight.pipeline.data import load_dataset
+from clearsight.pipeline.prepare import Run, train_dataset
 from clearsight.recipes.table import Published, find_verdict, parse_published, render_row
 from clearsight.report.plots import draw_side_by_side
-from clearsight.run import train
-from clearsight.settings import merge
-from clearsight.store import write_text
+from clearsight.runs.store import write_text
 
 FOLDER = Path(__file__).parent
 METRICS = ("accuracy", "mae")

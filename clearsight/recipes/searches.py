@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clearsight.config import build_config
-from clearsight.pipeline import Run
+from clearsight.actions.train import train
+from clearsight.actions.tune import Tuned, settle_final, tune
+from clearsight.config.files import merge
+from clearsight.config.schema import build_config
+from clearsight.pipeline.prepare import Run
 from clearsight.recipes import FOLDER
 from clearsight.recipes.table import Published, find_verdict, parse_published
-from clearsight.run import train
-from clearsight.settings import merge
-from clearsight.tuning.space import render_params
-from clearsight.tuning.tune import Tuned, settle_final, tune
+from clearsight.search.space import render_params
 
 
 @dataclass(frozen=True)

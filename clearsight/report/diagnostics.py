@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.evaluation.floors import find_floor
+from clearsight.diagnose.floors import find_floor
 from clearsight.report import curves, page, words
 
 Metrics = dict[str, Any]

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight import bundle as bundles
-from clearsight import store
-from clearsight.bundle import Bundle
+from clearsight.bundle import bundle as bundles
+from clearsight.bundle.bundle import Bundle
 from clearsight.errors import RunError
 from clearsight.models.mlp import MLP
 from clearsight.report import diagnostics, page, pictures, plots, words
 from clearsight.report.confidence import render_confidence
 from clearsight.report.text import find_confused_pairs
+from clearsight.runs import store
 from clearsight.training.history import History, read_history
 
 HISTORY_PICTURE = "history.svg"

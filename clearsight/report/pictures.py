@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.numerics import allow_infinities
+from clearsight.core.numerics import allow_infinities
 
 _NEGATIVE, _POSITIVE = np.array([0x05, 0x5A, 0x96]), np.array([0xB8, 0x48, 0x00])
 _MAX_SIDE = 160

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.durable import write_durably
+from clearsight.core.files import write_durably
 from clearsight.errors import ClearsightError, UsageError
 
 _PAPER, _INK, _FAINT, _FRAME = (255, 255, 255), (36, 41, 47), (110, 119, 129), (216, 222, 228)

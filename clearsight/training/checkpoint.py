@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.durable import sync_folder, write_durably
+from clearsight.core.files import sync_folder, write_durably
 from clearsight.errors import RunError
 
 KEEP = 2

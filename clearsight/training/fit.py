@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.dense.reference import log_softmax
+from clearsight.core.numerics import log_softmax
+from clearsight.engines.dense_engine import Engine, Rows, State
+from clearsight.engines.team import Team
 from clearsight.errors import Interrupted, UsageError
 from clearsight.training.checkpoint import Tensors, load_checkpoint, save_checkpoint
-from clearsight.training.engine import Engine, Rows, State
 from clearsight.training.history import History
 from clearsight.training.progress import Progress
-from clearsight.training.signals import StopSignals
-from clearsight.training.team import Team
+from clearsight.training.stop import StopSignals
 
 Saved = tuple[Tensors, dict[str, Any]]
 """All that a run needs to go on: what a checkpoint holds."""

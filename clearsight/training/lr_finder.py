@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.engines.dense_engine import Engine, Rows
 from clearsight.errors import UsageError
-from clearsight.training.engine import Engine, Rows
 from clearsight.training.fit import epoch_order
 
 LOW, HIGH, STEPS = 1e-7, 10.0, 100

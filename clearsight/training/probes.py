@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.dense.reference import softmax
+from clearsight.core.numerics import softmax
 
 _BINS = 41
 _MAX_LAYERS = 12

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from clearsight.meter import render_rate
+from clearsight.core.progress import render_rate
 
 _LINE_SECONDS = 1.0
 

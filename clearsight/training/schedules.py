@@ -6,7 +6,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.config import Schedule
+from clearsight.config.schema import Schedule
 from clearsight.errors import UsageError
 
 SCHEDULES: tuple[str, ...] = get_args(Schedule)

@@ -1,0 +1,1 @@
+"""The model file, and how it predicts; needs neither training nor PyTorch for a dense net."""

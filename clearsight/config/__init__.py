@@ -1,0 +1,1 @@
+"""RunConfig and how it is read: schema, rules between settings, files."""

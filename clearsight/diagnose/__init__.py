@@ -1,0 +1,1 @@
+"""From recorded numbers to findings. No training, no files."""

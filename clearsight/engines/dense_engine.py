@@ -1,0 +1,267 @@
+"""The protocol that every engine implements, and the dense engine behind it. It must not know epochs or files."""
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clearsight.augment.presets import Augmentation
+from clearsight.augment.randomness import count_uses
+from clearsight.augment.transforms import augment_rows
+from clearsight.data.preprocess import Preprocess
+from clearsight.engines.dense import reference
+from clearsight.engines.objective import Recipe
+from clearsight.engines.predictor import Predictor
+from clearsight.errors import UsageError
+from clearsight.models.convnet import ConvNet, Tail
+from clearsight.models.mlp import MLP
+
+Rows = NDArray[np.int64]
+State = dict[str, NDArray[Any]]
+_AUGMENTED_BYTES = 2**24  # of varied pictures at a time
+ENGINES = ("dense", "reference")
+
+
+class Engine(Protocol):
+    """One network being trained on one data set."""
+
+    name: str
+    device: str
+    partial: bool
+    """Whether only the end of a network is trained, on features that are at hand, so that its own answers come quickly."""
+    features: NDArray[np.float32] | None
+    """What enters the last layer, (N, 1, 1, F), where it is at hand."""
+
+    def train_steps(
+        self, order: Rows, *, epoch: int, first_batch: int, first_step: int, lrs: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], int]:
+        """Train `len(lrs)` batches of epoch `epoch` (from 0), whose rows are `order`, from batch `first_batch` on.
+
+        Returns:
+            Mean loss of each batch before its update, and how many rows were classified rightly. A loss that is not
+            finite ends the array; the caller then goes back to a state that it kept.
+        """
+
+    def logits(self, rows: Rows) -> NDArray[np.float32]:
+        """Outputs before the softmax for some rows, (n, K), without dropout."""
+
+    def layer_outputs(self, rows: Rows) -> dict[str, NDArray[np.float32]]:
+        """What every layer with weights gives for some rows before its activation, (n, ...), in order, without dropout."""
+
+    def params(self) -> NDArray[np.float32]:
+        """A copy of the numbers that a model file should hold, (net.num_values,)."""
+
+    def state(self) -> State:
+        """A copy of all that training changes: `params`, and what the optimiser remembers."""
+
+    def load_state(self, state: State) -> None:
+        """Go back to such a copy."""
+
+    def is_finite(self) -> bool:
+        """Whether all parameters are finite numbers."""
+
+    def describe(self) -> dict[str, Any]:
+        """What the bits depend on beside the configuration, for the record."""
+
+
+class DenseEngine:
+    """A fully connected network trained by `dense.kernel` (compiled) or `dense.reference` (NumPy).
+
+    Args:
+        net, recipe: architecture, and what a step minimises and how.
+        images: (N, H, W, C) as stored; never copied.
+        labels: (N,) int64 classes, or float32 targets.
+        preprocess: pixels to inputs.
+        params: first parameters, (net.num_parameters,); taken over and changed in place.
+        batch_size: rows of a step.
+        seed: of dropout and augmentation.
+        name: `dense` or `reference`.
+        augmentation: how training pictures are varied; None for as they are.
+        pool: rows from which pictures to mix in are drawn, where `augmentation` mixes.
+
+    Raises:
+        UsageError: the network's ends do not fit the data.
+    """
+
+    partial = False
+    features: NDArray[np.float32] | None = None
+
+    def __init__(
+        self,
+        net: MLP,
+        recipe: Recipe,
+        *,
+        images: NDArray[Any],
+        labels: NDArray[Any],
+        preprocess: Preprocess,
+        params: NDArray[np.floating],
+        batch_size: int,
+        seed: int,
+        name: str = "dense",
+        augmentation: Augmentation | None = None,
+        pool: Rows | None = None,
+    ) -> None:
+        if name not in ENGINES:
+            raise UsageError(f"engine must be auto, {', '.join(ENGINES)} or torch, got {name!r}. Choose one of them.")
+        if recipe.optimizer == "muon":
+            raise UsageError(f"optimizer muon must go with engine torch, got engine {name}. Leave --engine out.")
+        check_ends(net, recipe, labels, preprocess)
+        self.name, self.device = name, "cpu"
+        self._net, self._recipe, self._preprocess = net, recipe, preprocess
+        self._images, self._batch_size, self._seed = images, batch_size, seed
+        self._augmentation = augmentation if augmentation and augmentation.active() else None
+        self._pool = np.arange(len(images)) if pool is None else pool
+        self._uses: tuple[Rows, Rows] | None = None
+        self._params = params
+        self._slots = np.zeros((recipe.num_slots, params.size), params.dtype)
+        if recipe.is_regression:
+            self._labels = np.zeros(len(labels), np.int64)
+            self._targets = preprocess.standardize_targets(labels)[:, None].astype(params.dtype)
+        else:
+            self._labels, self._targets = labels, np.zeros((0, net.sizes[-1]), params.dtype)
+
+    def train_steps(
+        self, order: Rows, *, epoch: int, first_batch: int, first_step: int, lrs: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], int]:
+        """See `Engine`."""
+        if self._augmentation is None:
+            return self._train(
+                self._images,
+                self._labels,
+                self._targets,
+                order,
+                None,
+                first_batch=first_batch,
+                first_step=first_step,
+                lrs=lrs,
+            )
+        block = max(1, _AUGMENTED_BYTES // (self._images[0].nbytes * self._batch_size))
+        losses, hits = [], 0
+        for start in range(0, len(lrs), block):
+            part = lrs[start : start + block]
+            at = first_batch + start
+            found, right = self._train_varied(
+                order, epoch=epoch, first_batch=at, first_step=first_step + start, lrs=part
+            )
+            losses.append(found)
+            hits += right
+            if len(found) < len(part) or not np.isfinite(found[-1]):
+                break
+        return np.concatenate(losses), hits
+
+    def _train_varied(
+        self, order: Rows, *, epoch: int, first_batch: int, first_step: int, lrs: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], int]:
+        """Some batches on pictures that are varied now, held in memory no longer than they are needed."""
+        assert self._augmentation is not None
+        chosen = slice(first_batch * self._batch_size, (first_batch + len(lrs)) * self._batch_size)
+        rows = order[chosen]
+        batch = augment_rows(
+            self._images, rows, augmentation=self._augmentation, seed=self._seed, epoch=epoch, pool=self._pool,
+            uses=self._count_uses(order)[chosen], low=self._preprocess.low, high=self._preprocess.high,
+        )  # fmt: skip
+        labels, targets, mixed = self._labels[rows], self._targets, None
+        if len(targets):
+            targets = targets[rows]
+        if batch.partners is not None and batch.shares is not None:
+            mixed = self._labels[batch.partners], batch.shares
+            if len(targets):
+                share = batch.shares[:, None].astype(targets.dtype)
+                targets = share * targets + (1 - share) * self._targets[batch.partners]
+        own = np.arange(len(rows))
+        return self._train(batch.images, labels, targets, own, mixed, first_batch=0, first_step=first_step, lrs=lrs)
+
+    def _count_uses(self, order: Rows) -> Rows:
+        """`count_uses` of the epoch under way, worked out once an epoch."""
+        if self._uses is None or self._uses[0] is not order:
+            self._uses = order, count_uses(order)
+        return self._uses[1]
+
+    def _train(
+        self,
+        images: NDArray[Any],
+        labels: NDArray[np.int64],
+        targets: NDArray[np.floating],
+        order: Rows,
+        mixed: reference.Mixed | None,
+        *,
+        first_batch: int,
+        first_step: int,
+        lrs: NDArray[np.float64],
+    ) -> tuple[NDArray[np.float64], int]:
+        if self.name == "dense":
+            from clearsight.engines.dense import kernel
+
+            train = kernel.train_steps
+        else:
+            train = reference.train_steps
+        return train(
+            self._net,
+            self._recipe,
+            inputs=images.reshape(len(images), -1),
+            labels=labels,
+            targets=targets,
+            order=order,
+            batch_size=self._batch_size,
+            scale=self._preprocess.scale.astype(self._params.dtype, copy=False),
+            offset=self._preprocess.offset.astype(self._params.dtype, copy=False),
+            params=self._params,
+            slots=self._slots,
+            lrs=lrs,
+            first_batch=first_batch,
+            first_step=first_step,
+            seed=self._seed,
+            mixed=mixed,
+        )
+
+    def logits(self, rows: Rows) -> NDArray[np.float32]:
+        """See `Engine`."""
+        return Predictor(self._net, self._params, self._preprocess)(self._images, rows)
+
+    def layer_outputs(self, rows: Rows) -> dict[str, NDArray[np.float32]]:
+        """See `Engine`."""
+        sums = reference.layer_sums(self._net, self._params, self._preprocess.apply(self._images[rows]))
+        return {f"layer {layer}": z for layer, z in enumerate(sums, 1)}
+
+    def params(self) -> NDArray[np.float32]:
+        """See `Engine`."""
+        return self._params.astype(np.float32)
+
+    def state(self) -> State:
+        """See `Engine`."""
+        return {"params": self._params.copy(), "slots": self._slots.copy()}
+
+    def load_state(self, state: State) -> None:
+        """See `Engine`."""
+        self._params[:] = state["params"]
+        self._slots[:] = state["slots"]
+
+    def is_finite(self) -> bool:
+        """See `Engine`."""
+        return bool(np.isfinite(self._params).all())
+
+    def describe(self) -> dict[str, Any]:
+        """See `Engine`."""
+        return {"engine": self.name, "device": self.device}
+
+
+def check_ends(net: MLP | ConvNet | Tail, recipe: Recipe, labels: NDArray[Any], preprocess: Preprocess) -> None:
+    """Refuse data that does not fit a network's ends.
+
+    Raises:
+        UsageError: inputs, classes or class weights are not as many as the network has.
+    """
+    if net.num_inputs != preprocess.num_inputs:
+        raise UsageError(
+            f"the first layer must have {preprocess.num_inputs} units, one a pixel value, got {net.num_inputs}. "
+            "Correct the layers."
+        )
+    if not recipe.is_regression and not 0 <= labels.min() <= labels.max() < net.outputs:
+        raise UsageError(
+            f"labels must lie in [0, {net.outputs}), a unit of the last layer each, got {labels.min()} to {labels.max()}. "
+            "Correct the labels or the layers."
+        )
+    if recipe.class_weights and len(recipe.class_weights) != net.outputs:
+        raise UsageError(
+            f"class_weights must be one a class ({net.outputs}), got {len(recipe.class_weights)}. Give as many."
+        )

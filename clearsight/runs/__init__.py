@@ -1,0 +1,1 @@
+"""The run directory: layout, record, corrections, trackers. No training."""

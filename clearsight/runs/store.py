@@ -1,0 +1,399 @@
+"""Run directories: where a run keeps its plain files, who may write there, and which runs there are.
+
+The files are the truth; nothing else knows of a run. It must not know how training works.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clearsight.config.files import find_differences, read_config_file
+from clearsight.config.schema import RunConfig, build_config
+from clearsight.core.files import write_durably
+from clearsight.data.dataset import Dataset
+from clearsight.data.relabel import hash_corrections, read_corrections
+from clearsight.errors import DataError, RunError, UsageError
+
+RECORD, CONFIG, METRICS = "run.json", "config.toml", "metrics.json"
+EPOCHS, STEPS, SHOWN = "history.csv", "steps.csv", "shown.safetensors"
+MODEL, REPORT, CHECKPOINTS = "model.clearsight", "report.html", "checkpoints"
+SAFETY, SEEN, SIGNALS, SERIES = "safety.json", "seen.safetensors", "signals.json", "series"
+CORRECTIONS = "corrections.csv"  # of labels, as the run began with them
+LOOKS = "test-looks.jsonl"  # beside the runs
+_REMAINS = {".lock", CONFIG, "environment.json", SAFETY, CORRECTIONS}  # of a run whose record could not be written
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One line about a run: its folder, how it stands, and its accuracies where it has them."""
+
+    path: Path
+    status: str
+    created: str
+    data: str
+    model: str
+    accuracy: dict[str, float]
+
+
+def create_run(root: Path, *, data: str, model: str, out: Path | None = None) -> Path:
+    """Make a new, empty run directory: `out`, or `root/<time>-<data>-<model>`.
+
+    Raises:
+        UsageError: `out` holds something already. RunError: it cannot be made.
+    """
+    words = "-".join(re.sub(r"[^\w.-]+", "-", word).strip("-.") or "data" for word in (data, model))
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{words[:80]}"
+    try:
+        if out is not None:
+            if out.exists() and not (out.is_dir() and _is_free({path.name for path in out.iterdir()})):
+                raise UsageError(f"--out must be a new or empty folder, got {out}, which holds files. Choose another.")
+            out.mkdir(parents=True, exist_ok=True)
+            return out
+        root.mkdir(parents=True, exist_ok=True)
+        for number in range(1, 1000):
+            path = root / (stem if number == 1 else f"{stem}-{number}")
+            try:
+                path.mkdir()
+            except FileExistsError:
+                continue
+            return path
+    except OSError as error:
+        raise RunError(
+            f"run directory must be writable, got {out or root}: {error.strerror}. Use --out elsewhere."
+        ) from None
+    raise RunError(f"run directory must be new, got a thousand of this second in {root}. Use --out.")
+
+
+def _is_free(names: set[str]) -> bool:
+    """Whether a folder with these files may become a run: it is empty, or holds what is left where no record could be written."""
+    return not names or (".lock" in names and names <= _REMAINS)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process works on a run now."""
+    try:
+        with lock_run(path):
+            return False
+    except RunError:
+        return True
+
+
+@contextmanager
+def lock_run(path: Path) -> Iterator[None]:
+    """Hold a run directory. The lock belongs to the process, so a crash leaves none behind.
+
+    Raises:
+        RunError: another process works on the run, or the folder is not writable.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError(
+            f"run must be used by one process at a time, got {path}, in use. Wait for it, or stop it."
+        ) from None
+    except OSError as error:
+        raise RunError(
+            f"run directory must be writable, got {path}: {error.strerror}. Change its permissions."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def find_directory(name: str, root: Path, record: str) -> Path:
+    """The directory that holds a file `record`, by its path or its name below `root`; `last` is the newest.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name == "last" and root.is_dir():
+        found = [path.parent for path in root.glob(f"*/{record}")]
+        if found:
+            return max(found, key=lambda path: (path / record).stat().st_mtime)
+    for path in (Path(name), root / name):
+        if name and (path / record).is_file():
+            return path
+    raise UsageError(f"--resume must name a directory with a {record}, got {name!r}. See the folder {root}.")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file of a run, whole or not at all.
+
+    Raises:
+        RunError: the disk is full or the place not writable.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """The same for bytes."""
+    try:
+        write_durably(path, content)
+    except OSError as error:
+        raise RunError(
+            f"{path} must be writable, got: {error.strerror}. Free space or change its permissions."
+        ) from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """The same for a JSON value; see `drop_infinite`."""
+    write_text(path, json.dumps(drop_infinite(value), indent=1, allow_nan=False) + "\n")
+
+
+def drop_infinite(value: Any) -> Any:
+    """The same value with None for NaN and infinity, which JSON lacks."""
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    if isinstance(value, dict):
+        return {key: drop_infinite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [drop_infinite(item) for item in value]
+    return value
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object that a run wrote.
+
+    Raises:
+        RunError: missing or damaged.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise RunError(
+            f"run must hold {path.name}, got {path}: {error.strerror}. Is {path.parent} a run directory?"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path} must be JSON, got damage ({error}). Restore the file or train again.") from None
+    if not isinstance(value, dict):
+        raise RunError(f"{path} must be a JSON object, got {type(value).__name__}. Restore the file or train again.")
+    return value
+
+
+def read_run(path: Path) -> RunRecord:
+    """What a run directory says of itself.
+
+    Raises:
+        RunError: it is none, or damaged.
+    """
+    record = read_json(path / RECORD)
+    if record.get("status") == "running" and not is_locked(path):
+        record["status"] = "killed"
+    metrics = read_json(path / METRICS) if (path / METRICS).is_file() else {}
+    try:
+        accuracy = {
+            split: float(metrics[split]["accuracy"])
+            for split in ("train", "valid", "test")
+            if metrics.get(split) and metrics[split].get("accuracy") is not None
+        }
+    except (TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"{path / METRICS} must hold numbers, got damage ({error}). Restore the file.") from None
+    text = {key: str(record.get(key, "?")) for key in ("status", "created", "data", "model")}
+    return RunRecord(path, text["status"], text["created"], text["data"], text["model"], accuracy)
+
+
+def keep_corrections(path: Path, config: RunConfig, relabelled: str) -> None:
+    """Copy the corrections of labels that work began with into its directory, as people go on to fill the file in.
+
+    Args:
+        relabelled: SHA-256 of the file as it was when the data was read.
+
+    Raises:
+        DataError: it has changed since. RunError: the disk is full.
+    """
+    if config.data.relabel is None:
+        return
+    content = read_corrections(Path(config.data.relabel).expanduser())
+    if hashlib.sha256(content).hexdigest() != relabelled:
+        raise DataError(
+            f"--relabel must stay as it is until the work has begun, got a change of {config.data.relabel}. Start again."
+        )
+    write_bytes(path / CORRECTIONS, content)
+
+
+def use_own_corrections(path: Path, config: RunConfig, relabelled: Any) -> RunConfig:
+    """The configuration with the corrections of labels that a directory keeps, wherever it lies now.
+
+    Args:
+        relabelled: their SHA-256 by the directory's record.
+
+    Raises:
+        RunError: they are no longer those that it began with.
+    """
+    own = path / CORRECTIONS
+    if config.data.relabel is None or not own.is_file():
+        return config
+    if hash_corrections(own) != relabelled:
+        raise RunError(f"{own} must be as the work began, got changes. Undo them, or start anew with --relabel.")
+    return config.model_copy(update={"data": config.data.model_copy(update={"relabel": str(own)})})
+
+
+def read_run_config(path: Path) -> RunConfig:
+    """The configuration that a run began with.
+
+    Raises:
+        RunError: `config.toml` is no longer what the run began with, or damaged.
+    """
+    record = read_json(path / RECORD)
+    began = record.get("config")
+    try:
+        now = build_config(_drop_retired(read_config_file(path / CONFIG)), where=str(path / CONFIG), fill=False)
+        if "config" not in record and "bad" not in record:  # the first format had neither
+            return now
+        if not isinstance(began, dict):
+            raise RunError(f"{path / RECORD} must hold the configuration, got none. Restore the file or train again.")
+        before = build_config(began, where=str(path / RECORD), fill=False)
+    except UsageError as error:
+        raise RunError(str(error)) from None
+    if differences := find_differences(before, now):
+        raise RunError(
+            f"{path / CONFIG} must be as the run began, got {'; '.join(differences)[:200]}. Undo that, or start a new run."
+        )
+    return before  # which also tells what was set to none
+
+
+def _drop_retired(values: dict[str, Any]) -> dict[str, Any]:
+    """Without settings that earlier versions wrote and that changed no result."""
+    train = values.get("train")
+    return (
+        values | {"train": {key: train[key] for key in train if key != "threads"}}
+        if isinstance(train, dict)
+        else values
+    )
+
+
+def list_runs(root: Path) -> tuple[list[RunRecord], list[str]]:
+    """All runs below `root`, oldest first, and a note for each folder that is damaged."""
+    runs, notes = [], []
+    if root.exists() and not root.is_dir():
+        raise UsageError(f"--root must be a folder, got {root}, which is a file. Name the folder of the runs.")
+    for path in sorted(root.iterdir()) if root.is_dir() else []:
+        if (path / RECORD).is_file():
+            try:
+                runs.append(read_run(path))
+            except RunError as error:
+                notes.append(str(error))
+    return sorted(runs, key=lambda run: run.created), notes
+
+
+def find_run(name: str, root: Path) -> Path:
+    """A run directory from its path, or from its name below `root`; `last` is the newest.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name == "last":
+        runs, _ = list_runs(root)
+        if runs:
+            return runs[-1].path
+    for path in (Path(name), root / name):
+        try:
+            if name and (path / RECORD).is_file():
+                return path
+        except (OSError, ValueError):  # a name too long, or with a null byte
+            break
+    raise UsageError(f"RUN must be a run directory, got {name!r}. See `clearsight runs list`.")
+
+
+def add_look(root: Path, dataset: Dataset, rows: NDArray[np.int64], *, model: str, by: str) -> None:
+    """Note that someone saw how a model does on a test split, so that it can be said how many models that were.
+
+    Args:
+        rows: (n,) of the test split. model: fingerprint of the model; one that was noted before is not noted again.
+
+    Raises:
+        RunError: the folder of runs is not writable.
+    """
+    test = _name_pictures(dataset, rows)
+    if any(look.get("test") == test and look.get("model") == model for look in _read_looks(root)):
+        return
+    line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S"), "test": test, "model": model, "by": by})
+    try:
+        with (root / LOOKS).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise RunError(f"{root / LOOKS} must be writable, got: {error.strerror}. Check its permissions.") from None
+
+
+def count_models(root: Path, dataset: Dataset, rows: NDArray[np.int64]) -> int:
+    """How many different models were evaluated on these test pictures, as far as `root` knows; damaged lines are left out.
+
+    Lines of earlier versions name no model. There, a model is told by its path, and each run of a recipe counts.
+    """
+    looks = _read_looks(root)
+    names = {_name_pictures(dataset, rows), _name_rows(dataset.fingerprint, rows)}
+    paths = {_find_paths(look["by"])[-1]: look["model"] for look in looks if isinstance(look.get("model"), str)}
+    models: set[str] = set()
+    for look in looks:
+        if look["test"] not in names:
+            continue
+        if isinstance(look.get("model"), str):
+            models.add(look["model"])
+        elif isinstance(look.get("models"), int):
+            found = _find_paths(look["by"])
+            one_each = len(found) == look["models"]
+            models |= {paths.get(path, path) for path in found} if one_each else _number(look["by"], look["models"])
+    return len(models)
+
+
+def _number(name: str, count: int) -> set[str]:
+    return {f"{name} {k}" for k in range(count)}
+
+
+def _find_paths(by: str) -> list[str]:
+    """The models that a look names: `RUN`, `evaluate RUN/model.clearsight`, `mistakes RUN`, `compare RUN RUN`."""
+    words = by.split(" ")
+    told = words[1:] if words[0] in ("evaluate", "mistakes", "compare") and len(words) > 1 else words
+    return [word.removesuffix(f"/{MODEL}") for word in told]
+
+
+def _read_looks(root: Path) -> list[dict[str, Any]]:
+    """The sound lines of the file of looks."""
+    try:
+        lines = (root / LOOKS).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    looks = []
+    for line in lines:
+        with suppress(ValueError, RecursionError):
+            look = json.loads(line)
+            if isinstance(look, dict) and isinstance(look.get("test"), str) and isinstance(look.get("by"), str):
+                looks.append(look)
+    return looks
+
+
+def _name_pictures(dataset: Dataset, rows: NDArray[np.int64]) -> str:
+    """A test split in a word: its pictures as they came, in any order, at whatever size they are read."""
+    return hashlib.sha256(np.sort(dataset.row_hashes[rows]).tobytes()).hexdigest()[:16]
+
+
+def _name_rows(fingerprint: str, rows: NDArray[np.int64]) -> str:
+    """The same as earlier versions named it: by decoded pixels and places of rows."""
+    return hashlib.sha256(fingerprint.encode() + rows.tobytes()).hexdigest()[:16]
+
+
+def remove_run(path: Path) -> None:
+    """Delete a run directory that no process uses.
+
+    Raises:
+        RunError: in use, or not removable.
+    """
+    with lock_run(path):
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            raise RunError(f"run must be removable, got {path}: {error.strerror}. Change its permissions.") from None

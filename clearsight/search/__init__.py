@@ -1,0 +1,1 @@
+"""What tune and cross-validation share: space, strategies, loop, jobs, executors, journal."""
