@@ -76,7 +76,7 @@ def runs_of_words(parts):
 
 
 def test_every_error_sentence_stands_in_a_test():
-    trees = [ast.parse(file.read_text()) for file in sorted(TESTS.glob("*.py"))]
+    trees = [ast.parse(file.read_text()) for file in sorted(TESTS.rglob("*.py"))]
     texts = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     known = " ".join(" ".join(plain(str(text))) for text in texts)
     missing = [

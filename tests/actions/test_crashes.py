@@ -20,7 +20,7 @@ from clearsight.runs import store
 from clearsight.training import checkpoint
 
 pytestmark = pytest.mark.long
-WORKER = Path(__file__).parent / "crash_worker.py"
+WORKER = Path(__file__).parents[1] / "helpers" / "crash_worker.py"
 SETTINGS = {"epochs": 4, "batch_size": 9, "hidden": (5,), "optimizer": "adam", "dropout": 0.2, "checkpoint_steps": 1}
 
 
