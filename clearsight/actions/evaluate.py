@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from clearsight.bundle.bundle import Bundle, load
 from clearsight.config.schema import RunConfig
 from clearsight.core.progress import MeterBuilder, SilentMeter
-from clearsight.data.dataset import SPLITS, Dataset, check_images
+from clearsight.data.dataset import SPLITS, Dataset
 from clearsight.data.duplicates import hash_rows
-from clearsight.data.read.arrays import read_array
 from clearsight.data.read.folder import PictureRequest
 from clearsight.data.read.load import count_pixels, read_data
-from clearsight.data.read.pictures import PictureFormat, calm_decoder, check_file, read_facts
-from clearsight.errors import ClearsightError, DataError, RunError, UsageError
+from clearsight.data.read.pictures import PictureFormat
+from clearsight.errors import DataError, RunError, UsageError
 from clearsight.evaluation.metrics import Evaluation
 from clearsight.pipeline.data import build_split, is_source, load_dataset
 from clearsight.pipeline.prepare import Note, add_calibration, evaluate_outputs
@@ -139,7 +138,7 @@ def answer_data(
     bundle = model if isinstance(model, Bundle) else load(model)
     task = "classification" if bundle.class_names else "regression"
     config = own_config(bundle)
-    limit = _find_limit(config, max_megapixels)
+    limit = find_limit(config, max_megapixels)
     if data is None:
         if config is None or config.data.source == "arrays":
             raise UsageError(
@@ -189,7 +188,7 @@ def answer_data(
     return Answered(bundle, dataset, rows, chosen, truth[rows], bundle.logits(dataset.images, rows=rows))
 
 
-def _find_limit(config: RunConfig | None, max_megapixels: float | None) -> int:
+def find_limit(config: RunConfig | None, max_megapixels: float | None) -> int:
     """The largest number of pixels of a picture file: what is asked for, or what the model's run allowed."""
     return count_pixels((config or RunConfig()).data.max_megapixels if max_megapixels is None else max_megapixels)
 
@@ -238,89 +237,3 @@ def own_config(bundle: Bundle) -> RunConfig | None:
     return store.use_own_corrections(
         place, store.read_run_config(place), store.read_json(place / store.RECORD).get("relabelled")
     )
-
-
-def predict_files(
-    bundle: Bundle,
-    paths: list[Path],
-    *,
-    abstain_below: float = 0.0,
-    sets: float | None = None,
-    max_megapixels: float | None = None,
-) -> tuple[list[dict[str, Any]], list[ClearsightError]]:
-    """Predictions for picture files and `.npy` arrays; one bad file fails only itself.
-
-    Args:
-        abstain_below: confidence below which no class is named. sets: level of a set of classes to name too.
-        max_megapixels: as for `evaluate`.
-
-    Returns:
-        For each picture `name` and either `label` (None where abstained) with `probabilities` by class, `number` for
-        regression, or `error`; `far`, whether it is far from those trained on (None if unknown), `set`, and `notes` where the
-        file is odd. And the errors met.
-
-    Raises:
-        UsageError: a confidence or level outside 0 to 1, or sets that cannot be; see `Bundle.find_sets`.
-    """
-    if not 0 <= abstain_below <= 1:
-        raise UsageError(f"--abstain-below must lie between 0 and 1, got {abstain_below}. For example 0.8.")
-    if not bundle.class_names and (abstain_below or sets is not None):
-        raise UsageError("--abstain-below and --sets must have a classifier, got a regression model. Leave them out.")
-    if sets is not None:
-        bundle.find_sets(np.full((1, len(bundle.class_names)), 0.5, np.float32), level=sets)  # refused before the work
-    limit = _find_limit(own_config(bundle), max_megapixels)
-    answers: list[dict[str, Any]] = []
-    problems: list[ClearsightError] = []
-    for path in paths:
-        try:
-            names, images, notes = _read_inputs(bundle, path, max_pixels=limit)
-            found = _answer(bundle, names, images, abstain_below=abstain_below, sets=sets)
-            answers += [answer | notes for answer in found]
-        except ClearsightError as error:
-            problems.append(error)
-            answers.append({"name": str(path), "error": str(error)})
-    return answers, problems
-
-
-def _read_inputs(
-    bundle: Bundle, path: Path, *, max_pixels: int
-) -> tuple[list[str], NDArray[Any], dict[str, list[str]]]:
-    """Names and stored pixels of the pictures in a file, and `notes` about it if there are any."""
-    if path.suffix.lower() != ".npy":
-        images = bundle.read_pictures([path], max_pixels=max_pixels)
-        with calm_decoder():
-            notes = read_facts(path, str(path), suffix=path.suffix, max_pixels=max_pixels).notes
-        return [str(path)], images, {"notes": list(notes)} if notes else {}
-    check_file(path)
-    with path.open("rb") as file:
-        images = read_array(file, path.stat().st_size, str(path))
-    p = bundle.preprocess
-    single = ((p.height, p.width, p.channels), (p.height, p.width) if p.channels == 1 else (), (p.num_inputs,))
-    if images.shape in single and images.ndim:  # one picture without its batch axis
-        images = images.reshape(1, p.height, p.width, p.channels)
-    images, _ = check_images(images, what=f"images in {path}")
-    p.check_shape(images, what=f"pictures in {path}")
-    return [f"{path}[{i}]" for i in range(len(images))], images, {}
-
-
-def _answer(
-    bundle: Bundle, names: list[str], images: NDArray[Any], *, abstain_below: float, sets: float | None
-) -> list[dict[str, Any]]:
-    values, away = bundle.look(images)
-    far = [None] * len(values) if away is None else [bool(one) for one in away]
-    if not bundle.class_names:
-        return [{"name": n, "number": float(v), "far": f} for n, v, f in zip(names, values, far, strict=True)]
-    found = [
-        {
-            "name": name,
-            "label": bundle.class_names[int(row.argmax())] if row.max() >= abstain_below else None,
-            "probabilities": dict(zip(bundle.class_names, map(float, row), strict=True)),
-            "far": off,
-        }
-        for name, row, off in zip(names, values, far, strict=True)
-    ]
-    if sets is None:
-        return found
-    return [
-        answer | {"set": inside} for answer, inside in zip(found, bundle.find_sets(values, level=sets), strict=True)
-    ]

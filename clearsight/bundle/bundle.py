@@ -5,6 +5,7 @@ A bundle needs no code of its user's to load and can run none. It knows how to p
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil
@@ -74,6 +75,11 @@ class Bundle:
     scores: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     known: Known | None = None
 
+    def __repr__(self) -> str:
+        p, outputs = self.preprocess, f"{len(self.class_names)} classes" if self.class_names else "one number"
+        size = f"{p.height}x{p.width}x{p.channels}" if p.height > 1 else f"{p.num_inputs} features"
+        return f"Bundle({self.net.label}, {self.net.num_parameters:,} parameters: {size} to {outputs})"
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of what decides an answer: architecture, numbers, classes and scaling. Equal exactly for equal models."""
@@ -83,18 +89,27 @@ class Bundle:
         return digest.hexdigest()
 
     def logits(self, images: Any, *, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """Network outputs (n, K) of stored pictures: (n, h, w), (n, h, w, c) or (n, features), in the training's range.
+        """Network outputs (n, K) of pictures.
 
         Args:
-            images: the pictures.
+            images: stored pictures (n, h, w), (n, h, w, c) or (n, features), in the training's range and size; or a path, a
+                Pillow picture or a list of these, which are brought to it.
             rows: which of them, in which order; None for all. The chosen ones are never copied together.
 
         Raises:
-            DataError: the array is not sound, or not of the size trained on.
+            DataError: the array is not sound, or not of the size trained on; a file that is no picture.
         """
-        checked, _ = check_images(images)
+        checked = self._read(images)
         self.preprocess.check_shape(checked)
         return self._predict(checked, rows)
+
+    def _read(self, images: Any) -> NDArray[Any]:
+        """Stored pixels of what `logits` takes."""
+        if _is_picture(images):
+            images = [images]
+        if isinstance(images, list | tuple) and images and all(map(_is_picture, images)):
+            return self.read_pictures(list(images))
+        return check_images(images)[0]
 
     @cached_property
     def _predict(self) -> Predictor:
@@ -103,7 +118,7 @@ class Bundle:
 
     def _check_range(self, images: Any) -> NDArray[Any]:
         """The pictures as `logits` takes them, refused where they are plainly in other units than those trained on."""
-        checked, _ = check_images(images)
+        checked = self._read(images)
         self.preprocess.check_range(checked)
         return checked
 
@@ -157,26 +172,30 @@ class Bundle:
 
     def features(self, images: Any, *, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """What enters the last layer, (n, F); for the arguments see `logits`."""
-        checked, _ = check_images(images)
+        checked = self._read(images)
         self.preprocess.check_shape(checked)
         return self._predict.look(checked, rows)[1]
 
     def predict(self, images: Any) -> NDArray[Any]:
-        """Class names (n,), or numbers (n,) float32 for regression. Raises as `predict_proba`."""
+        """Class names (n,), or numbers (n,) float32 for regression; of pictures as `logits` takes them.
+
+        Raises: as `predict_proba`.
+        """
         logits = self.logits(self._check_range(images))
         if not self.class_names:
             return self._finish(logits)
         return np.asarray(np.array(self.class_names)[logits.argmax(axis=1)])
 
-    def read_pictures(self, paths: list[Path], *, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
-        """Picture files as the stored pixels that this model takes, (n, H, W, C), exactly as they were read for training.
+    def read_pictures(self, pictures: list[Any], *, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
+        """Picture files or Pillow pictures as the stored pixels that this model takes, (n, H, W, C), read as for training.
 
         uint8 where the model's range is 0..255, else float32 scaled to that range.
 
         Raises:
             DataError: a file is missing, damaged, too large or no picture; or the model takes rows of features.
         """
-        return np.stack([read_picture(Path(path), self.preprocess, max_pixels=max_pixels) for path in paths])
+        found = [Path(one) if isinstance(one, str) else one for one in pictures]
+        return np.stack([read_picture(one, self.preprocess, max_pixels=max_pixels) for one in found])
 
     def save(self, path: str | Path, *, examples: NDArray[Any]) -> None:
         """Write a `.clearsight` zip, whole or not at all; with a folder's path (no suffix), a folder of the two files.
@@ -223,15 +242,27 @@ class Bundle:
             write_durably(path / name, content)
 
 
-def read_picture(path: Path, preprocess: Preprocess, *, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
-    """A picture file as (H, W, C) in a model's size and value range; see `Bundle.read_pictures`."""
+def _is_picture(value: Any) -> bool:
+    """Whether this is a path or a Pillow picture; nobody has one of those before Pillow is loaded."""
+    pillow = sys.modules.get("PIL.Image")
+    return isinstance(value, str | Path) or (pillow is not None and isinstance(value, pillow.Image))
+
+
+def read_picture(picture: Any, preprocess: Preprocess, *, what: str = "", max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
+    """A picture as (H, W, C) in a model's size and value range; see `Bundle.read_pictures`.
+
+    Args:
+        picture: a path, a file's bytes, or a Pillow picture. what: how errors call it; by default its path.
+    """
+    what = what or (str(picture) if isinstance(picture, Path) else "the picture")
     if preprocess.height == 1:
-        raise DataError(f"{path} must be a row of numbers for this model, got a picture. Pass a .npy array.")
+        raise DataError(f"{what} must be a row of numbers for this model, got a picture. Pass a .npy array.")
     if preprocess.channels not in (1, 3):
-        raise DataError(f"{path} must give {preprocess.channels} channels, got a picture file. Pass a .npy array.")
-    check_file(path)
+        raise DataError(f"{what} must give {preprocess.channels} channels, got a picture file. Pass a .npy array.")
+    if isinstance(picture, Path):
+        check_file(picture)
     with calm_decoder():
-        pixels = decode_picture(path, str(path), preprocess.picture_format, max_pixels=max_pixels)
+        pixels = decode_picture(picture, what, preprocess.picture_format, max_pixels=max_pixels)
     low, high = preprocess.low, preprocess.high
     return pixels if (low, high) == (0.0, 255.0) else (low + pixels * ((high - low) / 255)).astype(np.float32)
 

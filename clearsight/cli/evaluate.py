@@ -8,6 +8,7 @@ import typer
 from clearsight.cli import options
 from clearsight.cli.options import option
 from clearsight.cli.output import plain, print_json, print_notes, render_judged, tell
+from clearsight.errors import RunError, UsageError
 
 
 def evaluate(
@@ -53,7 +54,10 @@ def evaluate(
 
 def predict(
     model: Annotated[str, typer.Argument(help="Model file or run directory.")],
-    pictures: Annotated[list[Path], typer.Argument(help="Picture files, or .npy arrays of pictures as trained on.")],
+    pictures: Annotated[
+        list[Path],
+        typer.Argument(help="Picture files, folders, zips or tars of them, or .npy arrays of pictures as trained on."),
+    ],
     top: Annotated[int, typer.Option(min=1, help="How many classes to show for each picture.")] = 3,
     abstain_below: Annotated[
         float, typer.Option("--abstain-below", help="Name no class where confidence is lower.", show_default=False)
@@ -62,19 +66,27 @@ def predict(
         float | None,
         option("Also name a set of classes that holds the true one with this probability, as 0.9.", "--sets"),
     ] = None,
+    out: Annotated[
+        Path | None, option("Write a CSV, a row a picture, instead of printing the answers.", "--out")
+    ] = None,
     max_megapixels: options.MaxMegapixels = None,
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Name the class of pictures, with probabilities. Warns of pictures far from those that the model was trained on."""
-    from clearsight.actions.evaluate import predict_files
+    from clearsight.actions.evaluate import find_limit, own_config
     from clearsight.bundle.bundle import load
+    from clearsight.bundle.predict import predict_files, render_table
+    from clearsight.core.progress import build_meter
 
+    if out is not None:
+        _refuse_other(out)
     bundle = load(model)
     print_notes(bundle.notes, quiet=quiet)
     answers, problems = predict_files(
-        bundle, pictures, abstain_below=abstain_below, sets=sets, max_megapixels=max_megapixels
-    )
+        bundle, pictures, abstain_below=abstain_below, sets=sets, meter=build_meter(quiet=quiet),
+        max_pixels=find_limit(own_config(bundle), max_megapixels),
+    )  # fmt: skip
     level = bundle.known.level if bundle.known else 0.0
     if bundle.known and not bundle.known.can_tell:
         count = len(bundle.known.distances)
@@ -88,13 +100,35 @@ def predict(
     far = [f"{a['name']} {text}" for a in answers if a.get("far")]
     print_notes(far, quiet=quiet or json_)
     print_notes([f"{a['name']} {note}" for a in answers for note in a.get("notes", ())], quiet=quiet or json_)
+    if out is not None:
+        _write_table(out, render_table(answers, bundle.class_names))
     if json_:
-        print_json({"model": model, "predictions": answers})
+        print_json({"model": model, "predictions": answers, "out": str(out) if out else None})
+    elif out is not None:
+        typer.echo(plain(out))
     else:
         for answer in answers:
             typer.echo(plain(_render(answer, top)))
     if problems:
         raise problems[0]
+
+
+def _refuse_other(out: Path) -> None:
+    """Only a new file, or one that an earlier prediction wrote, is written."""
+    from clearsight.bundle.predict import TABLE_HEAD
+
+    if out.is_dir() or (out.exists() and not out.read_bytes().startswith(",".join(TABLE_HEAD).encode())):
+        raise UsageError(f"--out must name a new CSV or one of predictions, got {out}. Choose another name.")
+
+
+def _write_table(out: Path, text: str) -> None:
+    from clearsight.core.files import write_durably
+
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(out, text.encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise RunError(f"{out} must be writable, got: {error.strerror}. Choose another place with --out.") from None
 
 
 def _render(answer: dict[str, Any], top: int) -> str:

@@ -9,7 +9,7 @@ from picture_trees import PAIR, assert_same, bad_of, make, many, refuse
 from PIL import Image
 
 import clearsight
-from clearsight.actions.evaluate import predict_files
+from clearsight.bundle.predict import predict_files
 from clearsight.data.read.load import load_data
 from clearsight.errors import DataError
 

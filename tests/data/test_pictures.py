@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 import clearsight
-from clearsight.actions.evaluate import predict_files
+from clearsight.bundle.predict import predict_files
 from clearsight.config.schema import build_config
 from clearsight.data.read import pictures
 from clearsight.data.read.load import build_request, load_data, parse_background

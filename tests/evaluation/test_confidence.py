@@ -12,6 +12,7 @@ from PIL import Image
 
 import clearsight
 from clearsight.bundle.bundle import load
+from clearsight.bundle.predict import predict_files
 from clearsight.core.numerics import softmax
 from clearsight.data.dataset import build_dataset
 from clearsight.errors import ModelFileError, UsageError
@@ -400,7 +401,7 @@ def test_numbers_have_no_confidence(tmp_path):
     assert run.test.calibration is None
     assert run.bundle.known is not None
     with pytest.raises(UsageError, match="--abstain-below and --sets must have a classifier, got a regression model"):
-        clearsight.actions.evaluate.predict_files(run.bundle, [], sets=0.9)
+        predict_files(run.bundle, [], sets=0.9)
 
 
 def test_evaluate_and_the_report_tell_of_confidence(digits, call, capsys):

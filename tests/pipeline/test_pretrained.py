@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 import clearsight
 from clearsight.actions.compare import _read_recipe
 from clearsight.bundle.bundle import load
+from clearsight.bundle.predict import predict_files
 from clearsight.config.schema import build_config
 from clearsight.data.named.download import RemoteFile
 from clearsight.data.named.fetch import RemoteData
@@ -301,7 +302,7 @@ def test_every_depth_learns_and_its_file_predicts_what_the_engine_said(shapes, w
     paths = sorted(shapes.rglob("*.png"))[:6]
     rows = [int(np.flatnonzero([str(path).endswith(data.row_name(k)) for k in range(len(data))])[0]) for path in paths]
     direct = again.predict_proba(data.images[rows])
-    found = clearsight.actions.evaluate.predict_files(again, paths)[0]
+    found = predict_files(again, paths)[0]
     assert np.allclose([list(one["probabilities"].values()) for one in found], direct, atol=1e-5)
 
 

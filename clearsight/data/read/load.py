@@ -116,7 +116,7 @@ def _read_path(
                 f"{path} must be named like train-images-idx3-ubyte or train-labels-idx1-ubyte, got {path.name}. Rename it."
             )
         return read_idx_folder(path.parent, name=path.resolve().parent.name, class_names=names, task=task)
-    if _holds_pictures(path, head):
+    if _is_archive(path, head):
         return read_picture_files(path, name=name, request=request, label_column=label_column, task=task, meter=meter)
     if head.startswith(_ZIPPED):
         return read_npz(path, name=name, task=task)
@@ -143,14 +143,19 @@ def survey_pictures(
         if path.is_dir():
             pictures = not find_idx(path)
         elif path.is_file():
-            with path.open("rb") as file:
-                pictures = _holds_pictures(path, file.read(512))
+            pictures = holds_pictures(path)
     return (
         read_headers(path, request=request, label_column=label_column, most=most, meter=meter) if pictures else ([], 0)
     )
 
 
-def _holds_pictures(path: Path, head: bytes) -> bool:
+def holds_pictures(path: Path) -> bool:
+    """Whether a file is an archive of pictures, by its name and first bytes."""
+    with path.open("rb") as file:
+        return _is_archive(path, file.read(512))
+
+
+def _is_archive(path: Path, head: bytes) -> bool:
     """Whether a file is an archive of pictures; a zip may also hold arrays."""
     zipped = head.startswith(_ZIPPED)
     return is_tar(path) or (zipped and path.suffix.lower() != ".npz" and not holds_arrays(path))

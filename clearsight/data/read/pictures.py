@@ -104,7 +104,7 @@ def check_file(path: Path) -> None:
 
 
 @contextmanager
-def _opened(content: bytes | Path, what: str, max_pixels: int) -> Iterator[Any]:
+def _opened(content: Any, what: str, max_pixels: int) -> Iterator[Any]:
     """The file as an open Pillow picture of at most `max_pixels`; whatever goes wrong inside becomes a DataError."""
     from PIL import Image, UnidentifiedImageError
 
@@ -127,13 +127,16 @@ def _opened(content: bytes | Path, what: str, max_pixels: int) -> Iterator[Any]:
         raise DataError(f"{what} must be a whole picture, got damage ({error}). Save it again.") from None
 
 
-def _open(content: bytes | Path, max_pixels: int, stack: ExitStack) -> Any:
+def _open(content: Any, max_pixels: int, stack: ExitStack) -> Any:
     """An open Pillow picture, with `_large` held if it is large.
 
     Pillow itself refuses headers of some 179 megapixels and more, by a value that is the process's own. It is moved only while
     one such picture is open, and only as far as the caller allows.
     """
     from PIL import Image
+
+    if isinstance(content, Image.Image):
+        return content.copy()  # decoding may change a picture that was opened from a file
 
     def read() -> Any:
         file = io.BytesIO(content) if isinstance(content, bytes) else content
@@ -203,9 +206,9 @@ def read_facts(content: bytes | Path, what: str, *, suffix: str = "", max_pixels
 
 
 def decode_picture(
-    content: bytes | Path, what: str, wanted: PictureFormat, *, max_pixels: int = MAX_PIXELS
+    content: Any, what: str, wanted: PictureFormat, *, max_pixels: int = MAX_PIXELS
 ) -> NDArray[np.uint8]:
-    """A picture file as uint8 (H, W, C). Within `calm_decoder`.
+    """A picture file (its path or bytes) or a Pillow picture as uint8 (H, W, C). Within `calm_decoder`.
 
     EXIF orientation is applied; transparency is laid on the background; 16-bit greys are scaled to 8; CMYK and the like
     become RGB; the first of several frames is taken. Resizing is Pillow's antialiased bilinear filter; a JPEG of more than

@@ -1,9 +1,11 @@
 """Picture files for `predict`: every odd one gives exact pixels or one sentence, and fails only itself."""
 
+import csv
 import io
 import json
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -14,8 +16,8 @@ import pytest
 from PIL import Image
 
 import clearsight
-from clearsight.actions.evaluate import predict_files
 from clearsight.bundle.bundle import read_picture
+from clearsight.bundle.predict import predict_files
 from clearsight.errors import DataError
 
 GREYS = np.random.default_rng(1).integers(0, 256, (8, 8), dtype=np.uint8)
@@ -101,13 +103,14 @@ def test_what_is_no_file_is_refused(tmp_path, model):
     for name, message in (
         ("none.png", "{path} must exist, got nothing there. Check the path."),
         ("none.npy", "{path} must exist, got nothing there. Check the path."),
-        (".", "{path} must be a file, got a folder. Name the files in it."),
         ("pipe", "{path} must be a file, got a pipe or device. Save its content to a file first."),
     ):
         path = tmp_path / name
         answers, problems = predict_files(model.bundle, [path])
         assert answers == [{"name": str(path), "error": message.format(path=path)}]
         assert [type(problem) for problem in problems] == [DataError]
+    with pytest.raises(DataError, match=r" must be a file, got a folder\. Name the files in it\.$"):
+        model.bundle.predict(tmp_path)
 
 
 def half(picture):
@@ -263,3 +266,91 @@ def test_an_odd_file_is_answered_with_a_note(tmp_path, model):
     assert answers[0]["notes"] == ["has several frames; only the first is used"]
     assert answers[1]["notes"] == ["is a PNG file named .jpg"]
     assert "notes" not in answers[2]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Five pictures in two folders, a broken one among them, and the same as a zip and a tar."""
+    place = tmp_path / "photos"
+    for k, name in enumerate(("b/one.png", "a/two.png", "a/three.PNG", "four.png")):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.roll(GREYS, k)).save(place / name)
+    (place / "a" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    for kind in ("zip", "tar"):
+        shutil.make_archive(str(tmp_path / "photos"), kind, place)
+    return place
+
+
+def test_folders_archives_and_patterns_give_what_their_files_give(model, photos, tmp_path):
+    names = ["a/broken.png", "a/three.PNG", "a/two.png", "b/one.png", "four.png"]
+    alone = {name: predict_files(model.bundle, [photos / name])[0][0] for name in names}
+    for place in (photos, tmp_path / "photos.zip", tmp_path / "photos.tar"):
+        answers, problems = predict_files(model.bundle, [place])
+        assert {answer["name"] for answer in answers} == {f"{place}/{name}" for name in names}
+        assert len(problems) == 1
+        for answer in answers:
+            expected = alone[answer["name"].removeprefix(f"{place}/")]
+            assert answer.get("label") == expected.get("label")
+            assert ("error" in answer) == ("error" in expected)
+            assert answer.get("probabilities") == pytest.approx(expected.get("probabilities"), abs=1e-6)
+    answers, problems = predict_files(model.bundle, [photos / "*" / "[to]*.png"])
+    assert [answer["name"] for answer in answers] == [f"{photos}/a/two.png", f"{photos}/b/one.png"]
+    assert not problems
+
+
+def test_many_pictures_are_answered_in_the_order_of_their_names(model, tmp_path):
+    pictures = np.random.default_rng(2).integers(0, 256, (300, 8, 8), dtype=np.uint8)
+    for k, picture in enumerate(pictures):
+        Image.fromarray(picture).save(tmp_path / f"{k:03}.png")
+    (tmp_path / "200.png").write_bytes(b"")
+    answers, problems = predict_files(model.bundle, [tmp_path])
+    assert [answer["name"] for answer in answers] == [f"{tmp_path}/{k:03}.png" for k in range(300)]
+    assert ["error" in answer for answer in answers] == [k == 200 for k in range(300)]
+    assert len(problems) == 1
+    shares = [list(answer["probabilities"].values()) for answer in answers if "error" not in answer]
+    np.testing.assert_allclose(shares, model.bundle.predict_proba(np.delete(pictures, 200, axis=0)), atol=1e-6)
+
+
+def test_an_empty_folder_and_a_pattern_without_a_file_are_named(model, tmp_path):
+    (tmp_path / "empty").mkdir()
+    answers, _ = predict_files(model.bundle, [tmp_path / "empty", tmp_path / "*.jpg"])
+    assert [answer["error"] for answer in answers] == [
+        f"{tmp_path}/empty must hold pictures, got none. Check the path.",
+        f"{tmp_path}/*.jpg must exist, got nothing there. Check the path.",
+    ]
+
+
+def test_paths_and_pillow_pictures_are_predicted_as_arrays_are(model, photos):
+    path = photos / "b" / "one.png"
+    picture = Image.open(path)
+    expected = model.bundle.predict_proba(GREYS[None])
+    for given in (path, str(path), picture, [str(path), picture.convert("RGBA")], GREYS[None]):
+        shares = model.bundle.predict_proba(given)
+        assert shares.shape == (2 if isinstance(given, list) else 1, 3)
+        np.testing.assert_allclose(shares, np.repeat(expected, len(shares), axis=0), atol=1e-6)
+    assert list(model.bundle.predict(str(path))) == list(model.bundle.predict(GREYS[None]))
+    with pytest.raises(DataError, match=r"nothing\.png must exist, got nothing there"):
+        model.bundle.predict(str(path.with_name("nothing.png")))
+
+
+def test_answers_are_written_as_a_table(model, photos, tmp_path, call, capsys):
+    table = tmp_path / "new" / "answers.csv"
+    for _ in range(2):  # an earlier table is replaced
+        assert call("predict", model.path, photos, "--out", table, "--abstain-below", "1", "--quiet") == 3
+        assert capsys.readouterr().out == f"{table}\n"
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert [row["name"] for row in rows] == [
+        f"{photos}/{name}" for name in ("a/broken.png", "a/three.PNG", "a/two.png", "b/one.png", "four.png")
+    ]
+    assert [bool(row["error"]) for row in rows] == [True, False, False, False, False]
+    names = model.bundle.class_names
+    expected = model.bundle.predict_proba(photos / "four.png")[0]
+    assert [float(rows[4][f"share of {name}"]) for name in names] == pytest.approx(expected, abs=1e-6)
+    assert float(rows[4]["confidence"]) == pytest.approx(expected.max(), abs=1e-6)
+    assert rows[4]["answer"] == ""  # it abstained
+    (tmp_path / "mine.csv").write_text("name,score\n")
+    assert call("predict", model.path, photos, "--out", tmp_path / "mine.csv") == 2
+    assert "--out must name a new CSV or one of predictions, got " in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert call("predict", model.path, photos / "four.png", "--out", tmp_path / "file" / "x.csv") == 1
+    assert "must be writable, got: " in capsys.readouterr().err
