@@ -138,6 +138,7 @@ def test_public_names_are_all_there():
     import clearsight
 
     assert sorted(clearsight.__all__) == clearsight.__all__
+    assert dir(clearsight) == sorted([*clearsight.__all__, "__version__"])
     for name in clearsight.__all__:
         assert callable(getattr(clearsight, name))
         assert callable(getattr(clearsight, name)), "a subpackage of that name would hide it the second time"

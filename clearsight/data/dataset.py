@@ -63,6 +63,12 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __repr__(self) -> str:
+        height, width, channels = self.picture_shape
+        size = f"pictures of {height}x{width}x{channels}" if height > 1 else f"rows of {width * channels} numbers"
+        labels = "numbers to predict" if self.is_regression else f"{len(self.class_names)} classes"
+        return f"Dataset({self.name}: {len(self):,} {size}, {labels})"
+
     @property
     def is_regression(self) -> bool:
         """True where labels are numbers to predict, not classes."""

@@ -53,6 +53,13 @@ class Evaluation:
     split: str = ""
     calibration: Calibration | None = None
 
+    def __repr__(self) -> str:
+        if self.accuracy is None:
+            parts = [f"mae {self.mae:.4g}", f"r2 {self.r2:.4f}"] if self.r2 is not None else [f"mae {self.mae:.4g}"]
+        else:
+            parts = [f"accuracy {self.accuracy:.4f} ({self.low:.4f} to {self.high:.4f})"]
+        return f"Evaluation({self.split}: {', '.join([*parts, f'loss {self.loss:.4g}', f'n = {self.n:,}'])})"
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; what does not apply is left out."""
         found: dict[str, Any] = {"n": self.n, "loss": self.loss}

@@ -88,6 +88,11 @@ class Run:
     test: Evaluation | None
     next_step: str = ""
 
+    def __repr__(self) -> str:
+        judged = self.test or self.valid or self.train
+        place = f"{self.path}: " if self.path else ""
+        return f"Run({place}{self.status} at epoch {self.epoch}, {judged!r})"
+
     def evaluations(self) -> dict[str, Evaluation]:
         """The evaluations that exist, by split."""
         found = {"train": self.train, "valid": self.valid, "test": self.test}

@@ -320,3 +320,19 @@ def test_the_digits_are_scikit_learns_and_come_without_importing_it():
     code = "import sys, clearsight; clearsight.load_data('digits'); print('sklearn' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_what_python_shows_fits_a_line(tmp_path):
+    run = clearsight.train("digits", epochs=1, hidden=(8,), out=tmp_path / "run")
+    numbers = f"accuracy {run.test.accuracy:.4f} ({run.test.low:.4f} to {run.test.high:.4f}), loss {run.test.loss:.4g}, n = 359"
+    assert repr(run.test) == f"Evaluation(test: {numbers})"
+    assert repr(run) == f"Run({tmp_path / 'run'}: finished at epoch 1, Evaluation(test: {numbers}))"
+    assert repr(run.bundle) == "Bundle(64-8-10, 610 parameters: 8x8x1 to 10 classes)"
+    assert repr(load_data("digits")) == "Dataset(digits: 1,797 pictures of 8x8x1, 10 classes)"
+    table = load_data(np.arange(60.0).reshape(20, 3), np.arange(20.0), task="regression")
+    assert repr(table) == "Dataset(arrays: 20 rows of 3 numbers, numbers to predict)"
+    judged = train_dataset(config(data={"task": "regression"}, model={"hidden": []}), table)
+    assert repr(judged.bundle) == "Bundle(3-1, 4 parameters: 3 features to one number)"
+    assert repr(judged.train).startswith(
+        f"Evaluation(train: mae {judged.train.mae:.4g}, r2 {judged.train.r2:.4f}, loss "
+    )
