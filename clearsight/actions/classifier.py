@@ -1,5 +1,6 @@
 """`Classifier`: the pipeline as a scikit-learn estimator, for cross_val_score, Pipeline, GridSearchCV and the like."""
 
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,15 @@ from clearsight.data.dataset import Dataset, build_dataset
 from clearsight.pipeline.prepare import train_dataset
 
 _NOT_SETTINGS = ("random_state", "image_shape")
+_DENSE = ("hidden", "activation", "bias", "init", "init_std")  # left to other families where they are not said
 
 
 class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A dense network with scikit-learn's interface. Everything is kept in memory; no files are written.
+    """A network with scikit-learn's interface. Everything is kept in memory; no files are written.
 
     Args:
+        model, pretrained: the network's family, and whether it begins with published weights. Convolutional ones need X as
+            pictures, or `image_shape`.
         hidden: units of the hidden layers.
         activation: relu, leaky_relu, sigmoid, tanh, gelu or identity.
         epochs, batch_size, optimizer, lr, momentum, schedule: of the training; `lr=None` takes the optimiser's usual one.
@@ -45,6 +49,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self,
         hidden: tuple[int, ...] = (128,),
         *,
+        model: str = "mlp",
+        pretrained: bool = False,
         activation: str = "relu",
         epochs: int = 50,
         batch_size: int = 32,
@@ -70,6 +76,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         random_state: Any = None,
     ) -> None:
         self.hidden = hidden
+        self.model = model
+        self.pretrained = pretrained
         self.activation = activation
         self.epochs = epochs
         self.batch_size = batch_size
@@ -102,6 +110,9 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _config(self) -> RunConfig:
         settings = {k: v for k, v in self.get_params(deep=False).items() if k not in _NOT_SETTINGS}
+        if self.model != "mlp":
+            usual = signature(type(self)).parameters
+            settings = {k: v for k, v in settings.items() if k not in _DENSE or v != usual[k].default}
         if self.patience is None:
             settings["valid_fraction"] = 0.0
         if self.random_state is None or isinstance(self.random_state, int | np.integer):
@@ -116,6 +127,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             ValueError: X or y is not sound, or a choice is wrong. DivergedError: the loss became NaN.
         """
+        shape = self.image_shape or (X.shape[1:] if isinstance(X, np.ndarray) and self.model != "mlp" else None)
         X, y = self._check(X, y=y, reset=True)
         check_classification_targets(y)
         self.classes_, indices = np.unique(y, return_inverse=True)
@@ -123,13 +135,13 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(
                 f"y must hold two or more classes, got one class: {self.classes_[0]!r}. Add rows of another."
             )
-        run = train_dataset(self._config(), self._dataset(X, indices))
+        run = train_dataset(self._config(), self._dataset(X, indices, shape))
         self.bundle_: Bundle = run.bundle
         self.loss_curve_ = run.history.column("train_loss")
         return self
 
-    def _dataset(self, X: NDArray[Any], indices: NDArray[np.int64]) -> Dataset:
-        pictures = X.reshape(len(X), *self.image_shape) if self.image_shape else X
+    def _dataset(self, X: NDArray[Any], indices: NDArray[np.int64], shape: tuple[int, ...] | None) -> Dataset:
+        pictures = X.reshape(len(X), *shape) if shape else X
         names = [str(name) for name in self.classes_]
         if len(set(names)) < len(names):
             names = [repr(name) for name in self.classes_]

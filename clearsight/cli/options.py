@@ -80,9 +80,9 @@ def read_settings(
     set_: list[str] | None = None,
 ) -> dict[str, Any]:
     """Nested settings of a file, flags and `--set`, later ones over earlier ones."""
-    from clearsight.config.files import merge, nest, parse_setting, read_config_file
+    from clearsight.config.files import merge, nest, parse_augment, parse_setting, read_config_file
 
-    flags = flags | {"preprocess.image_size": parse_size(image_size), **_parse_augment(augment)}
+    flags = flags | {"preprocess.image_size": parse_size(image_size), **parse_augment(augment)}
     flags |= {"data.follow_links": follow_links or None, "data.max_megapixels": max_megapixels}
     if target:
         flags |= {"data.task": "regression", "data.label_column": target}
@@ -113,26 +113,6 @@ def parse_common(
         "train.engine": engine, "train.device": device, "model.pretrained": pretrained or None, "model.weights": weights,
         "model.tune": tune,
     }  # fmt: skip
-
-
-def _parse_augment(text: str | None) -> dict[str, Any]:
-    """`photo,hflip=0` as {"augment.preset": "photo", "augment.hflip": 0.0}."""
-    from clearsight.errors import UsageError
-
-    found: dict[str, Any] = {}
-    for word in text.split(",") if text else ():
-        name, equals, value = (part.strip() for part in word.partition("="))
-        if not equals:
-            name, value = "preset", name
-        if f"augment.{name}" in found:
-            raise UsageError(f"--augment must name {name} once, got {text!r}. Remove one.")
-        try:
-            found[f"augment.{name}"] = value if name in ("preset", "fill", "unsafe") else float(value)
-        except ValueError:
-            raise UsageError(
-                f"--augment must be a preset and NAME=NUMBER with commas between, got {word!r}. For example photo,hflip=0."
-            ) from None
-    return found
 
 
 def _words(text: str | None) -> str | list[str] | None:

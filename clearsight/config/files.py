@@ -47,8 +47,41 @@ def resolve_config(
             got = type(config).__name__
             raise UsageError(f"config must be a RunConfig, a dict or a file, got {got}. Pass one of them.")
         layers.append(config.model_dump(exclude_unset=True) if isinstance(config, RunConfig) else config)
-    layers += [nest(complete_key(name), value) for name, value in settings.items()]
+    layers += [expand_setting(name, value) for name, value in settings.items()]
     return build_config(merge(*layers), where=where)
+
+
+def expand_setting(name: str, value: Any) -> dict[str, Any]:
+    """A setting by its short name as nested values; `model="cnn"`, `augment="photo,hflip=0"` and `target="age"` as flags have it.
+
+    Raises:
+        UsageError: a text of `augment` that cannot be read.
+    """
+    if name == "model" and isinstance(value, str):
+        return nest("model.family", value)
+    if name == "augment" and isinstance(value, str):
+        return merge(*(nest(key, one) for key, one in parse_augment(value).items()))
+    if name == "target":
+        return {"data": {"task": "regression", "label_column": value}}
+    return nest(complete_key(name), value)
+
+
+def parse_augment(text: str | None) -> dict[str, Any]:
+    """`photo,hflip=0` as {"augment.preset": "photo", "augment.hflip": 0.0}."""
+    found: dict[str, Any] = {}
+    for word in text.split(",") if text else ():
+        name, equals, value = (part.strip() for part in word.partition("="))
+        if not equals:
+            name, value = "preset", name
+        if f"augment.{name}" in found:
+            raise UsageError(f"--augment must name {name} once, got {text!r}. Remove one.")
+        try:
+            found[f"augment.{name}"] = value if name in ("preset", "fill", "unsafe") else float(value)
+        except ValueError:
+            raise UsageError(
+                f"--augment must be a preset and NAME=NUMBER with commas between, got {word!r}. For example photo,hflip=0."
+            ) from None
+    return found
 
 
 def complete_key(name: str) -> str:
@@ -70,7 +103,7 @@ def parse_setting(text: str, *, short: bool = False) -> dict[str, Any]:
         parsed = table["value"] if len(table) == 1 else value
     except (ValueError, RecursionError):
         parsed = value.strip()
-    return nest(complete_key(key.strip()) if short else key.strip(), parsed)
+    return expand_setting(key.strip(), parsed) if short else nest(key.strip(), parsed)
 
 
 def read_config_file(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -54,3 +55,17 @@ def test_patience_holds_rows_out_and_a_saved_model_predicts_the_same(pictures, t
     model.bundle_.save(tmp_path / "m.clearsight", examples=images[..., None].astype(np.float32))
     loaded = clearsight.load(tmp_path / "m.clearsight")
     np.testing.assert_allclose(loaded.predict_proba(images), model.predict_proba(images), rtol=1e-6)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("shape", [None, (8, 8, 1)])
+def test_a_convolutional_net_takes_pictures_or_rows_with_their_shape(shape):
+    pictures, labels = load_digits().images.astype(np.uint8), load_digits().target
+    X = pictures.reshape(len(pictures), -1) if shape else pictures
+    net = clone(clearsight.Classifier(model="cnn", epochs=2, image_shape=shape)).fit(X, labels)
+    assert net.bundle_.net.family == "cnn"
+    assert net.score(X, labels) > 0.8
+    with pytest.raises(clearsight.ClearsightError, match=r"model cnn must have pictures, got rows of features"):
+        clearsight.Classifier(model="cnn").fit(pictures.reshape(len(pictures), -1), labels)
+    with pytest.raises(clearsight.ClearsightError, match=r"hidden must go with model mlp or vgg, got \(7,\)"):
+        clearsight.Classifier(model="cnn", hidden=(7,)).fit(pictures, labels)

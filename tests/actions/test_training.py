@@ -17,6 +17,7 @@ from rich.console import Console
 from sklearn.datasets import load_digits
 
 import clearsight
+from clearsight.config.files import resolve_config
 from clearsight.config.schema import build_config
 from clearsight.core.progress import render_rate
 from clearsight.data.read.load import load_data
@@ -336,3 +337,19 @@ def test_what_python_shows_fits_a_line(tmp_path):
     assert repr(judged.train).startswith(
         f"Evaluation(train: mae {judged.train.mae:.4g}, r2 {judged.train.r2:.4f}, loss "
     )
+
+
+def test_names_are_those_of_the_command_line():
+    settings = {"model": "cnn", "augment": "digits,hflip=0.5", "lr": 0.01}
+    found = resolve_config(None, settings)
+    assert (found.model.family, found.augment.preset, found.augment.hflip, found.train.lr) == (
+        "cnn",
+        "digits",
+        0.5,
+        0.01,
+    )
+    found = resolve_config(None, {"target": "age"})
+    assert (found.data.task, found.data.label_column) == ("regression", "age")
+    assert resolve_config(None, {"model": {"hidden": [7]}, "augment": {"hflip": 0.5}}).hidden == (7,)
+    with pytest.raises(UsageError, match=r"model must be one of mlp, cnn, .*, got 'cnnn'\. Did you mean cnn\?"):
+        clearsight.train("digits", model="cnnn")
