@@ -29,7 +29,6 @@ from clearsight.errors import DataError
 from clearsight.models.modules import import_torch
 from clearsight.pipeline.prepare import Prepared, fit_prepared, prepare
 from clearsight.training.fit import epoch_order
-from clearsight.training.progress import SilentProgress
 
 MARKS = {"cifar10": "2.6 s on an A100 (airbench94_muon), 1.99 s (a later record), both to 0.94"}
 
@@ -110,7 +109,7 @@ def prepare_ours(task: Task, dataset: Dataset, *, seed: int, device: str) -> Ite
     def train() -> Iterator[Callable[[], float]]:
         saved = None
         for epoch in range(prepared.config.train.epochs):
-            result = fit_prepared(prepared, progress=SilentProgress(), start=saved, pause_epoch=epoch + 1)
+            result = fit_prepared(prepared, start=saved, pause_epoch=epoch + 1)
             yield lambda: float((prepared.engine.logits(test).argmax(1) == labels[test]).mean())
             saved = result.saved
 

@@ -20,7 +20,6 @@ from clearsight.errors import DataError
 from clearsight.pipeline.data import load_dataset
 from clearsight.pipeline.prepare import fit_prepared, prepare
 from clearsight.recipes import load_experiment
-from clearsight.training.progress import SilentProgress
 
 ONE_CYCLE = {"schedule": "one-cycle"}
 
@@ -67,7 +66,7 @@ def train_once(dataset: Dataset, settings: dict[str, Any], *, lr: float | str, s
     """The rate, and accuracy on validation rows."""
     wanted = merge(settings, nest("train.lr", lr), nest("train.seed", seed))
     prepared = prepare(build_config(wanted), dataset)
-    result = fit_prepared(prepared, progress=SilentProgress())
+    result = fit_prepared(prepared)
     accuracy = 0.0 if result.problem else result.history.epochs[-1]["valid_accuracy"]
     return prepared.config.lr, float(accuracy)
 

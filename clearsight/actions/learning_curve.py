@@ -15,7 +15,6 @@ from clearsight.errors import DivergedError, UsageError
 from clearsight.pipeline.choice import settle_family
 from clearsight.pipeline.data import build_split, find_unused, load_dataset
 from clearsight.pipeline.prepare import build_bundle, evaluate_outputs, fit_prepared, prepare
-from clearsight.training.progress import SilentProgress
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +73,7 @@ def measure_curve(config: RunConfig, *, shares: list[float], seeds: int, meter: 
             for seed in range(seeds):
                 settings = {"data": {"train_fraction": share}, "train": {"seed": seed}}
                 prepared = prepare(build_config(merge(config.model_dump(exclude_unset=True), settings)), dataset)
-                result = fit_prepared(prepared, progress=SilentProgress(), validate=False)
+                result = fit_prepared(prepared, validate=False)
                 if result.problem:
                     raise DivergedError(f"{result.problem} That was at a share of {share:g}, seed {seed}.", None)
                 bundle = build_bundle(prepared, epoch=result.epoch, status=result.status)

@@ -10,6 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from clearsight import __version__
 from clearsight.config.files import find_differences, name_source, render_toml, resolve_config
 from clearsight.config.schema import RunConfig
@@ -38,9 +41,12 @@ from clearsight.pipeline.prepare import (
 )  # fmt: skip
 from clearsight.pipeline.safety import refuse_unsafe
 from clearsight.runs import store
-from clearsight.runs.trackers import TrackedProgress, check_trackers, open_trackers
+from clearsight.runs.events import EventLog
+from clearsight.runs.liveness import describe_process
+from clearsight.runs.trackers import check_trackers, open_trackers
 from clearsight.training.lr_finder import RateSearch
-from clearsight.training.progress import SilentProgress, build_progress
+from clearsight.training.observer import Observer
+from clearsight.training.progress import build_progress
 
 
 def train(
@@ -158,7 +164,7 @@ def _help(prepared: Prepared, *, checkpoints: Path | None = None) -> Run:
     Args:
         checkpoints: of the run that is resumed, to read; every process must see them.
     """
-    result = fit_prepared(prepared, progress=SilentProgress(), restore=checkpoints)
+    result = fit_prepared(prepared, restore=checkpoints)
     run, _ = judge(prepared, result)  # with a share of the rows, as in training
     prepared.team.close()
     if result.problem:
@@ -237,6 +243,7 @@ def _train_in(
         "seed": prepared.config.train.seed,
         "clearsight": __version__,
         "config": prepared.config.model_dump(mode="json"),
+        **describe_process(),
         "weights": find_weights_hash(prepared.config),
         "relabelled": prepared.dataset.relabelled,
     }
@@ -249,13 +256,13 @@ def _train_in(
     try:
         store.write_json(path / store.RECORD, record)
         signals = _read_signals(path, prepared, resume=resume, note=note)
+        events = EventLog(path / store.EVENTS, note=note)
         result = fit_prepared(
             prepared,
-            progress=TrackedProgress(build_progress(quiet=quiet), trackers),
+            observers=(build_progress(quiet=quiet), events, _ModelKeeper(path, prepared), trackers),
             checkpoints=path / store.CHECKPOINTS,
             resume=resume,
             note=note,
-            keep=lambda step: _keep_model(path, prepared, step),
         )
         run = finish_run(path, prepared, result, signals)
         trackers.log(collect_numbers(run), run.epoch)
@@ -314,14 +321,24 @@ def _count_look(root: Path, path: Path, prepared: Prepared, run: Run, note: Note
         note(f"this evaluation on the test split is not counted: {error}")
 
 
-def _keep_model(path: Path, prepared: Prepared, step: int) -> None:
-    """The model as it is now, into the series that `keep_steps` asks for."""
-    bundle = build_bundle(prepared, epoch=0, status=f"step {step}")
-    rows = prepared.split.train[:3]
-    try:
-        bundle.save(path / store.SERIES / f"step-{step:09d}.clearsight", examples=prepared.dataset.images[rows])
-    except OSError as error:
-        raise RunError(f"{path} must be writable, got: {error.strerror}. Free space, then use --resume.") from None
+class _ModelKeeper(Observer):
+    """Saves the series of models that `keep_steps` asks for."""
+
+    def __init__(self, path: Path, prepared: Prepared) -> None:
+        self._path, self._prepared, self._every = path, prepared, prepared.config.train.keep_steps
+
+    def on_steps(self, done: int, *, epoch: int, losses: NDArray[Any], lrs: NDArray[np.float64]) -> None:
+        """See `Observer`."""
+        if not self._every or done % self._every:
+            return
+        bundle = build_bundle(self._prepared, epoch=0, status=f"step {done}")
+        examples = self._prepared.dataset.images[self._prepared.split.train[:3]]
+        try:
+            bundle.save(self._path / store.SERIES / f"step-{done:09d}.clearsight", examples=examples)
+        except OSError as error:
+            raise RunError(
+                f"{self._path} must be writable, got: {error.strerror}. Free space, then use --resume."
+            ) from None
 
 
 def _read_signals(path: Path, prepared: Prepared, *, resume: bool, note: Note) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from clearsight.augment.presets import Augmentation
 from clearsight.bundle.bundle import load
 from clearsight.config.rules import uses_torch
-from clearsight.config.schema import RunConfig
+from clearsight.config.schema import RunConfig, TrainConfig
 from clearsight.core.progress import MeterBuilder, SilentMeter
 from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import Preprocess
@@ -24,6 +24,7 @@ from clearsight.models.convnet import ConvNet, Tail
 from clearsight.models.initialize import initialize, whiten
 from clearsight.models.mlp import MLP
 from clearsight.models.pretrained import HEAD, find_weights, load_weights
+from clearsight.training.plan import FitPlan
 
 _MOST_PARAMETERS = 1_000_000_000
 _WHITENED_PIXELS = 2**21
@@ -249,6 +250,15 @@ def choose_device(config: RunConfig) -> str:
         torch.cuda.set_device(local_rank())
         return f"cuda:{local_rank()}"
     return chosen
+
+
+def build_plan(train: TrainConfig, lrs: NDArray[np.float64]) -> FitPlan:
+    """How a training goes, by its settings and the learning rate of each step."""
+    return FitPlan(
+        train.epochs, train.batch_size, lrs, train.seed, shuffle=train.shuffle, balanced=train.sampling == "balanced",
+        patience=train.patience, monitor=train.monitor, checkpoint_steps=train.checkpoint_steps,
+        keep_steps=train.keep_steps, weight_history=train.weight_history,
+    )  # fmt: skip
 
 
 def describe_slow_products(config: RunConfig) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from clearsight.pipeline.cost import measure_cost
 from clearsight.pipeline.data import build_split
 from clearsight.pipeline.features import find_features
 from clearsight.training.fit import fit, mean_loss
-from clearsight.training.progress import SilentProgress
+from clearsight.training.plan import FitPlan, TrainingRows
 from clearsight.training.schedules import learning_rates
 
 PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
@@ -154,10 +154,10 @@ def _train_head(
         train.schedule, lr=config.lr, epochs=train.epochs, steps_per_epoch=-(-len(rows) // train.batch_size),
         unit=train.schedule_unit, warmup_epochs=train.warmup_epochs, step_epochs=train.step_epochs, step_gamma=train.step_gamma,
     )  # fmt: skip
-    fit(
-        engine, labels=dataset.labels, train_rows=rows, valid_rows=rows[:0], epochs=train.epochs, batch_size=train.batch_size,
-        lrs=lrs, seed=train.seed, progress=SilentProgress(), shuffle=train.shuffle, balanced=train.sampling == "balanced",
-    )  # fmt: skip
+    plan = FitPlan(
+        train.epochs, train.batch_size, lrs, train.seed, shuffle=train.shuffle, balanced=train.sampling == "balanced"
+    )
+    fit(engine, TrainingRows(dataset.labels, rows, rows[:0]), plan)
     return engine, own
 
 

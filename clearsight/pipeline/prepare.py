@@ -4,7 +4,7 @@
 kept: that is `run`'s affair.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +31,14 @@ from clearsight.evaluation.metrics import Evaluation, evaluate_logits, evaluate_
 from clearsight.evaluation.novelty import MOST_KNOWN, remember
 from clearsight.models.convnet import ConvNet
 from clearsight.models.mlp import MLP
-from clearsight.pipeline.build import build_engine, build_net, describe_slow_products, find_huber, first_params
+from clearsight.pipeline.build import (
+    build_engine,
+    build_net,
+    build_plan,
+    describe_slow_products,
+    find_huber,
+    first_params,
+)
 from clearsight.pipeline.cost import measure_cost
 from clearsight.pipeline.data import build_split, settle_augmentation
 from clearsight.pipeline.head import build_partial, fit_head, settle_penalty
@@ -39,8 +46,9 @@ from clearsight.runs import store
 from clearsight.training.fit import FitResult, Saved, check_stopping, fit, mean_loss
 from clearsight.training.history import History
 from clearsight.training.lr_finder import HIGH, LOW, STEPS, RateSearch, find_lr
+from clearsight.training.observer import Observer
+from clearsight.training.plan import TrainingRows
 from clearsight.training.probes import describe_signals
-from clearsight.training.progress import Progress, SilentProgress
 from clearsight.training.schedules import learning_rates
 
 Note = Callable[[str], None]
@@ -219,11 +227,10 @@ def search_rate(
 def fit_prepared(
     prepared: Prepared,
     *,
-    progress: Progress,
+    observers: Sequence[Observer] = (),
     checkpoints: Path | None = None,
     resume: bool = False,
     note: Note = lambda text: None,
-    keep: Callable[[int], None] = lambda step: None,
     restore: Path | None = None,
     start: Saved | None = None,
     pause_epoch: int | None = None,
@@ -234,17 +241,15 @@ def fit_prepared(
     Args:
         validate: False leaves the validation rows to the caller, where only the end matters and nothing waits for them.
     """
-    train, preprocess = prepared.config.train, prepared.preprocess
-    valid_rows = prepared.split.valid if validate or train.patience is not None else prepared.split.valid[:0]
+    train, valid = prepared.config.train, prepared.split.valid
+    rows = TrainingRows(
+        prepared.dataset.labels, prepared.split.train, valid if validate or train.patience is not None else valid[:0],
+        prepared.preprocess.target_mean, prepared.preprocess.target_std, find_huber(prepared.config),
+    )  # fmt: skip
     with _computing(prepared, note):
         return fit(
-            prepared.engine, labels=prepared.dataset.labels, train_rows=prepared.split.train,
-            valid_rows=valid_rows, epochs=train.epochs, batch_size=train.batch_size, lrs=prepared.lrs,
-            seed=train.seed, progress=progress, shuffle=train.shuffle, balanced=train.sampling == "balanced",
-            patience=train.patience, monitor=train.monitor, target_mean=preprocess.target_mean,
-            target_std=preprocess.target_std, checkpoints=checkpoints, restore=restore, checkpoint_steps=train.checkpoint_steps,
-            weight_history=train.weight_history, resume=resume, note=note, team=prepared.team, huber=find_huber(prepared.config),
-            keep=keep, keep_steps=train.keep_steps, start=start, pause_epoch=pause_epoch,
+            prepared.engine, rows, build_plan(train, prepared.lrs), observers=observers, checkpoints=checkpoints, resume=resume,
+            restore=restore, note=note, team=prepared.team, start=start, pause_epoch=pause_epoch,
         )  # fmt: skip
 
 
@@ -377,7 +382,7 @@ def train_dataset(config: RunConfig, dataset: Dataset) -> Run:
         UsageError, DataError: see `prepare`. DivergedError: the loss became NaN.
     """
     prepared = prepare(config, dataset)
-    result = fit_prepared(prepared, progress=SilentProgress())
+    result = fit_prepared(prepared)
     run, _ = judge(prepared, result)
     if result.problem:
         raise DivergedError(result.problem, run)

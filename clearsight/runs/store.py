@@ -23,9 +23,10 @@ from clearsight.core.files import write_durably
 from clearsight.data.dataset import Dataset
 from clearsight.data.relabel import hash_corrections, read_corrections
 from clearsight.errors import DataError, RunError, UsageError
+from clearsight.runs.liveness import is_alive
 
 RECORD, CONFIG, METRICS = "run.json", "config.toml", "metrics.json"
-EPOCHS, STEPS, SHOWN = "history.csv", "steps.csv", "shown.safetensors"
+EPOCHS, STEPS, SHOWN, EVENTS = "history.csv", "steps.csv", "shown.safetensors", "events.jsonl"
 MODEL, REPORT, CHECKPOINTS = "model.clearsight", "report.html", "checkpoints"
 SAFETY, SEEN, SIGNALS, SERIES = "safety.json", "seen.safetensors", "signals.json", "series"
 CORRECTIONS = "corrections.csv"  # of labels, as the run began with them
@@ -191,8 +192,7 @@ def read_run(path: Path) -> RunRecord:
         RunError: it is none, or damaged.
     """
     record = read_json(path / RECORD)
-    if record.get("status") == "running" and not is_locked(path):
-        record["status"] = "killed"
+    record["status"] = find_status(path, record)
     metrics = read_json(path / METRICS) if (path / METRICS).is_file() else {}
     try:
         accuracy = {
@@ -204,6 +204,17 @@ def read_run(path: Path) -> RunRecord:
         raise RunError(f"{path / METRICS} must hold numbers, got damage ({error}). Restore the file.") from None
     text = {key: str(record.get(key, "?")) for key in ("status", "created", "data", "model")}
     return RunRecord(path, text["status"], text["created"], text["data"], text["model"], accuracy)
+
+
+def find_status(path: Path, record: dict[str, Any]) -> str:
+    """How a run stands: what its record says, or `killed` where nobody works on it any more."""
+    status = str(record.get("status", "?"))
+    if status != "running":
+        return status
+    alive = is_alive(record, sign=path / EVENTS)
+    if alive is None:  # a record of an earlier version
+        alive = is_locked(path)
+    return status if alive else "killed"
 
 
 def keep_corrections(path: Path, config: RunConfig, relabelled: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from clearsight.errors import UsageError
-from clearsight.training.progress import Progress
+from clearsight.training.observer import Observer
 
 _HOMES = {"tensorboard": ("tensorboard.summary", "TensorBoard"), "mlflow": ("mlflow", "MLflow")}  # module and title
 EXPERIMENT = "clearsight"
@@ -86,7 +86,7 @@ def _render_failure(name: str, error: Exception) -> str:
     return f"{name} is left off, because it failed: {reason}"
 
 
-class Trackers:
+class Trackers(Observer):
     """Several trackers as one, none of which can stop a run.
 
     Args:
@@ -110,35 +110,15 @@ class Trackers:
         """See `Tracker`."""
         self._each(lambda tracker: tracker.log(numbers, step))
 
+    def on_epoch(self, row: dict[str, Any]) -> None:
+        """See `Observer`."""
+        numbers = {name.replace("_", "/", 1): row[name] for name in row if name.startswith(("train_", "valid_"))}
+        numbers |= {"lr": row["lr"], "seconds": row["seconds"]}
+        self.log({name: float(value) for name, value in numbers.items() if value is not None}, row["epoch"])
+
     def close(self, status: str, files: list[Path]) -> None:
         """See `Tracker`."""
         self._each(lambda tracker: tracker.close(status, files))
-
-
-class TrackedProgress:
-    """A `Progress` that also tells trackers of each epoch."""
-
-    def __init__(self, inner: Progress, trackers: Trackers) -> None:
-        self._inner, self._trackers = inner, trackers
-
-    def start(self, *, epochs: int, steps: int, done: int) -> None:
-        """See `Progress`."""
-        self._inner.start(epochs=epochs, steps=steps, done=done)
-
-    def advance(self, steps: int, *, epoch: int, loss: float) -> None:
-        """See `Progress`."""
-        self._inner.advance(steps, epoch=epoch, loss=loss)
-
-    def end_epoch(self, row: dict[str, Any]) -> None:
-        """See `Progress`."""
-        self._inner.end_epoch(row)
-        numbers = {name.replace("_", "/", 1): row[name] for name in row if name.startswith(("train_", "valid_"))}
-        numbers |= {"lr": row["lr"], "seconds": row["seconds"]}
-        self._trackers.log({name: float(value) for name, value in numbers.items() if value is not None}, row["epoch"])
-
-    def close(self) -> None:
-        """See `Progress`."""
-        self._inner.close()
 
 
 def check_trackers(names: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from clearsight.errors import UsageError
 from clearsight.pipeline.data import build_split
 from clearsight.pipeline.prepare import build_bundle, evaluate_outputs, fit_prepared, prepare
 from clearsight.training.fit import Saved
-from clearsight.training.progress import SilentProgress
+from clearsight.training.observer import Observer
 
 METRICS = {"accuracy": 1, "loss": -1, "mae": -1}
 """What runs are judged by, and whether more (1) or less (-1) is better."""
@@ -68,11 +68,11 @@ class Outcome:
     outputs: NDArray[np.float32] | None = None
 
 
-class _Stoppable(SilentProgress):
+class _Stoppable(Observer):
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
 
-    def advance(self, steps: int, *, epoch: int, loss: float) -> None:
+    def on_steps(self, done: int, *, epoch: int, losses: NDArray[Any], lrs: NDArray[np.float64]) -> None:
         """Told of every chunk of steps, some fifth of a second."""
         if self._stop.is_set():
             raise Stopped
@@ -85,8 +85,8 @@ def run_job(dataset: Dataset, job: Job, stop: threading.Event | None = None) -> 
         UsageError, DataError: see `prepare`. Stopped: `stop` was set.
     """
     prepared = prepare(build_config(job.settings), dataset)
-    progress = _Stoppable(stop) if stop else SilentProgress()
-    result = fit_prepared(prepared, progress=progress, start=job.start, pause_epoch=job.pause_epoch, validate=False)
+    observers = (_Stoppable(stop),) if stop else ()
+    result = fit_prepared(prepared, observers=observers, start=job.start, pause_epoch=job.pause_epoch, validate=False)
     rows = prepared.split.parts().get(job.split, prepared.split.train[:0])
     seconds = result.history.seconds
     outcome = Outcome(result.status, {}, len(rows), len(prepared.split.train), result.epoch, seconds, result.saved)

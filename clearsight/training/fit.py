@@ -5,7 +5,7 @@ all that training changes, so a run that was killed and resumed ends with the ve
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from clearsight.engines.team import Team
 from clearsight.errors import Interrupted, UsageError
 from clearsight.training.checkpoint import Tensors, load_checkpoint, save_checkpoint
 from clearsight.training.history import History
-from clearsight.training.progress import Progress
+from clearsight.training.observer import Observer, Observers
+from clearsight.training.plan import FitPlan, TrainingRows
 from clearsight.training.stop import StopSignals
 
 Saved = tuple[Tensors, dict[str, Any]]
@@ -121,54 +122,27 @@ def advise_diverged(*, step: int, finite_loss: bool) -> str:
 
 def fit(
     engine: Engine,
+    rows: TrainingRows,
+    plan: FitPlan,
     *,
-    labels: NDArray[Any],
-    train_rows: Rows,
-    valid_rows: Rows,
-    epochs: int,
-    batch_size: int,
-    lrs: NDArray[np.float64],
-    seed: int,
-    progress: Progress,
-    shuffle: bool = True,
-    balanced: bool = False,
-    patience: int | None = None,
-    monitor: str = "valid_loss",
-    target_mean: float = 0.0,
-    target_std: float = 1.0,
-    huber: float | None = None,
+    observers: Sequence[Observer] = (),
     checkpoints: Path | None = None,
-    checkpoint_steps: int = 0,
-    checkpoint_seconds: float = 30.0,
-    weight_history: bool = False,
     resume: bool = False,
     restore: Path | None = None,
     note: Callable[[str], None] = lambda text: None,
     team: Team | None = None,
-    keep: Callable[[int], None] = lambda step: None,
-    keep_steps: int = 0,
     start: Saved | None = None,
     pause_epoch: int | None = None,
 ) -> FitResult:
-    """Train `engine` for `epochs` epochs and leave it with the weights in force.
+    """Train `engine` by `plan` on `rows` and leave it with the weights in force.
 
     Args:
-        labels: (N,) of the whole data set; rows index it.
-        train_rows, valid_rows: row numbers; validation may be empty.
-        lrs: (epochs * steps,), from `learning_rates`.
-        balanced: every class equally often in an epoch.
-        patience: stop after this many epochs without a better `monitor`; the best epoch's weights are then in force at
-            the end, whether or not it stopped early. None trains to the end and keeps the last.
-        monitor: `valid_loss`, `valid_accuracy` or `train_loss`.
-        target_mean, target_std: of regression targets, in whose units the loss is. huber: see `mean_loss`.
+        observers: are told of steps, epochs and checkpoints.
         checkpoints: folder for checkpoints; None for none.
-        checkpoint_steps: save after so many steps; 0 to go by `checkpoint_seconds`.
-        weight_history: keep the parameters of every epoch.
         resume: go on from the newest checkpoint, if there is one.
         restore: the same from a folder that is only read, for a process that is not the first of its team.
         note: told of damaged checkpoints and the like.
         team: the processes that train together, which must all come here; they then pause at the same steps.
-        keep: called with the number of steps done, after every `keep_steps` of them; 0 for never.
         start: what a paused run saved, to go on from. pause_epoch: leave off after so many epochs; None for the end.
 
     Raises:
@@ -176,9 +150,11 @@ def fit(
         RunError: a checkpoint could not be written or read.
         UsageError: options that do not go together.
     """
-    check_stopping(patience=patience, monitor=monitor, num_valid=len(valid_rows), regression=labels.dtype.kind == "f")
-    classes = labels[train_rows] if balanced else None
-    steps = -(-len(train_rows) // batch_size)
+    check_stopping(
+        patience=plan.patience, monitor=plan.monitor, num_valid=len(rows.valid), regression=rows.is_regression
+    )
+    classes = rows.labels[rows.train] if plan.balanced else None
+    steps, patience = -(-len(rows.train) // plan.batch_size), plan.patience
     place, history = _Place(), History(steps)
     source = restore or (checkpoints if resume else None)
     if start is not None:
@@ -190,69 +166,73 @@ def fit(
         place, history = _restore(engine, tensors, meta, steps)
     elif resume:
         note("no checkpoint was found; starting from the first step")
-    if not history.weights and weight_history and place.epoch == place.batch == 0:
+    if not history.weights and plan.weight_history and place.epoch == place.batch == 0:
         history.weights.append(_weights_of(engine))
     if place.good is None:
         place.good = engine.state()
-    team = team or Team()
+    team, watchers = team or Team(), Observers(observers)
     chunk, saved_at = 1, time.monotonic()
 
     def pause(done: int) -> None:
         """After `done` steps: save if it is time, and stop if that was asked for."""
         nonlocal saved_at, chunk
         chunk, asked = team.agree((chunk, stop.received or 0))
-        late = done % checkpoint_steps == 0 if checkpoint_steps else time.monotonic() - saved_at > checkpoint_seconds
-        if checkpoints and (late or asked):
+        every, waited = plan.checkpoint_steps, time.monotonic() - saved_at
+        if checkpoints and (asked or (done % every == 0 if every else waited > plan.checkpoint_seconds)):
             tensors, meta = _pack(engine, place, history)
             save_checkpoint(checkpoints, step=done, tensors=tensors, meta=meta)
             saved_at = time.monotonic()
+            watchers.on_checkpoint(done)
         if asked:
             raise Interrupted(f"stopped on request after step {done}.", 128 + asked)  # as shells have it
 
+    def train_epoch() -> bool:
+        """Train to the end of an epoch; False where numbers are no longer finite."""
+        nonlocal chunk
+        order = epoch_order(rows.train, seed=plan.seed, epoch=place.epoch, shuffle=plan.shuffle, classes=classes)
+        while place.batch < steps:
+            size = min(chunk, steps - place.batch)
+            at = place.epoch * steps + place.batch
+            for every in (plan.checkpoint_steps, plan.keep_steps):
+                size = min(size, every - at % every) if every else size
+            began, lrs = time.perf_counter(), plan.lrs[at : at + size]
+            losses, hits = engine.train_steps(order, epoch=place.epoch, first_batch=place.batch, first_step=at, lrs=lrs)
+            spent = time.perf_counter() - began
+            chunk = max(1, min(steps, int(size * _CHUNK_SECONDS / max(spent, 1e-6))))
+            history.losses.append(losses)
+            history.lrs.append(lrs[: len(losses)])
+            if not np.isfinite(losses[-1]):
+                return False
+            place.batch, place.hits, place.seconds = place.batch + size, place.hits + hits, place.seconds + spent
+            watchers.on_steps(at + size, epoch=place.epoch + 1, losses=losses, lrs=lrs)
+            if place.batch < steps:
+                pause(at + size)
+        return engine.is_finite()
+
+    status = "failed"
     with StopSignals(enabled=checkpoints is not None or team.size > 1) as stop:
-        progress.start(epochs=epochs, steps=epochs * steps, done=place.epoch * steps + place.batch)
+        watchers.on_start(epochs=plan.epochs, steps=plan.epochs * steps, done=place.epoch * steps + place.batch)
         try:
-            while place.epoch < min(epochs, pause_epoch or epochs) and not _exhausted(place, patience):
-                order = epoch_order(train_rows, seed=seed, epoch=place.epoch, shuffle=shuffle, classes=classes)
-                while place.batch < steps:
-                    size = min(chunk, steps - place.batch)
-                    at = place.epoch * steps + place.batch
-                    for every in (checkpoint_steps, keep_steps):
-                        size = min(size, every - at % every) if every else size
-                    began = time.perf_counter()
-                    rates = lrs[at : at + size]
-                    losses, hits = engine.train_steps(
-                        order, epoch=place.epoch, first_batch=place.batch, first_step=at, lrs=rates
-                    )
-                    spent = time.perf_counter() - began
-                    chunk = max(1, min(steps, int(size * _CHUNK_SECONDS / max(spent, 1e-6))))
-                    history.losses.append(losses)
-                    history.lrs.append(rates[: len(losses)])
-                    if not np.isfinite(losses[-1]):
-                        return _diverge(engine, place, history)
-                    place.batch, place.hits, place.seconds = (
-                        place.batch + size,
-                        place.hits + hits,
-                        place.seconds + spent,
-                    )
-                    progress.advance(size, epoch=place.epoch + 1, loss=float(losses[-1]))
-                    if keep_steps and (at + size) % keep_steps == 0:
-                        keep(at + size)
-                    if place.batch < steps:
-                        pause(at + size)
-                if not engine.is_finite():
+            while place.epoch < min(plan.epochs, pause_epoch or plan.epochs) and not _exhausted(place, patience):
+                if not train_epoch():
+                    status = "diverged"
                     return _diverge(engine, place, history)
-                row = _end_epoch(engine, place, history, labels, train_rows, valid_rows, target_mean, target_std, huber)
-                if weight_history:
+                row = _end_epoch(engine, place, history, rows)
+                if plan.weight_history:
                     history.weights.append(_weights_of(engine))
-                _judge(engine, place, row, patience, monitor)
-                progress.end_epoch(row)
+                _judge(engine, place, row, patience, plan.monitor)
+                watchers.on_epoch(row)
                 pause(place.epoch * steps)
+            status = "stopped early" if _exhausted(place, patience) else "finished"
+            if status == "finished" and place.epoch < plan.epochs:
+                status = "paused"
+        except (Interrupted, KeyboardInterrupt):
+            status = "interrupted"
+            raise
         finally:
-            progress.close()
-    if place.epoch < epochs and not _exhausted(place, patience):
+            watchers.on_end(status)
+    if status == "paused":
         return FitResult("paused", place.epoch, history, saved=_pack(engine, place, history))
-    status = "stopped early" if _exhausted(place, patience) else "finished"
     if patience is not None and place.best is not None:
         engine.load_state(place.best)
         return FitResult(status, place.best_epoch, history)
@@ -303,34 +283,23 @@ def _diverge(engine: Engine, place: _Place, history: History) -> FitResult:
     return FitResult("diverged", epoch, history, problem)
 
 
-def _end_epoch(
-    engine: Engine,
-    place: _Place,
-    history: History,
-    labels: NDArray[Any],
-    train_rows: Rows,
-    valid_rows: Rows,
-    mean: float,
-    std: float,
-    huber: float | None,
-) -> dict[str, Any]:
+def _end_epoch(engine: Engine, place: _Place, history: History, rows: TrainingRows) -> dict[str, Any]:
     """Validate, add the epoch's row to the history, and move on to the next epoch."""
     began = time.perf_counter()
     losses = history.last_losses(history.steps_per_epoch)
-    regression = labels.dtype.kind == "f"
     row: dict[str, Any] = {
         "epoch": place.epoch + 1,
         "lr": float(history.lrs[-1][-1]),
         "train_loss": float(losses.mean()),
-        "train_accuracy": None if regression else place.hits / len(train_rows),
+        "train_accuracy": None if rows.is_regression else place.hits / len(rows.train),
         "valid_loss": None,
         "valid_accuracy": None,
         "seconds": 0.0,
     }
-    if len(valid_rows):
-        logits = engine.logits(valid_rows)
-        row["valid_loss"] = mean_loss(logits, labels[valid_rows], mean=mean, std=std, huber=huber)
-        row["valid_accuracy"] = accuracy(logits, labels[valid_rows])
+    if len(rows.valid):
+        logits, labels = engine.logits(rows.valid), rows.labels[rows.valid]
+        row["valid_loss"] = mean_loss(logits, labels, mean=rows.target_mean, std=rows.target_std, huber=rows.huber)
+        row["valid_accuracy"] = accuracy(logits, labels)
     row["seconds"] = place.seconds + time.perf_counter() - began
     history.epochs.append(row)
     place.epoch, place.batch, place.hits, place.seconds = place.epoch + 1, 0, 0, 0.0

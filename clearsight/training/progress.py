@@ -3,43 +3,15 @@
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from clearsight.core.progress import render_rate
+from clearsight.training.observer import Observer
 
 _LINE_SECONDS = 1.0
-
-
-class Progress(Protocol):
-    """Told of every chunk of steps and of every epoch."""
-
-    def start(self, *, epochs: int, steps: int, done: int) -> None:
-        """A run of `steps` steps begins, or goes on after `done` of them."""
-
-    def advance(self, steps: int, *, epoch: int, loss: float) -> None:
-        """Some steps of an epoch (from 1) are done; `loss` is that of the last one."""
-
-    def end_epoch(self, row: dict[str, Any]) -> None:
-        """An epoch is done; `row` is its line of the history."""
-
-    def close(self) -> None:
-        """The run is over, for whatever reason."""
-
-
-class SilentProgress:
-    """Says nothing."""
-
-    def start(self, *, epochs: int, steps: int, done: int) -> None:
-        """See `Progress`."""
-
-    def advance(self, steps: int, *, epoch: int, loss: float) -> None:
-        """See `Progress`."""
-
-    def end_epoch(self, row: dict[str, Any]) -> None:
-        """See `Progress`."""
-
-    def close(self) -> None:
-        """See `Progress`."""
 
 
 def render_epoch(row: dict[str, Any], epochs: int) -> str:
@@ -52,28 +24,25 @@ def render_epoch(row: dict[str, Any], epochs: int) -> str:
     return "  ".join(parts)
 
 
-class LineProgress:
+class LineProgress(Observer):
     """A line an epoch, at most one a second, and always the last."""
 
     def __init__(self, *, write: Callable[[str], None] | None = None) -> None:
         self._write = write or (lambda text: print(text, file=sys.stderr, flush=True))
         self._epochs, self._last, self._waiting, self._deaf = 0, 0.0, "", False
 
-    def start(self, *, epochs: int, steps: int, done: int) -> None:
-        """See `Progress`."""
+    def on_start(self, *, epochs: int, steps: int, done: int) -> None:
+        """See `Observer`."""
         self._epochs = epochs
 
-    def advance(self, steps: int, *, epoch: int, loss: float) -> None:
-        """See `Progress`."""
-
-    def end_epoch(self, row: dict[str, Any]) -> None:
-        """See `Progress`."""
+    def on_epoch(self, row: dict[str, Any]) -> None:
+        """See `Observer`."""
         self._waiting = render_epoch(row, self._epochs)
         if time.monotonic() - self._last >= _LINE_SECONDS:
             self._flush()
 
-    def close(self) -> None:
-        """See `Progress`."""
+    def on_end(self, status: str) -> None:
+        """See `Observer`."""
         self._flush()
 
     def _flush(self) -> None:
@@ -85,7 +54,7 @@ class LineProgress:
         self._waiting, self._last = "", time.monotonic()
 
 
-class BarProgress:
+class BarProgress(Observer):
     """A bar with epoch, loss, rate and time left, and above it a line an epoch, at most one a second, that stays."""
 
     def __init__(self) -> None:
@@ -109,31 +78,33 @@ class BarProgress:
         self._task: Any = None
         self._began, self._steps = 0.0, 0
 
-    def start(self, *, epochs: int, steps: int, done: int) -> None:
-        """See `Progress`."""
+    def on_start(self, *, epochs: int, steps: int, done: int) -> None:
+        """See `Observer`."""
         self._epochs, self._began = epochs, time.monotonic()
-        self._lines.start(epochs=epochs, steps=steps, done=done)
+        self._lines.on_start(epochs=epochs, steps=steps, done=done)
         self._task = self._bar.add_task("", total=steps, completed=done, epoch=f"0/{epochs}", loss="", rate="")
         self._bar.start()
 
-    def advance(self, steps: int, *, epoch: int, loss: float) -> None:
-        """See `Progress`."""
-        self._steps += steps
+    def on_steps(self, done: int, *, epoch: int, losses: NDArray[Any], lrs: NDArray[np.float64]) -> None:
+        """See `Observer`."""
+        self._steps += len(losses)
         rate = render_rate(self._steps / max(time.monotonic() - self._began, 1e-9), "steps")
-        self._bar.update(self._task, advance=steps, epoch=f"{epoch}/{self._epochs}", loss=f"{loss:.4f}", rate=rate)
+        self._bar.update(
+            self._task, completed=done, epoch=f"{epoch}/{self._epochs}", loss=f"{losses[-1]:.4f}", rate=rate
+        )
 
-    def end_epoch(self, row: dict[str, Any]) -> None:
-        """See `Progress`."""
-        self._lines.end_epoch(row)
+    def on_epoch(self, row: dict[str, Any]) -> None:
+        """See `Observer`."""
+        self._lines.on_epoch(row)
 
-    def close(self) -> None:
-        """See `Progress`."""
-        self._lines.close()
+    def on_end(self, status: str) -> None:
+        """See `Observer`."""
+        self._lines.on_end(status)
         self._bar.stop()
 
 
-def build_progress(*, quiet: bool) -> Progress:
+def build_progress(*, quiet: bool) -> Observer:
     """A bar where standard error is a terminal, lines where it is not, nothing when quiet."""
     if quiet or sys.stderr is None:
-        return SilentProgress()
+        return Observer()
     return BarProgress() if sys.stderr.isatty() else LineProgress()

@@ -19,7 +19,6 @@ from clearsight.errors import Interrupted, UsageError
 from clearsight.pipeline.prepare import fit_prepared, prepare, train_dataset
 from clearsight.report import contact
 from clearsight.training import fit as fit_module
-from clearsight.training.progress import SilentProgress
 
 STRENGTHS = {
     "hflip": 0.5, "vflip": 0.5, "rot90": 0.5, "rotate": 20.0, "shear": 10.0, "zoom": 0.2, "shift": 0.1, "crop": 0.2,
@@ -131,7 +130,7 @@ def test_validation_and_evaluation_see_clean_pictures(monkeypatch):
     monkeypatch.setattr(
         engine_module, "augment_rows", lambda images, rows, **o: drawn.append(rows) or varied(images, rows, **o)
     )
-    result = fit_prepared(prepared, progress=SilentProgress())
+    result = fit_prepared(prepared)
     assert all(rows.tobytes() == prepared.split.valid.tobytes() for rows in seen)
     assert np.isin(np.concatenate(drawn), prepared.split.train).all()
     rows = prepared.split.valid
@@ -145,7 +144,7 @@ def test_pictures_are_mixed_with_training_rows_alone(monkeypatch):
     pools, varied = [], engine_module.augment_rows
     monkeypatch.setattr(engine_module, "augment_rows", lambda *a, **o: pools.append(o["pool"]) or varied(*a, **o))
     prepared = prepare(config(), data())
-    fit_prepared(prepared, progress=SilentProgress())
+    fit_prepared(prepared)
     assert all(pool.tobytes() == prepared.split.train.tobytes() for pool in pools)
 
 
@@ -166,9 +165,7 @@ def in_steps(folder, stops, monkeypatch, **train):
 
         monkeypatch.setattr(kind, "train_steps", counted)
         try:
-            result = fit_prepared(
-                prepared, progress=SilentProgress(), checkpoints=folder, resume=stop != stops[0] if stops else False
-            )
+            result = fit_prepared(prepared, checkpoints=folder, resume=stop != stops[0] if stops else False)
         except Interrupted as stopped:
             assert f"after step {stop}." in str(stopped)
         else:

@@ -26,7 +26,7 @@ from clearsight.engines.objective import Recipe
 from clearsight.errors import DivergedError, UsageError
 from clearsight.pipeline.prepare import fit_prepared, prepare, train_dataset
 from clearsight.training import fit as fit_module
-from clearsight.training.progress import BarProgress, LineProgress, SilentProgress
+from clearsight.training.progress import BarProgress, LineProgress
 
 
 def config(**sections):
@@ -124,7 +124,7 @@ def test_divergence_keeps_the_last_good_weights():
     sections = {"model": {"activation": "identity"}, "train": {"epochs": 5, "optimizer": "sgd", "lr": 1e4}}
     prepared = prepare(build_config(sections), dataset)
     first = prepared.engine.params()
-    result = fit_prepared(prepared, progress=SilentProgress())
+    result = fit_prepared(prepared)
     assert result.status == "diverged"
     assert result.epoch == 0
     assert prepared.engine.params().tobytes() == first.tobytes()
@@ -148,7 +148,7 @@ def test_divergence_with_patience_keeps_the_best_epoch(pictures, monkeypatch):
 
     monkeypatch.setattr(fit_module, "_CHUNK_SECONDS", 1e9)
     monkeypatch.setattr(prepared.engine, "train_steps", explode)
-    result = fit_prepared(prepared, progress=SilentProgress())
+    result = fit_prepared(prepared)
     assert result.status == "diverged"
     assert result.epoch == int(np.argmin(result.history.column("valid_loss"))) + 1
     assert np.isfinite(prepared.engine.params()).all()
@@ -158,7 +158,7 @@ def test_in_memory_training_leaves_ctrl_c_to_python(pictures, monkeypatch):
     prepared = prepare(config(train={"epochs": 3}), load_data(*pictures))
     monkeypatch.setattr(prepared.engine, "train_steps", lambda order, **options: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
-        fit_prepared(prepared, progress=SilentProgress())
+        fit_prepared(prepared)
 
 
 def test_regression_learns_numbers_in_their_own_units():
@@ -230,7 +230,7 @@ def test_beta1_and_beta2_are_those_of_the_paper(pictures, engine, optimizer):
         for weights, _ in net.layers(params):
             weights *= 1 - 0.01 * decay
         params -= 0.01 * (mean / (1 - beta1**t)) / (np.sqrt(square / (1 - beta2**t)) + 1e-4)
-    fit_prepared(prepared, progress=SilentProgress())
+    fit_prepared(prepared)
     np.testing.assert_allclose(prepared.engine.params(), params, rtol=1e-3, atol=1e-5)
 
 
@@ -254,7 +254,7 @@ EPOCH = r"loss \d+\.\d{4} \(valid \d+\.\d{4}\)  accuracy [01]\.\d{4} \(valid [01
 def test_progress_leaves_a_line_for_the_last_epoch_and_one_a_second(pictures, progress, capsys, monkeypatch):
     clock = itertools.count()
     monkeypatch.setattr("clearsight.training.progress.time", SimpleNamespace(monotonic=lambda: 0.3 * next(clock)))
-    fit_prepared(prepare(config(train={"epochs": 12}), load_data(*pictures)), progress=progress())
+    fit_prepared(prepare(config(train={"epochs": 12}), load_data(*pictures)), observers=[progress()])
     lines = [line for line in capsys.readouterr().err.splitlines() if re.search(EPOCH, line)]
     assert all(len(line) < 80 for line in lines)
     epochs = [int(re.search(r"epoch +(\d+)/12", line)[1]) for line in lines]
@@ -267,10 +267,10 @@ def test_the_bar_fits_eighty_columns_and_keeps_the_time_left(monkeypatch):
     screen = io.StringIO()
     monkeypatch.setattr("rich.console.Console", partial(Console, file=screen, force_terminal=True, width=80))
     bar = BarProgress()
-    bar.start(epochs=10_000, steps=100_000_000, done=0)
-    bar.advance(7_654_321, epoch=9_999, loss=123.45678)
+    bar.on_start(epochs=10_000, steps=100_000_000, done=0)
+    bar.on_steps(7_654_321, epoch=9_999, losses=np.array([123.45678] * 1_000_000), lrs=np.array([0.1]))
     bar._bar.refresh()
-    bar.close()
+    bar.on_end("finished")
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
     assert re.search(r"epoch 9999/10000 .* 8%  loss 123\.4568  .*steps/s [0-9:-]+ left", shown), shown
 

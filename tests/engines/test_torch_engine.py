@@ -13,7 +13,6 @@ from clearsight.engines.objective import DENSE_OPTIMIZERS
 from clearsight.engines.torch_optimizers import build_optimizer
 from clearsight.errors import DivergedError, Interrupted, UsageError
 from clearsight.pipeline.prepare import fit_prepared, prepare, train_dataset
-from clearsight.training.progress import SilentProgress
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 CNN = {"family": "cnn", "widths": (4, 6), "depths": (1, 2)}
@@ -96,9 +95,7 @@ def in_steps(folder, stops, **train):
 
         prepared.engine.train_steps = counted
         try:
-            result = fit_prepared(
-                prepared, progress=SilentProgress(), checkpoints=folder, resume=bool(stops) and stop != stops[0]
-            )
+            result = fit_prepared(prepared, checkpoints=folder, resume=bool(stops) and stop != stops[0])
         except Interrupted as stopped:
             assert f"after step {stop}." in str(stopped)
         else:
@@ -168,7 +165,7 @@ def test_the_running_average_is_what_is_judged_and_kept():
         average += (1 - min(0.5, (1 + step) / (10 + step))) * (now - average)
     np.testing.assert_allclose(engine.params(), average, rtol=1e-5, atol=1e-6)
     assert not np.allclose(engine.params(), now, atol=1e-4)
-    result = fit_prepared(prepared, progress=SilentProgress())
+    result = fit_prepared(prepared)
     from clearsight.pipeline.prepare import judge
 
     run, _ = judge(prepared, result)
@@ -367,7 +364,7 @@ def test_validation_measures_the_loss_that_is_trained():
     targets = np.where(np.arange(200) % 20 == 0, 100.0, rng.normal(size=200)).astype(np.float32)
     dataset = load_data(rng.integers(0, 256, (200, 8, 8)).astype(np.uint8), targets, task="regression")
     prepared = prepare(build_config({"train": {"loss": "huber", "huber_delta": 0.5, "epochs": 1}}), dataset)
-    row = fit_prepared(prepared, progress=SilentProgress()).history.epochs[0]
+    row = fit_prepared(prepared).history.epochs[0]
     p, rows = prepared.preprocess, prepared.split.valid
     error = prepared.engine.logits(rows)[:, 0] - (targets[rows] - p.target_mean) / p.target_std
     expected = np.where(np.abs(error) <= 0.5, 0.5 * error**2, 0.5 * (np.abs(error) - 0.25)).mean()

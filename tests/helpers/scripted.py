@@ -1,9 +1,12 @@
 """An engine whose losses and answers are written down beforehand, so that a test knows how a training must go."""
 
+from dataclasses import fields
+
 import numpy as np
 
 from clearsight.training.fit import fit
-from clearsight.training.progress import SilentProgress
+from clearsight.training.observer import Observer
+from clearsight.training.plan import FitPlan, TrainingRows
 
 TRAIN, VALID = np.arange(10), np.arange(10, 14)
 BATCH, STEPS = 3, 4  # the last batch of an epoch is short
@@ -72,23 +75,27 @@ class Scripted:
         return self.taken < self.broken
 
 
-class Listener(SilentProgress):
+class Listener(Observer):
     """Keeps what it is told."""
 
     def __init__(self):
         self.heard = []
 
-    def start(self, **facts):
+    def on_start(self, **facts):
         self.heard.append(("start", facts))
 
-    def advance(self, steps, **facts):
-        self.heard.append(("advance", {"steps": steps, **facts}))
+    def on_steps(self, done, *, epoch, losses, lrs):
+        assert len(losses) == len(lrs)
+        self.heard.append(("steps", {"done": done, "epoch": epoch, "losses": losses.tolist(), "lrs": lrs.tolist()}))
 
-    def end_epoch(self, row):
+    def on_epoch(self, row):
         self.heard.append(("epoch", row))
 
-    def close(self):
-        self.heard.append(("close", {}))
+    def on_checkpoint(self, done):
+        self.heard.append(("checkpoint", {"done": done}))
+
+    def on_end(self, status):
+        self.heard.append(("end", {"status": status}))
 
 
 def rates(epochs):
@@ -98,7 +105,11 @@ def rates(epochs):
 def train(engine, epochs, **options):
     """`fit` on ten rows in batches of three, with four for validation."""
     usual = {
-        "labels": LABELS, "train_rows": TRAIN, "valid_rows": VALID, "batch_size": BATCH, "lrs": rates(epochs), "seed": 5,
-        "progress": SilentProgress(),
+        "labels": LABELS, "train": TRAIN, "valid": VALID, "epochs": epochs, "batch_size": BATCH, "lrs": rates(epochs), "seed": 5,
     }  # fmt: skip
-    return fit(engine, epochs=epochs, **usual | options)
+    options = usual | options
+    rows, plan = (
+        {field.name: options.pop(field.name) for field in fields(kind) if field.name in options}
+        for kind in (TrainingRows, FitPlan)
+    )
+    return fit(engine, TrainingRows(**rows), FitPlan(**plan), **options)

@@ -126,7 +126,7 @@ def test_a_row_of_the_history_says_what_its_epoch_was(monkeypatch):
 
 
 def test_nothing_is_validated_without_rows_and_numbers_have_no_accuracy():
-    row = train(scripted(), 1, valid_rows=VALID[:0]).history.epochs[0]
+    row = train(scripted(), 1, valid=VALID[:0]).history.epochs[0]
     assert row["valid_loss"] is row["valid_accuracy"] is None
     targets = np.r_[np.zeros(10), 9.0, 9.0, 5.0, 5.0].astype(np.float32)
     row = train(scripted(), 1, labels=targets, target_mean=5.0, target_std=2.0).history.epochs[0]
@@ -153,7 +153,7 @@ def test_every_batch_comes_once_in_the_order_of_its_epoch_with_its_rate():
 def test_calls_grow_to_a_fifth_of_a_second_and_end_with_the_epoch_and_with_every_save(monkeypatch, tmp_path):
     clock, sizes = Clock(), {}
     monkeypatch.setattr(fit_module, "time", clock)
-    wide = {"train_rows": np.arange(10), "batch_size": 1, "lrs": np.full(20, 0.1), "valid_rows": VALID[:0]}
+    wide = {"train": np.arange(10), "batch_size": 1, "lrs": np.full(20, 0.1), "valid": VALID[:0]}
     ways = {"quick": (0.0, {}), "slow": (0.066, {}), "very slow": (9.0, {})}
     ways |= {"saved": (0.0, {"checkpoints": tmp_path, "checkpoint_steps": 4}), "kept": (0.0, {"keep_steps": 3})}
     for name, (seconds, options) in ways.items():
@@ -167,16 +167,45 @@ def test_calls_grow_to_a_fifth_of_a_second_and_end_with_the_epoch_and_with_every
     assert sizes["kept"] == [1, 2, 3, 3, 1, 2, 3, 3, 2]
 
 
-def test_progress_hears_of_every_step_and_epoch_and_of_the_end():
+def test_observers_hear_of_every_step_and_epoch_and_of_the_end():
     heard = Listener()
-    train(scripted(), 2, progress=heard)
+    result = train(scripted(), 2, observers=[heard])
     assert heard.heard[0] == ("start", {"epochs": 2, "steps": 2 * STEPS, "done": 0})
-    assert heard.heard[-1] == ("close", {})
-    steps = [facts for kind, facts in heard.heard if kind == "advance"]
-    assert sum(facts["steps"] for facts in steps) == 2 * STEPS
-    assert {facts["epoch"] for facts in steps} == {1, 2}
-    assert {facts["loss"] for facts in steps} == {2.0, 1.8}
-    assert [facts["epoch"] for kind, facts in heard.heard if kind == "epoch"] == [1, 2]
+    assert heard.heard[-1] == ("end", {"status": "finished"})
+    steps = [facts for kind, facts in heard.heard if kind == "steps"]
+    assert [loss for facts in steps for loss in facts["losses"]] == result.history.step_losses.tolist()
+    assert [lr for facts in steps for lr in facts["lrs"]] == rates(2).tolist()
+    assert steps[-1]["done"] == 2 * STEPS
+    assert {(facts["epoch"], facts["done"] > STEPS) for facts in steps} == {(1, False), (2, True)}
+    assert [facts for kind, facts in heard.heard if kind == "epoch"] == result.history.epochs
+    assert [kind for kind, _ in heard.heard].index("epoch") == len([f for f in steps if f["epoch"] == 1]) + 1
+
+
+def test_observers_are_told_how_it_ended_and_of_checkpoints(tmp_path):
+    ends = {}
+    for name, engine, options in (
+        ("finished", scripted(), {"checkpoints": tmp_path, "checkpoint_steps": 3}),
+        ("paused", scripted(), {"pause_epoch": 1}),
+        ("stopped early", scripted(), {"patience": 1}),
+        ("diverged", Scripted([1.0, np.nan]), {}),
+        ("failed", scripted(), {}),
+    ):
+        first, heard = Listener(), Listener()
+        if name == "failed":
+            engine.on_step = lambda at: 1 / 0
+        with contextlib.suppress(ZeroDivisionError):
+            train(engine, 7, observers=[first, heard], **options)
+        assert first.heard == heard.heard
+        ends[name] = heard.heard[-1]
+        saved = [facts["done"] for kind, facts in heard.heard if kind == "checkpoint"]
+        assert saved == (list(range(3, 7 * STEPS + 1, 3)) if name == "finished" else [])
+    assert ends == {name: ("end", {"status": name}) for name in ends}
+
+
+def test_watching_changes_no_bit():
+    alone, watched = scripted(), scripted()
+    expected = outcome(alone, train(alone, 7, patience=3))
+    assert outcome(watched, train(watched, 7, patience=3, observers=[Listener(), Listener()])) == expected
 
 
 def test_weights_are_kept_from_before_the_first_epoch_on_if_asked_for():
@@ -189,10 +218,10 @@ def test_weights_are_kept_from_before_the_first_epoch_on_if_asked_for():
     assert train(scripted(), 3).history.weights == []
 
 
-def test_keep_is_called_after_every_so_many_steps():
-    kept = []
-    train(scripted(), 3, keep=kept.append, keep_steps=3)
-    assert kept == [3, 6, 9, 12]
+def test_observers_hear_of_every_so_many_steps_if_asked_for():
+    heard = Listener()
+    train(scripted(), 3, observers=[heard], keep_steps=3)
+    assert {3, 6, 9, 12} <= {facts["done"] for kind, facts in heard.heard if kind == "steps"}
 
 
 class Killed(BaseException):
@@ -262,7 +291,7 @@ def test_a_resumed_run_tells_progress_how_far_it_was(tmp_path):
     killed.on_step = lambda at: (_ for _ in ()).throw(Killed) if at == 6 else None
     with pytest.raises(Killed):
         train(killed, 3, **options)
-    train(scripted(), 3, **options, resume=True, progress=heard)
+    train(scripted(), 3, **options, resume=True, observers=[heard])
     assert heard.heard[0] == ("start", {"epochs": 3, "steps": 12, "done": 6})
     assert heard.heard[1][1]["epoch"] == 2
 
@@ -299,7 +328,7 @@ def test_a_folder_to_restore_from_is_read_and_never_written(tmp_path):
     train(scripted(), 2, checkpoints=tmp_path, checkpoint_steps=1)
     before = sorted(path.name for path in tmp_path.rglob("*"))
     engine, heard = scripted(), Listener()
-    train(engine, 3, restore=tmp_path, progress=heard)
+    train(engine, 3, restore=tmp_path, observers=[heard])
     assert heard.heard[0][1]["done"] == 2 * STEPS
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
 
@@ -321,10 +350,10 @@ def test_checkpoints_come_after_so_many_seconds(tmp_path, monkeypatch):
         fit_module, "save_checkpoint", lambda *a, step, **k: saved.append(step) or original(*a, step=step, **k)
     )
     engine = Scripted(seconds=4.0, clock=clock)
-    train(engine, 4, checkpoints=tmp_path, checkpoint_seconds=10.0, valid_rows=VALID[:0])
+    train(engine, 4, checkpoints=tmp_path, checkpoint_seconds=10.0, valid=VALID[:0])
     assert saved == [3, 6, 9, 12, 15]  # after 12 seconds each
     saved.clear()
-    train(Scripted(seconds=4.0, clock=clock), 4, checkpoints=tmp_path, checkpoint_steps=5, valid_rows=VALID[:0])
+    train(Scripted(seconds=4.0, clock=clock), 4, checkpoints=tmp_path, checkpoint_steps=5, valid=VALID[:0])
     assert saved == [5, 10, 15]
 
 
@@ -333,9 +362,9 @@ def test_a_signal_stops_after_the_step_under_way_with_a_checkpoint(tmp_path, num
     engine, heard = scripted(), Listener()
     engine.on_step = lambda at: signal.raise_signal(number) if at == 5 else None
     with pytest.raises(Interrupted, match=r"^stopped on request after step 8\.$") as stopped:
-        train(engine, 3, checkpoints=tmp_path, checkpoint_seconds=1e9, progress=heard)
+        train(engine, 3, checkpoints=tmp_path, checkpoint_seconds=1e9, observers=[heard])
     assert stopped.value.exit_code == code
-    assert heard.heard[-1] == ("close", {})
+    assert heard.heard[-1] == ("end", {"status": "interrupted"})
     resumed, whole = scripted(), scripted()
     expected = outcome(whole, train(whole, 3))
     assert outcome(resumed, train(resumed, 3, checkpoints=tmp_path, resume=True)) == expected

@@ -15,7 +15,6 @@ from clearsight.pipeline.prepare import fit_prepared, prepare, search_rate
 from clearsight.training import lr_finder
 from clearsight.training.fit import epoch_order
 from clearsight.training.lr_finder import find_longest_fall, find_lr, read_losses, smooth
-from clearsight.training.progress import SilentProgress
 
 LRS = np.geomspace(1e-7, 10, 100)
 MARKS = ("lowest", "suggestion", "steepest", "valley")
@@ -101,7 +100,7 @@ def test_a_search_sees_the_batches_of_the_training_that_follows(sampling, monkey
     search_rate(prepared, steps=8, high=1e-3)
     searched = seen.copy()
     seen.clear()
-    fit_prepared(prepared, progress=SilentProgress())
+    fit_prepared(prepared)
     np.testing.assert_array_equal(searched[0], seen[0])
     rare = (prepared.dataset.labels[searched[0]] == 1).mean()
     assert (rare > 0.45) == (sampling == "balanced")

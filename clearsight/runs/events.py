@@ -1,0 +1,158 @@
+"""What happens in a run, a line of JSON an event, so that it can be followed while it goes on and read after it was killed.
+
+The file is only ever added to. A run that was resumed from an earlier step has lines that are no longer true; readers drop them.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clearsight.runs.store import EVENTS, drop_infinite
+from clearsight.training.observer import Observer
+
+_SECONDS = 1.0  # between two lines about steps
+
+
+class EventLog(Observer):
+    """Writes events down. Where it cannot, because the disk is full, it says so once and training goes on.
+
+    Args:
+        path: of the file. note: is told of a failure.
+    """
+
+    def __init__(self, path: Path, *, note: Callable[[str], None] = lambda text: None) -> None:
+        self._path, self._note, self._failed = path, note, False
+        self._losses: list[NDArray[Any]] = []
+        self._waiting: dict[str, Any] = {}
+        self._written = 0.0
+
+    def on_start(self, *, epochs: int, steps: int, done: int) -> None:
+        """See `Observer`."""
+        self._write("start", epochs=epochs, steps=steps, done=done)
+
+    def on_steps(self, done: int, *, epoch: int, losses: NDArray[Any], lrs: NDArray[np.float64]) -> None:
+        """See `Observer`."""
+        self._losses.append(losses)
+        self._waiting = {"done": done, "epoch": epoch, "lr": float(lrs[-1])}
+        if time.monotonic() - self._written >= _SECONDS:
+            self._write_steps()
+
+    def on_epoch(self, row: dict[str, Any]) -> None:
+        """See `Observer`."""
+        self._write_steps()
+        self._write("epoch", **row)
+
+    def on_checkpoint(self, done: int) -> None:
+        """See `Observer`."""
+        self._write_steps()
+        self._write("checkpoint", done=done)
+
+    def on_end(self, status: str) -> None:
+        """See `Observer`."""
+        self._write_steps()
+        self._write("end", status=status)
+
+    def _write_steps(self) -> None:
+        if self._losses:
+            losses = np.concatenate(self._losses)
+            self._write("steps", **self._waiting, count=len(losses), loss=float(losses.mean()))
+            self._losses, self._written = [], time.monotonic()
+
+    def _write(self, event: str, **facts: Any) -> None:
+        if self._failed:
+            return
+        line = json.dumps(drop_infinite({"event": event, "time": round(time.time(), 3), **facts}))
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            self._failed = True
+            self._note(f"{self._path} cannot be written ({error.strerror}), so this run cannot be followed")
+
+
+@dataclass(eq=False)
+class Course:
+    """What events say of a run so far.
+
+    Args:
+        epochs, steps: in all, 0 before it began. done: steps so far.
+        rows: a line of the history for each epoch. curve: (steps done, mean loss of the last ones, learning rate).
+    """
+
+    epochs: int = 0
+    steps: int = 0
+    done: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    curve: list[tuple[int, float, float]] = field(default_factory=list)
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Go on by one event; a start from an earlier step takes back what came after it."""
+        kind = event["event"]
+        if kind == "start":
+            self.epochs, self.steps, self.done = event["epochs"], event["steps"], event["done"]
+            each = self.steps / self.epochs if self.epochs else 0
+            self.rows = [row for row in self.rows if row["epoch"] * each <= self.done]
+            self.curve = [point for point in self.curve if point[0] <= self.done]
+        elif kind == "steps":
+            self.done = event["done"]
+            loss = float("nan") if event["loss"] is None else event["loss"]
+            self.curve.append((self.done, loss, event["lr"]))
+        elif kind == "epoch":
+            self.rows.append({key: value for key, value in event.items() if key not in ("event", "time")})
+
+
+def parse_events(lines: Iterable[str]) -> list[dict[str, Any]]:
+    """Events of some lines; a damaged line, as a kill may leave one, is left out."""
+    found = []
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(event, dict) and _NEEDED.get(event.get("event", ""), {"?"}) <= event.keys():
+            found.append(event)
+    return found
+
+
+_NEEDED = {
+    "start": {"epochs", "steps", "done"}, "steps": {"done", "epoch", "lr", "count", "loss"},
+    "epoch": {"epoch", "lr", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "seconds"},
+    "checkpoint": {"done"}, "end": {"status"},
+}  # fmt: skip
+
+
+def read_course(path: Path) -> Course:
+    """How a run went so far, by the events in its directory; empty where there are none."""
+    course = Course()
+    try:
+        lines = (path / EVENTS).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return course
+    for event in parse_events(lines):
+        course.take(event)
+    return course
+
+
+class EventReader:
+    """Reads a growing file of events from where it left off."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._place, self._rest = path, 0, b""
+
+    def read(self) -> list[dict[str, Any]]:
+        """What has been added since the last call, whole lines only."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._place)
+                content = file.read()
+        except OSError:
+            return []
+        self._place += len(content)
+        *lines, self._rest = (self._rest + content).split(b"\n")
+        return parse_events(line.decode("utf-8", "replace") for line in lines)
