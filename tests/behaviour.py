@@ -187,12 +187,12 @@ def resume(*arguments: str) -> Callable[[Path], Facts]:
         try:
             while child.poll() is None and not any((place / "out" / "checkpoints").glob("*")):
                 time.sleep(0.02)
-            child.send_signal(signal.SIGINT)
+            child.send_signal(signal.SIGTERM)  # a SIGINT may have been ignored at the start
             child.wait(timeout=_LIMIT_SECONDS)
         finally:
             child.kill()
-        if child.returncode != 130:
-            raise RuntimeError(f"a stopped run must end with 130, got {child.returncode}. Let it train longer.")
+        if child.returncode != 143:
+            raise RuntimeError(f"a stopped run must end with 143, got {child.returncode}. Let it train longer.")
         facts = describe_run(place, run(place, "train", "--resume", "out"))
         return {key: value for key, value in facts.items() if key not in ("files", "run.json")}
 

@@ -63,6 +63,28 @@ def show(run: Name, root: Root = Path("runs"), json_: options.Json = False) -> N
 
 
 @app.command()
+def watch(run: Name, root: Root = Path("runs"), json_: options.Json = False) -> None:
+    """Follow a run from another terminal: its loss so far as a curve, then each epoch, until it ends. Ctrl-C leaves it alone.
+
+    With --json, print how it stands now and end.
+    """
+    from clearsight.report.text import render_course
+    from clearsight.runs import store
+    from clearsight.runs.events import describe_course, follow, read_course
+    from clearsight.training.progress import build_progress
+
+    path = store.find_run(run, root)
+    if json_:
+        print_json({"run": str(path), **describe_course(path)})
+        return
+    typer.echo(plain(f"{path}: {store.read_run(path).status}"))
+    if chart := render_course(read_course(path)):
+        typer.echo(chart)
+    status = follow(path, build_progress(quiet=False))
+    typer.echo(plain(f"{path}: {status}" + (f", see {path / store.REPORT}" if (path / store.REPORT).is_file() else "")))
+
+
+@app.command()
 def remove(
     run: Name,
     root: Root = Path("runs"),

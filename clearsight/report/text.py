@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.evaluation.metrics import ClassMetrics, Evaluation
+from clearsight.report.chart import render_chart
+from clearsight.runs.events import Course
 
 MAX_MATRIX_CLASSES = 20
 _MAX_PAIRS, _NAME_WIDTH, _LINE_WIDTH = 15, 12, 100
@@ -66,6 +68,20 @@ def render_calibration(calibration: dict[str, Any]) -> tuple[str, str]:
         f"Average gap {calibration['error']:.3f}, by chance alone {calibration['chance']:.3f} (n = {calibration['n']:,}{rest}); "
         f"temperature {calibration['temperature']:.3g}{here}{before}.",
     )
+
+
+def render_course(course: Course) -> str:
+    """The training loss of a run so far as a curve in characters; empty where there are not yet two points of it."""
+    points = np.array([(done, loss) for done, loss, _ in course.curve if np.isfinite(loss)], np.float64).reshape(-1, 2)
+    if len(points) < 2:
+        return ""
+    losses = np.interp(np.linspace(points[0, 0], points[-1, 0], 128), points[:, 0], points[:, 1])
+    low, high = float(losses.min()), float(np.percentile(losses, 95))
+    room = max(high - low, 1e-3 * abs(high), 1e-12)
+    low = max(0.0, low - 0.05 * room) if low >= 0 else low - 0.05 * room
+    first, last = f"step {int(points[0, 0]):,}", f"{int(points[-1, 0]):,} of {course.steps:,}"
+    chart = render_chart(losses, low=low, high=high + 0.05 * room, height=8)
+    return f"{chart}\n{'':>9} └{first:<32}{last:>32}\n{'':>11}{'training loss':^64}"
 
 
 def render_evaluation(evaluation: Evaluation, *, split: str, color: bool, details: bool = True) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.runs.store import EVENTS, drop_infinite
+from clearsight.runs import store
 from clearsight.training.observer import Observer
 
 _SECONDS = 1.0  # between two lines about steps
@@ -67,7 +67,7 @@ class EventLog(Observer):
     def _write(self, event: str, **facts: Any) -> None:
         if self._failed:
             return
-        line = json.dumps(drop_infinite({"event": event, "time": round(time.time(), 3), **facts}))
+        line = json.dumps(store.drop_infinite({"event": event, "time": round(time.time(), 3), **facts}))
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
@@ -90,11 +90,21 @@ class Course:
     done: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
     curve: list[tuple[int, float, float]] = field(default_factory=list)
+    began: tuple[float, int] = (0.0, 0)  # time and steps when it began, or went on
+    last: float = 0.0  # time of the last event
+
+    @property
+    def seconds_left(self) -> float | None:
+        """By the rate since it began; None where nothing is known of that."""
+        time_began, done = self.began
+        rate = (self.done - done) / max(self.last - time_began, 1e-9)
+        return (self.steps - self.done) / rate if rate > 0 and self.last > time_began else None
 
     def take(self, event: dict[str, Any]) -> None:
         """Go on by one event; a start from an earlier step takes back what came after it."""
-        kind = event["event"]
+        kind, self.last = event["event"], event["time"]
         if kind == "start":
+            self.began = (event["time"], event["done"])
             self.epochs, self.steps, self.done = event["epochs"], event["steps"], event["done"]
             each = self.steps / self.epochs if self.epochs else 0
             self.rows = [row for row in self.rows if row["epoch"] * each <= self.done]
@@ -115,7 +125,7 @@ def parse_events(lines: Iterable[str]) -> list[dict[str, Any]]:
             event = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(event, dict) and _NEEDED.get(event.get("event", ""), {"?"}) <= event.keys():
+        if isinstance(event, dict) and _NEEDED.get(str(event.get("event")), {"?"}) | {"time"} <= event.keys():
             found.append(event)
     return found
 
@@ -131,12 +141,60 @@ def read_course(path: Path) -> Course:
     """How a run went so far, by the events in its directory; empty where there are none."""
     course = Course()
     try:
-        lines = (path / EVENTS).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = (path / store.EVENTS).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return course
     for event in parse_events(lines):
         course.take(event)
     return course
+
+
+def describe_course(path: Path) -> dict[str, Any]:
+    """How a run stands now, for JSON: status, epochs and steps in all, steps done, seconds left, and the last epoch."""
+    course, status = read_course(path), store.read_run(path).status
+    return {
+        "status": status, "epochs": course.epochs, "steps": course.steps, "done": course.done,
+        "seconds_left": course.seconds_left if status == "running" else None, "last": course.rows[-1] if course.rows else None,
+    }  # fmt: skip
+
+
+def follow(path: Path, observer: Observer, *, wait: Callable[[], None] = lambda: time.sleep(0.5)) -> str:
+    """Tell an observer what happens in a run, from its newest start on, until it is over.
+
+    Args:
+        path: the run directory. wait: until the next look.
+
+    Returns:
+        Its status in the end.
+    """
+    reader, began = EventReader(path / store.EVENTS), False
+    while True:
+        status = store.read_run(path).status  # before the events, so that none is missed in the end
+        events = reader.read()
+        if not began and (starts := [i for i, event in enumerate(events) if event["event"] == "start"]):
+            events, began = events[starts[-1] :], True
+        for event in events if began else ():
+            _replay(event, observer)
+        if status != "running":
+            if began:
+                observer.on_end(status)
+            return status
+        wait()
+
+
+def _replay(event: dict[str, Any], observer: Observer) -> None:
+    """Tell an observer of an event; not of an end, as what ends may be evaluated yet, or go on."""
+    kind = event["event"]
+    if kind == "start":
+        observer.on_start(epochs=event["epochs"], steps=event["steps"], done=event["done"])
+    elif kind == "steps":
+        loss = float("nan") if event["loss"] is None else event["loss"]
+        losses, lrs = np.full(event["count"], loss), np.full(event["count"], event["lr"])
+        observer.on_steps(event["done"], epoch=event["epoch"], losses=losses, lrs=lrs)
+    elif kind == "epoch":
+        observer.on_epoch({key: value for key, value in event.items() if key not in ("event", "time")})
+    elif kind == "checkpoint":
+        observer.on_checkpoint(event["done"])
 
 
 class EventReader:

@@ -404,6 +404,8 @@ def test_flags_of_a_trained_model(place, call, capsys):
     (place / "runs" / "broken" / "run.json").write_text("{")
     assert result(call, capsys, "runs list --root runs")[2]
     assert result(call, capsys, "runs list --root runs --quiet")[2] == ""
+    code, found, _ = result(call, capsys, "runs watch c --root runs --json")
+    assert (code, found["status"], found["seconds_left"]) == (0, "finished", None)
     assert result(call, capsys, "runs remove c --root runs --yes --json")[0] == 0
     assert not (place / "runs" / "c").exists()
 
