@@ -241,7 +241,7 @@ def say_what_there_is(place: Path) -> Facts:
         name: call(place, *name.split())
         for name in ("config show", "config schema", "models", "recipe list", "runs list")
     }
-    names = "*(f'{n}{inspect.signature(getattr(clearsight, n))}' for n in clearsight.__all__ if n != 'ClearsightError')"
+    names = "*(n + str(list(inspect.signature(getattr(clearsight, n)).parameters)) for n in clearsight.__all__ if n[0] != 'C')"
     code = f"import clearsight, inspect; print({names}, clearsight.__file__, sep=chr(10))"
     done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=True)
     *public, file = done.stdout.splitlines()

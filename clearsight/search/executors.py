@@ -35,6 +35,7 @@ from clearsight.search.jobs import Job, Outcome, run_job, run_job_alone
 
 _TRIES = 2
 _POLL_SECONDS = 0.5  # so that Ctrl-C is heard where waiting is not interrupted
+_ANSWER_TIME = "10s"  # that a scheduler has to answer
 _LOST = (
     f"a worker must live until its run ends, got {_TRIES} that died in one. Free memory, or lower --workers; a script must guard "
     "its start by `if __name__ == '__main__'`."
@@ -278,7 +279,7 @@ def _open_dask(dataset: Dataset, address: str, workers: int | None, torch: list[
         ) from None
     client_class: Any = distributed.Client
     try:
-        client = client_class(f"tcp://{address}", timeout="10s", set_as_default=False)
+        client = client_class(f"tcp://{address}", timeout=_ANSWER_TIME, set_as_default=False)
     except (OSError, ValueError) as error:
         raise UsageError(
             f"--executor must be a Dask scheduler that answers, got {address}: {error or 'no answer'}. Start `dask scheduler` "

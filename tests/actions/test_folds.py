@@ -264,7 +264,8 @@ def test_folds_that_diverge_are_told_and_all_of_them_are_an_error(tmp_path, call
     assert "folds must have finite losses, got none in any" in capsys.readouterr().err
 
 
-def test_a_place_where_nothing_could_begin_is_left_free(tmp_path, call, capsys):
+def test_a_place_where_nothing_could_begin_is_left_free(tmp_path, call, monkeypatch):
+    monkeypatch.setattr("clearsight.search.executors._ANSWER_TIME", "0.5s")
     flags = ["--executor", "dask://127.0.0.1:1", "--out", tmp_path / "cv", "--root", tmp_path]
     assert call("cv", "digits", *flags) == 2
     assert not (tmp_path / "cv").exists()

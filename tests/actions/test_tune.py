@@ -373,7 +373,8 @@ def test_a_search_with_folds_of_its_own_can_train_its_best(tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_searched_is_refused(tmp_path, options, text):
+def test_what_cannot_be_searched_is_refused(tmp_path, options, text, monkeypatch):
+    monkeypatch.setattr(executors, "_ANSWER_TIME", "0.5s")
     with pytest.raises(clearsight.ClearsightError, match=text):
         run(tmp_path, **{"search": ["train.lr=0.01"], **options})
 
