@@ -186,7 +186,7 @@ def _prepare_again(
         raise UsageError(
             f"--resume must go on with the configuration of {path}, got {'; '.join(differences)}. Start a new run for that."
         )
-    if record.get("status") in ("finished", "stopped early", "diverged"):
+    if record.get("status") in store.ENDED:
         advice = (
             "Start a new run."
             if (path / store.REPORT).is_file()

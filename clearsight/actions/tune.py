@@ -336,7 +336,7 @@ def _train_best(path: Path, dataset: Dataset, config: RunConfig, way: _Way, trac
                 way.note(text)
 
         return train(dataset, config=config, out=folder, root=way.root, quiet=way.quiet, note=note, track=track)
-    if store.read_json(folder / store.RECORD).get("status") in ("finished", "stopped early", "diverged"):
+    if store.read_json(folder / store.RECORD).get("status") in store.ENDED:
         way.note(f"the best was trained before, in {folder}")
         return None
     return train(dataset, resume=folder, root=way.root, quiet=way.quiet, note=way.note)

@@ -19,6 +19,7 @@ from clearsight.models.mlp import MLP
 from clearsight.report import diagnostics, page, pictures, plots, words
 from clearsight.report.confidence import render_confidence
 from clearsight.report.text import find_confused_pairs
+from clearsight.report.unfinished import write_unfinished
 from clearsight.runs import store
 from clearsight.training.history import History, read_history
 
@@ -85,7 +86,7 @@ class _Files:
 
 
 def write_report(path: Path) -> Path:
-    """Write `report.html` and `history.svg` of a finished run.
+    """Write `report.html` and `history.svg` of a finished run; of another, what is there so far, see `write_unfinished`.
 
     Args:
         path: its run directory.
@@ -96,6 +97,8 @@ def write_report(path: Path) -> Path:
     Raises:
         RunError: a file is missing or damaged, or the folder not writable. ModelFileError: the same of the model.
     """
+    if not (path / store.METRICS).is_file() and store.read_json(path / store.RECORD).get("status") not in store.ENDED:
+        return write_unfinished(path)
     files = _read_files(path)
     report = path / store.REPORT
     try:

@@ -42,26 +42,25 @@ def cap(losses: Floats) -> Floats:
     return np.minimum(losses, 1e3 * float(np.median(finite))) if len(finite) else losses
 
 
-def draw_losses(losses: Floats, *, steps_per_epoch: int, unit: str) -> str:
+def draw_losses(losses: Floats, *, steps_per_epoch: int, unit: str, smoothed: bool = False) -> str:
     """Loss of every batch as a light line, its running mean as a dark one, and where epochs begin.
 
     Args:
         losses: (steps,); what is not finite is left out, and marked where it first comes.
         steps_per_epoch: batches in an epoch.
-        unit: of the loss, for the axis.
+        unit: of the loss, for the axis. smoothed: they are means already, and get one line.
     """
     steps = np.arange(len(losses), dtype=np.float64)
     finite = np.isfinite(losses)
     losses = cap(losses)
-    window = max(1, min(steps_per_epoch, len(losses) // 40))
+    window = 1 if smoothed else max(1, min(steps_per_epoch, len(losses) // 40))
+    each = "mean of a second" if smoothed else "each batch"
     mean = running_mean(losses[finite], window=window)
     with new_figure("losses", "Loss of every batch") as (figure, out):
         axes = add_axes(figure, top=0.84)
         if window > 1:
             draw_line(axes, steps, losses, color=SKY, linewidth=0.8, alpha=0.75, label="each batch")
-        draw_line(
-            axes, steps[finite], mean, color=BLUE, label=f"mean of {window} batches" if window > 1 else "each batch"
-        )
+        draw_line(axes, steps[finite], mean, color=BLUE, label=f"mean of {window} batches" if window > 1 else each)
         if not finite.all():
             first = int(steps[~finite][0])
             axes.axvline(first, color=VERMILION, linestyle=(0, (4, 2)), label="no longer finite")

@@ -30,6 +30,7 @@ EPOCHS, STEPS, SHOWN, EVENTS = "history.csv", "steps.csv", "shown.safetensors", 
 MODEL, REPORT, CHECKPOINTS = "model.clearsight", "report.html", "checkpoints"
 SAFETY, SEEN, SIGNALS, SERIES = "safety.json", "seen.safetensors", "signals.json", "series"
 CORRECTIONS = "corrections.csv"  # of labels, as the run began with them
+ENDED = ("finished", "stopped early", "diverged")  # of the statuses: with results
 LOOKS = "test-looks.jsonl"  # beside the runs
 _REMAINS = {".lock", CONFIG, "environment.json", SAFETY, CORRECTIONS}  # of a run whose record could not be written
 

@@ -14,6 +14,7 @@ from clearsight.evaluation.metrics import Evaluation, evaluate_logits, evaluate_
 from clearsight.report import figure, plots, text, words
 from clearsight.report import pictures as png
 from clearsight.report.html import write_report
+from clearsight.training import fit as fit_module
 
 pytestmark = pytest.mark.report
 HOSTILE = "<script>alert(1)</script>"
@@ -259,3 +260,36 @@ def test_confidence_is_said_in_a_plain_sentence_before_its_numbers(interval, pla
     said, numbers = text.render_calibration(calibration)
     assert said == plain
     assert numbers.startswith("Average gap 0.124, by chance alone 0.108 (n = 66")
+
+
+def test_a_run_that_has_not_ended_shows_how_far_it_came(tmp_path, monkeypatch):
+    def stop(engine, place, *arguments):
+        row = real(engine, place, *arguments)
+        if place.epoch == 2:
+            raise KeyboardInterrupt
+        return row
+
+    real = fit_module._end_epoch
+    monkeypatch.setattr(fit_module, "_end_epoch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        clearsight.train("digits", epochs=8, hidden=(8,), out=tmp_path / "run")
+    html = write_report(tmp_path / "run").read_text()
+    tags = Tags()
+    tags.feed(html)
+    assert tags.open == []
+    assert "This run has not ended: interrupted" in html
+    assert re.search(r"It has done [0-9]+ of 328 steps, [0-9.]+ of 8 epochs", html)
+    assert f"Go on with `clearsight train --resume {tmp_path / 'run'}`." in html
+    assert "Accuracy of every epoch so far" in html
+    monkeypatch.undo()
+    clearsight.train(resume=tmp_path / "run")
+    assert "has not ended" not in write_report(tmp_path / "run").read_text()
+
+
+def test_a_run_that_never_trained_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("clearsight.actions.train._read_signals", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        clearsight.train("digits", epochs=1, out=tmp_path / "run")
+    html = write_report(tmp_path / "run").read_text()
+    assert "This run has not ended: failed" in html
+    assert "It had not begun to train." in html

@@ -1,0 +1,89 @@
+"""The report of a run that has not ended: how far it came, its curves so far, and how to go on."""
+
+import tomllib
+from pathlib import Path
+
+import numpy as np
+
+from clearsight.errors import RunError
+from clearsight.report import page, plots
+from clearsight.runs import store
+from clearsight.runs.events import Course, read_course
+
+
+def write_unfinished(path: Path) -> Path:
+    """Write `report.html` of a run without results, from what it wrote on its way.
+
+    Args:
+        path: its run directory.
+
+    Returns:
+        Where the report lies.
+
+    Raises:
+        RunError: a file is missing or damaged, or the folder not writable.
+    """
+    record = store.read_json(path / store.RECORD)
+    try:
+        config_text = (path / store.CONFIG).read_text(encoding="utf-8")
+        tomllib.loads(config_text)
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path / store.CONFIG} must be whole, got damage ({error}). Restore it or train again."
+        ) from None
+    run, course = store.read_run(path), read_course(path)
+    unit = "nats" if record.get("class_names") else "½ squared error"
+    parts = [
+        page.section(
+            f"This run has not ended: {run.status}",
+            page.paragraph(describe_place(course)),
+            page.paragraph(_advise(run.status, path)),
+            page.paragraph(f"{run.data} · {run.model} · begun {run.created}", kind="meta"),
+        ),
+        *_render_curves(course, unit=unit, classes=bool(record.get("class_names"))),
+        page.section("Configuration", f"<pre>{page.escape_lines(config_text)}</pre>", half=True),
+        page.section(
+            "Environment",
+            page.table((), page.environment_rows(store.read_json(path / "environment.json")), words=True),
+            half=True,
+        ),
+    ]
+    report = path / store.REPORT
+    store.write_text(report, page.render_page(f"{run.data}: {run.model} – clearsight", parts))
+    return report
+
+
+def describe_place(course: Course) -> str:
+    """How far a run came, as a sentence."""
+    if not course.steps:
+        return "It had not begun to train."
+    each = course.steps / course.epochs
+    text = f"It has done {course.done:,} of {course.steps:,} steps, {course.done / each:.1f} of {course.epochs} epochs."
+    if course.rows and course.rows[-1]["valid_accuracy"] is not None:
+        best = max(course.rows, key=lambda row: row["valid_accuracy"] or 0.0)
+        text += f" The best validation accuracy so far is {best['valid_accuracy']:.4f}, after epoch {best['epoch']}."
+    return text
+
+
+def _advise(status: str, path: Path) -> str:
+    if status == "running":
+        return f"Follow it with `clearsight runs watch {path}`."
+    return f"Go on with `clearsight train --resume {path}`."
+
+
+def _render_curves(course: Course, *, unit: str, classes: bool) -> list[str]:
+    """Curves by step and by epoch, as far as there are any."""
+    parts = []
+    points = np.array([(done, loss) for done, loss, _ in course.curve if np.isfinite(loss)]).reshape(-1, 2)
+    if len(points) > 1:
+        losses = np.interp(np.linspace(1, points[-1, 0], int(points[-1, 0])), points[:, 0], points[:, 1])
+        each = max(1, round(course.steps / course.epochs))
+        svg = plots.draw_losses(losses, steps_per_epoch=each, unit=unit, smoothed=True)
+        note = page.paragraph("Mean of the batches of about a second, before their updates.", kind="note")
+        parts.append(page.section("Loss so far", page.plot(svg, label="Loss so far, as a line chart"), note, half=True))
+    if course.rows:
+        what, of = ("accuracy", "%") if classes else ("loss", unit)
+        svg = plots.draw_epochs(course.rows, what=what, unit=of, best=course.rows[-1]["epoch"])
+        title = f"{what.capitalize()} of every epoch so far"
+        parts.append(page.section(title, page.plot(svg, label=f"{title}, as a line chart"), half=True))
+    return parts
