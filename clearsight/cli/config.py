@@ -32,3 +32,24 @@ def schema() -> None:
     from clearsight.config.schema import RunConfig
 
     print_json(RunConfig.model_json_schema())
+
+
+@app.command()
+def reference() -> None:
+    """Print a page about every setting: its flag, its values, what is usual, and what it is."""
+    from typer.main import get_command
+
+    from clearsight.cli.train import train
+    from clearsight.config.files import complete_key
+    from clearsight.config.reference import render_reference
+    from clearsight.config.schema import known_keys
+
+    alone = typer.Typer()
+    alone.command()(train)
+    flags = {"augment.preset": "--augment"}
+    for option in get_command(alone).params:
+        name = str(option.name).strip("_")
+        key = "model.family" if name == "model" else complete_key(name)
+        if key in known_keys():
+            flags[key] = option.opts[-1]
+    typer.echo(render_reference(flags).rstrip())

@@ -40,6 +40,7 @@ Preset = Literal["none", "light", "photo", "digits", "counting"]
 DEFAULT_LR = {
     "sgd": 0.1, "momentum": 0.05, "nesterov": 0.05, "rmsprop": 0.001, "adam": 0.001, "adamw": 0.001, "muon": 0.02,
 }  # fmt: skip
+_USUAL_LR = ", ".join(f"{name} {lr}" for name, lr in DEFAULT_LR.items())
 USUAL_PRETRAINED = "efficientnet_lite0"  # where weights are wanted and no network is named
 PRETRAINED_FAMILIES = ("resnet18", "resnet34", "resnet50", "efficientnet_lite0")
 _FINE_TUNED: dict[str, Any] = {
@@ -170,7 +171,7 @@ class ModelConfig(_Section):
     inputs: int | None = Field(None, ge=1, description="Pixel values a picture must have; refuse other data.")
     outputs: int | None = Field(None, ge=1, description="Classes the data must have; refuse other data.")
     hidden: tuple[Annotated[int, Field(ge=1, le=2**20)], ...] | None = Field(
-        None, description=f"Units of each hidden dense layer, [] for none; by default {DEFAULT_HIDDEN}."
+        None, description="Units of each hidden dense layer, [] for none; by default 128 for mlp, 4096 for vgg."
     )
     widths: tuple[Width, ...] | None = Field(
         None, min_length=1, description="Channels of each stage of a convolutional net; by default its family's."
@@ -238,7 +239,8 @@ class TrainConfig(_Section):
     sampling: Sampling = Field("natural", description="balanced draws every class equally often in an epoch.")
     optimizer: Optimizer = Field("adam", description="How a gradient moves the weights.")
     lr: Rate | Literal["auto"] | None = Field(
-        None, description=f"Largest learning rate, or auto to look for it; by default {DEFAULT_LR}."
+        None,
+        description=f"Largest learning rate, or auto to look for it; by default that of the optimiser: {_USUAL_LR}.",
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="Of momentum, nesterov and muon.")
     rho: float = Field(0.9, ge=0, lt=1, description="Decay of rmsprop's mean square.")
