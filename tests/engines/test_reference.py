@@ -19,9 +19,9 @@ def build(sizes=(7, 9, 6, 4), activation="tanh", bias="unit"):
 
 @pytest.mark.parametrize(("name", "slope"), [("relu", 0.0), ("leaky_relu", LEAK)])
 def test_at_a_kink_the_slope_is_that_from_the_left(name, slope):
-    value, derivative = reference.ACTIVATE[name](np.array([0.0, -2.0, 2.0]))
-    np.testing.assert_array_equal(value, [0, -2 * slope, 2])
-    np.testing.assert_array_equal(derivative, [slope, slope, 1])
+    value, derivative = reference.ACTIVATE[name](np.array([0.0, -2.0, 0.5, 2.0]))
+    np.testing.assert_array_equal(value, [0, -2 * slope, 0.5, 2])
+    np.testing.assert_array_equal(derivative, [slope, slope, 1, 1])
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
