@@ -281,6 +281,7 @@ def test_a_quarter_turn_is_judged_by_its_three_angles():
         assert (found == turned).all() or (found == back).all(), variant
 
 
+@pytest.mark.long  # loads compiled code
 def test_pictures_as_drawn_are_those_of_trainings_first_epoch():
     images = np.random.default_rng(0).integers(0, 256, (6, 5, 5, 1)).astype(np.uint8)
     given = {"augmentation": Augmentation(brightness=0.4, noise=0.1), "pool": np.arange(6), "low": 0, "high": 200}
