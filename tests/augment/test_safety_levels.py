@@ -226,9 +226,12 @@ def test_the_benchmark_has_enough_pairs_in_each_half():
         )
 
 
-def test_strengths_rise_by_these_steps():
+def test_strengths_rise_by_these_steps(monkeypatch):
     """`data safety` says up to which of these a transform is safe."""
-    assert safety.LADDER == {
+    monkeypatch.setattr(safety, "judge_transform", lambda *args, name, strength, **more: (name, strength))
+    found = judge_ladder(SimpleNamespace(look=None), np.zeros((1, 4, 4, 3)), low=0, high=255)
+    judged = {name: tuple(strength for one, strength in found if one == name) for name, _ in found}
+    assert judged == {
         "hflip": (1.0,), "vflip": (1.0,), "rot90": (1.0,),
         "rotate": (5, 10, 15, 30, 45), "shear": (5, 10, 20, 30), "zoom": (0.05, 0.1, 0.2, 0.3, 0.5),
         "shift": (0.03, 0.06, 0.1, 0.2, 0.3), "crop": (0.06, 0.12, 0.25, 0.4), "brightness": (0.1, 0.2, 0.4),
@@ -240,6 +243,8 @@ def test_strengths_rise_by_these_steps():
 def test_many_numbers_become_eight_ranges_and_few_stay():
     few, names = safety._as_classes(np.array([3.0, 1.5, 3.0]), ())
     assert (few.tolist(), names) == ([1, 0, 1], ("1.5", "3"))
+    eight, names = safety._as_classes(np.arange(8.0), ())
+    assert (eight.tolist(), names) == (list(range(8)), tuple("01234567"))
     labels = np.repeat(np.arange(16.0), 5)
     many, names = safety._as_classes(labels, ())
     assert names == (

@@ -90,15 +90,14 @@ ACTIVATE: dict[str, Callable[[Array], tuple[Array, Array]]] = {
 }
 
 
-@allow_infinities()
 def layer_sums(net: MLP, params: Array, x: Array) -> Iterator[Array]:
     """Equation (1) without dropout: Z_1 .. Z_L, (B, n_l) each, one at a time, for rows `x` of shape (B, n_0)."""
     a = x
     for layer, (w, b) in enumerate(net.layers(params)):
-        z = a @ w + b if b.size else a @ w
+        with allow_infinities():  # not around the `yield`: who takes the sums has warnings of their own
+            z = a @ w + b if b.size else a @ w
+            a = ACTIVATE[net.activations[layer]](z)[0] if layer < net.num_layers - 1 else z
         yield z
-        if layer < net.num_layers - 1:
-            a = ACTIVATE[net.activations[layer]](z)[0]
 
 
 def logits(net: MLP, params: Array, x: Array) -> Array:
