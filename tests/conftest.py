@@ -27,6 +27,7 @@ SMALL_CNN = ["--model", "cnn", "--set", "model.widths=[4,6]", "--set", "model.de
 TOLERANCE = {"float32": {"rtol": 2e-4, "atol": 2e-5}, "float64": {"rtol": 1e-9, "atol": 1e-11}}
 
 
+OWN_FOLDER: list[str] = []  # of all files of the tests, in the process that was started first
 MEMORY_DISK, ROOM = (
     "/dev/shm",
     8 * 2**30,
@@ -35,15 +36,18 @@ MEMORY_DISK, ROOM = (
 
 def pytest_configure(config: pytest.Config) -> None:
     """No test reads or fills the user's cache. Ctrl-C means something, also where a shell without a terminal had it ignored."""
-    if os.access(MEMORY_DISK, os.W_OK) and shutil.disk_usage(MEMORY_DISK).free > ROOM:
-        os.environ["TMPDIR"] = tempfile.tempdir = MEMORY_DISK
+    if not hasattr(config, "workerinput"):  # the processes that it starts find it in their environment
+        in_memory = os.access(MEMORY_DISK, os.W_OK) and shutil.disk_usage(MEMORY_DISK).free > ROOM
+        OWN_FOLDER.append(tempfile.mkdtemp(prefix="clearsight-tests-", dir=MEMORY_DISK if in_memory else None))
+        os.environ["TMPDIR"] = tempfile.tempdir = OWN_FOLDER[0]
     os.environ["CLEARSIGHT_CACHE"] = tempfile.mkdtemp(prefix="clearsight-tests-")
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Leave no cache behind."""
-    shutil.rmtree(os.environ["CLEARSIGHT_CACHE"], ignore_errors=True)
+    """Leave nothing behind."""
+    for folder in OWN_FOLDER:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
