@@ -212,7 +212,7 @@ def test_a_series_of_models_can_be_used_and_trained_on(tmp_path, call, capsys):
     )
 
 
-def test_a_series_is_the_same_after_a_stop(tmp_path):
+def test_a_series_is_the_same_after_a_stop(tmp_path, monkeypatch):
     import signal
 
     from clearsight.actions import train as runs
@@ -222,19 +222,16 @@ def test_a_series_is_the_same_after_a_stop(tmp_path):
         "config": {"model": CNN, "train": {"epochs": 2, "batch_size": 100, "keep_steps": 4, "checkpoint_steps": 1}}
     }
     clearsight.train("digits", out=tmp_path / "whole", **settings)
-    original = runs._keep_model
 
-    def stopped(path, prepared, step):
-        original(path, prepared, step)
-        if step == 8:
-            signal.raise_signal(signal.SIGINT)
+    class Stopped(runs._ModelKeeper):
+        def on_steps(self, done, **facts):
+            super().on_steps(done, **facts)
+            if done == 8:
+                signal.raise_signal(signal.SIGINT)
 
-    runs._keep_model = stopped
-    try:
-        with pytest.raises(Interrupted):
-            clearsight.train("digits", out=tmp_path / "stopped", **settings)
-    finally:
-        runs._keep_model = original
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(runs, "_ModelKeeper", Stopped)
+        clearsight.train("digits", out=tmp_path / "stopped", **settings)
     clearsight.train(resume=tmp_path / "stopped")
     for path in (tmp_path / "whole" / "series").iterdir():
         assert (tmp_path / "stopped" / "series" / path.name).read_bytes() == path.read_bytes()
