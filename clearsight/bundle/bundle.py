@@ -105,10 +105,8 @@ class Bundle:
 
     def _read(self, images: Any) -> NDArray[Any]:
         """Stored pixels of what `logits` takes."""
-        if _is_picture(images):
-            images = [images]
-        if isinstance(images, list | tuple) and images and all(map(_is_picture, images)):
-            return self.read_pictures(list(images))
+        if _are_pictures(images):
+            return self.read_pictures([images] if _is_picture(images) else list(images))
         return check_images(images)[0]
 
     @cached_property
@@ -119,7 +117,8 @@ class Bundle:
     def _check_range(self, images: Any) -> NDArray[Any]:
         """The pictures as `logits` takes them, refused where they are plainly in other units than those trained on."""
         checked = self._read(images)
-        self.preprocess.check_range(checked)
+        if not _are_pictures(images):
+            self.preprocess.check_range(checked)
         return checked
 
     def predict_proba(self, images: Any) -> NDArray[np.float32]:
@@ -157,15 +156,16 @@ class Bundle:
             )
         return [[self.class_names[k] for k in np.flatnonzero(row)] for row in inside]
 
-    def look(self, images: Any) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+    def look(self, images: Any, *, known_units: bool = False) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
         """Probabilities (n, K), or numbers (n,), and which pictures (n,) are far from those trained on.
 
         Far is what lies farther than `known.level` of the held-out pictures did; None for a model that remembers none or too few.
+        `known_units` says that `read_pictures` gave these, so that dark ones are not taken for another range.
 
         Raises:
             DataError: as `predict_proba`.
         """
-        logits, features = self._predict.look(self._check_range(images))
+        logits, features = self._predict.look(self._read(images) if known_units else self._check_range(images))
         known = self.known if self.known and self.known.can_tell else None
         far = None if known is None else known.measure(features) > known.threshold
         return self._finish(logits), far
@@ -240,6 +240,13 @@ class Bundle:
         path.mkdir(parents=True, exist_ok=True)
         for name, content in members.items():
             write_durably(path / name, content)
+
+
+def _are_pictures(images: Any) -> bool:
+    """Whether these are files or Pillow pictures, whose units are known."""
+    return _is_picture(images) or (
+        isinstance(images, list | tuple) and len(images) > 0 and all(map(_is_picture, images))
+    )
 
 
 def _is_picture(value: Any) -> bool:

@@ -19,7 +19,7 @@ from clearsight.core.progress import MeterBuilder, SilentMeter
 from clearsight.core.threads import count_cores
 from clearsight.data.dataset import check_images
 from clearsight.data.read.arrays import read_array
-from clearsight.data.read.files import open_source
+from clearsight.data.read.files import is_hidden, open_source
 from clearsight.data.read.load import holds_pictures
 from clearsight.data.read.pictures import MAX_PIXELS, calm_decoder, check_file, read_facts
 from clearsight.errors import ClearsightError, DataError, UsageError
@@ -37,6 +37,7 @@ class _Read:
     notes: list[tuple[str, ...]] = field(default_factory=list)
     error: ClearsightError | None = None
     files: int = 1
+    file: str = ""  # of several pictures
 
     @property
     def is_picture(self) -> bool:
@@ -51,6 +52,7 @@ def predict_files(
     abstain_below: float = 0.0,
     sets: float | None = None,
     max_pixels: int = MAX_PIXELS,
+    leave_out: Path | None = None,
     meter: MeterBuilder = SilentMeter,
 ) -> tuple[list[dict[str, Any]], list[ClearsightError]]:
     """Predictions for picture files, all files in folders, zips and tars, and `.npy` arrays; one bad file fails only itself.
@@ -58,7 +60,9 @@ def predict_files(
     Args:
         paths: of files or folders; where nothing has that name, it may be a pattern such as `photos/*.jpg`.
         abstain_below: confidence below which no class is named. sets: level of a set of classes to name too.
-        max_pixels: of a picture file. meter: shows progress.
+        max_pixels: of a picture file. leave_out: a file in those folders that is none of theirs. meter: shows progress.
+
+    Files that systems and editors make, whose names begin with a dot for example, are left out of folders and archives.
 
     Returns:
         For each picture `name` and either `label` (None where abstained) with `probabilities` by class, `number` for
@@ -77,7 +81,7 @@ def predict_files(
     answers: list[dict[str, Any]] = []
     problems: list[ClearsightError] = []
     with ExitStack() as stack:
-        tasks = [task for path in paths for task in _list_tasks(bundle, path, max_pixels, stack)]
+        tasks = [task for path in paths for task in _list_tasks(bundle, path, max_pixels, stack, leave_out)]
         advance = stack.enter_context(meter("predicting", len(tasks)))
         for read in _read_all(tasks):
             try:
@@ -86,16 +90,18 @@ def predict_files(
                 answers += _answer(bundle, read, abstain_below=abstain_below, sets=sets)
             except ClearsightError as error:
                 problems.append(error)
-                answers.append({"name": read.names[0], "error": str(error)})
+                answers.append({"name": read.file or read.names[0], "error": str(error)})
             advance(read.files)
     return answers, problems
 
 
-def _list_tasks(bundle: Bundle, path: Path, max_pixels: int, stack: ExitStack) -> Iterator[Callable[[], _Read]]:
+def _list_tasks(
+    bundle: Bundle, path: Path, max_pixels: int, stack: ExitStack, leave_out: Path | None
+) -> Iterator[Callable[[], _Read]]:
     """What reads each file that a path stands for; `stack` closes archives in the end."""
     if found := _match(path):
         for one in found:
-            yield from _list_tasks(bundle, one, max_pixels, stack)
+            yield from _list_tasks(bundle, one, max_pixels, stack, leave_out)
         return
     try:
         if not (path.is_dir() or (path.is_file() and holds_pictures(path))):
@@ -113,18 +119,31 @@ def _list_tasks(bundle: Bundle, path: Path, max_pixels: int, stack: ExitStack) -
         yield partial(_Read, [str(path)], error=known)
         return
     for bad in listing.bad:
-        yield partial(_Read, [f"{path}/{bad.path}"], error=DataError(f"{path}/{bad.path} {bad.reason}"))
-    if not (listing.members or listing.bad):
+        if not is_hidden(bad.path):
+            text = f"{path}/{bad.path} {bad.reason}"
+            text = text if text.endswith(".") else f"{text}. Remove it, or name other files."
+            yield partial(_Read, [f"{path}/{bad.path}"], error=DataError(text))
+    for link in listing.unread:
+        text = f"{path}/{link} must be a file in {path}, got a link to elsewhere. Name what it leads to."
+        yield partial(_Read, [f"{path}/{link}"], error=DataError(text))
+    if not (listing.members or listing.bad or listing.unread):
         yield partial(_Read, [str(path)], error=DataError(f"{path} must hold pictures, got none. Check the path."))
     members = sorted(listing.members, key=lambda member: member.place) if source.sequential else listing.members
     for member in members:
+        if is_hidden(member.path) or _is_same(path / member.path, leave_out):
+            continue
         yield partial(_read_content, bundle, f"{path}/{member.path}", partial(source.read, member), max_pixels)
+
+
+def _is_same(path: Path, other: Path | None) -> bool:
+    return other is not None and path.name == other.name and path.resolve() == other.resolve()
 
 
 def _match(path: Path) -> list[Path]:
     """What a pattern stands for, where nothing has it as its name."""
     try:
-        return [] if path.exists() else sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+        found = [] if path.exists() else sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+        return [one for one in found if not any(parent in found for parent in one.parents)]  # folders hold the rest
     except (ValueError, OSError, IndexError):  # no pattern either; reading it says what is wrong
         return []
 
@@ -183,12 +202,12 @@ def _read_array(bundle: Bundle, path: Path) -> _Read:
         images = images.reshape(1, p.height, p.width, p.channels)
     images, _ = check_images(images, what=f"images in {path}")
     p.check_shape(images, what=f"pictures in {path}")
-    return _Read([f"{path}[{i}]" for i in range(len(images))], images)
+    return _Read([f"{path}[{i}]" for i in range(len(images))], images, file=str(path))
 
 
 def _answer(bundle: Bundle, read: _Read, *, abstain_below: float, sets: float | None) -> list[dict[str, Any]]:
     """The answers to some pictures."""
-    values, away = bundle.look(read.images)
+    values, away = bundle.look(read.images, known_units=bool(read.notes))
     answers: list[dict[str, Any]] = []
     for i, name in enumerate(read.names):
         if not bundle.class_names:

@@ -1,6 +1,7 @@
 """`clearsight evaluate` and `clearsight predict`."""
 
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any
 
 import typer
@@ -85,7 +86,7 @@ def predict(
     print_notes(bundle.notes, quiet=quiet)
     answers, problems = predict_files(
         bundle, pictures, abstain_below=abstain_below, sets=sets, meter=build_meter(quiet=quiet),
-        max_pixels=find_limit(own_config(bundle), max_megapixels),
+        max_pixels=find_limit(own_config(bundle), max_megapixels), leave_out=out,
     )  # fmt: skip
     level = bundle.known.level if bundle.known else 0.0
     if bundle.known and not bundle.known.can_tell:
@@ -117,7 +118,18 @@ def _refuse_other(out: Path) -> None:
     """Only a new file, or one that an earlier prediction wrote, is written."""
     from clearsight.bundle.predict import TABLE_HEAD
 
-    if out.is_dir() or (out.exists() and not out.read_bytes().startswith(",".join(TABLE_HEAD).encode())):
+    head, own = ",".join(TABLE_HEAD).encode(), not out.exists() and not out.is_symlink()
+    try:
+        if not own and out.is_file():
+            with out.open("rb") as file:
+                own = file.read(len(head)) == head
+        if own:  # a folder that cannot be written is told before the work
+            out.parent.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=out.parent):
+                pass
+    except OSError as error:
+        raise RunError(f"{out} must be writable, got: {error.strerror}. Choose another place with --out.") from None
+    if not own:
         raise UsageError(f"--out must name a new CSV or one of predictions, got {out}. Choose another name.")
 
 
@@ -125,8 +137,7 @@ def _write_table(out: Path, text: str) -> None:
     from clearsight.core.files import write_durably
 
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(out, text.encode("utf-8", "backslashreplace"))
+        write_durably(out.resolve(), text.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise RunError(f"{out} must be writable, got: {error.strerror}. Choose another place with --out.") from None
 

@@ -57,7 +57,7 @@ def expand_setting(name: str, value: Any) -> dict[str, Any]:
     Raises:
         UsageError: a text of `augment` that cannot be read.
     """
-    if name == "model" and isinstance(value, str):
+    if name == "model" and not isinstance(value, dict):
         return nest("model.family", value)
     if name == "augment" and isinstance(value, str):
         return merge(*(nest(key, one) for key, one in parse_augment(value).items()))

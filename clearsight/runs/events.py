@@ -125,16 +125,33 @@ def parse_events(lines: Iterable[str]) -> list[dict[str, Any]]:
             event = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(event, dict) and _NEEDED.get(str(event.get("event")), {"?"}) | {"time"} <= event.keys():
+        if isinstance(event, dict) and _is_sound(event):
             found.append(event)
     return found
 
 
-_NEEDED = {
-    "start": {"epochs", "steps", "done"}, "steps": {"done", "epoch", "lr", "count", "loss"},
-    "epoch": {"epoch", "lr", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "seconds"},
-    "checkpoint": {"done"}, "end": {"status"},
+_COUNTS = {
+    "start": ("epochs", "steps", "done"), "steps": ("done", "epoch", "count"), "epoch": ("epoch",), "checkpoint": ("done",),
+    "end": (),
 }  # fmt: skip
+_NUMBERS = {
+    "steps": ("lr", "loss"), "epoch": ("lr", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "seconds"),
+}  # fmt: skip
+_MOST_STEPS = 10**7  # in a line, which is of a second
+
+
+def _is_sound(event: dict[str, Any]) -> bool:
+    """Whether an event has what its kind needs: counts, and numbers that may be missing."""
+    kind = event.get("event")
+    if not isinstance(kind, str) or kind not in _COUNTS or not isinstance(event.get("time"), int | float):
+        return False
+    counts = [event.get(name) for name in _COUNTS[kind]]
+    numbers = [event.get(name, "missing") for name in _NUMBERS.get(kind, ())]
+    return (
+        all(isinstance(count, int) and not isinstance(count, bool) and count >= 0 for count in counts)
+        and all(number is None or isinstance(number, int | float) for number in numbers)
+        and (kind != "steps" or (event["lr"] is not None and 0 < event["count"] <= _MOST_STEPS))
+    )
 
 
 def read_course(path: Path) -> Course:

@@ -69,3 +69,8 @@ def test_a_convolutional_net_takes_pictures_or_rows_with_their_shape(shape):
         clearsight.Classifier(model="cnn").fit(pictures.reshape(len(pictures), -1), labels)
     with pytest.raises(clearsight.ClearsightError, match=r"hidden must go with model mlp or vgg, got \(7,\)"):
         clearsight.Classifier(model="cnn", hidden=(7,)).fit(pictures, labels)
+
+
+def test_a_model_that_is_no_name_is_refused(pictures):
+    with pytest.raises(clearsight.ClearsightError, match=r"model\.family|family"):
+        clearsight.Classifier(model=3, epochs=1).fit(pictures[0].reshape(60, -1), pictures[1])

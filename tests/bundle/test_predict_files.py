@@ -354,3 +354,62 @@ def test_answers_are_written_as_a_table(model, photos, tmp_path, call, capsys):
     (tmp_path / "file").touch()
     assert call("predict", model.path, photos / "four.png", "--out", tmp_path / "file" / "x.csv") == 1
     assert "must be writable, got: " in capsys.readouterr().err
+
+
+def test_dark_pictures_are_answered_whatever_lies_beside_them(model, tmp_path):
+    place = tmp_path / "dark"
+    place.mkdir()
+    for k in range(5):
+        Image.fromarray(GREYS % 5 + k).save(place / f"{k}.png")
+    alone = [predict_files(model.bundle, [place / f"{k}.png"])[0][0] for k in range(5)]
+    answers, problems = predict_files(model.bundle, [place])
+    assert not problems
+    assert [answer["label"] for answer in answers] == [answer["label"] for answer in alone]
+    assert model.bundle.predict(str(place / "0.png"))[0] == alone[0]["label"]
+
+
+def test_an_array_in_other_units_is_one_error_by_the_name_of_its_file(model, tmp_path):
+    np.save(tmp_path / "small.npy", (GREYS[None].repeat(3, 0) / 255).astype(np.float32))
+    answers, problems = predict_files(model.bundle, [tmp_path / "small.npy"])
+    assert [answer["name"] for answer in answers] == [str(tmp_path / "small.npy")]
+    assert len(problems) == 1
+
+
+def test_links_out_of_a_folder_are_told_and_hidden_files_left_out(model, photos, tmp_path):
+    place = tmp_path / "more"
+    (place / ".ipynb_checkpoints").mkdir(parents=True)
+    Image.fromarray(GREYS).save(place / "one.png")
+    Image.fromarray(GREYS).save(place / ".ipynb_checkpoints" / "one.png")
+    Image.fromarray(GREYS).save(place / "._one.png")
+    (place / "away").symlink_to(photos)
+    answers, problems = predict_files(model.bundle, [place])
+    text = f"{place}/away must be a file in {place}, got a link to elsewhere. Name what it leads to."
+    assert [answer["name"] for answer in answers] == [f"{place}/away", f"{place}/one.png"]
+    assert [str(problem) for problem in problems] == [text]
+
+
+def test_a_pattern_of_folders_takes_each_file_once(model, photos):
+    for pattern in ("**", "*", "."):
+        names = [answer["name"] for answer in predict_files(model.bundle, [photos / pattern])[0]]
+        assert len(names) == len(set(names)) == 5, pattern
+
+
+def test_a_table_may_lie_in_the_folder_that_it_is_about(model, photos, call):
+    (photos / "a" / "broken.png").unlink()
+    for _ in range(2):
+        assert call("predict", model.path, photos, "--out", photos / "answers.csv", "--quiet") == 0
+    assert len((photos / "answers.csv").read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize("place", ["/dev/null", "pipe", "folder", "dangling"])
+def test_a_table_replaces_no_device_folder_or_link(model, photos, tmp_path, place, call, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    assert call("predict", model.path, photos, "--out", tmp_path / place) == 2
+    assert "--out must name a new CSV or one of predictions, got " in capsys.readouterr().err
+
+
+def test_a_picture_without_pixels_is_refused(model):
+    with pytest.raises(DataError, match=r"the picture must have pixels, got 0x0\. Make it anew\."):
+        model.bundle.predict(Image.new("L", (0, 0)))

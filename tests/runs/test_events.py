@@ -82,6 +82,25 @@ def test_a_damaged_line_is_left_out_and_half_a_line_waits_for_its_rest(tmp_path)
     assert read_course(tmp_path / "nothing").steps == 0
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"event": "start", "epochs": 1, "steps": "2", "done": 0},
+        {"event": "start", "epochs": 1, "steps": 2, "done": True},
+        {"event": "steps", "done": "x", "epoch": 1, "lr": 0.1, "count": 1, "loss": 1.0},
+        {"event": "steps", "done": 1, "epoch": 1, "lr": "a", "count": 1, "loss": 1.0},
+        {"event": "steps", "done": 1, "epoch": 1, "lr": 0.1, "count": -3, "loss": 1.0},
+        {"event": "steps", "done": 1, "epoch": 1, "lr": 0.1, "count": 10**12, "loss": 1.0},
+        {"event": "steps", "done": 1, "epoch": 1, "lr": None, "count": 1, "loss": 1.0},
+        {"event": "epoch", "epoch": "a", "lr": 0.1, "train_loss": 1.0},
+        {"event": "epoch", "epoch": 1, "lr": 0.1, "train_loss": "x", "train_accuracy": None, "valid_loss": None,
+         "valid_accuracy": None, "seconds": 0.1},
+    ],
+)  # fmt: skip
+def test_lines_with_values_of_another_kind_are_left_out(line):
+    assert parse_events([json.dumps({"time": 1.0} | line)]) == []
+
+
 def test_a_log_that_cannot_be_written_is_told_once_and_training_goes_on(tmp_path):
     notes = []
     engine = Scripted(np.linspace(2, 1, 12))
