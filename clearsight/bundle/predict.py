@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby, islice
+from operator import call
 from pathlib import Path
 from typing import Any
 
@@ -100,12 +101,15 @@ def _list_tasks(
 ) -> Iterator[Callable[[], _Read]]:
     """What reads each file that a path stands for; `stack` closes archives in the end."""
     if found := _match(path):
-        for one in found:
-            yield from _list_tasks(bundle, one, max_pixels, stack, leave_out)
+        for match in found:
+            yield from _list_tasks(bundle, match, max_pixels, stack, leave_out)
         return
     try:
+        if path.suffix.lower() == ".npy" and not path.is_dir():
+            yield partial(_read_array, bundle, path)
+            return
         if not (path.is_dir() or (path.is_file() and holds_pictures(path))):
-            yield partial(_read_file, bundle, path, max_pixels)
+            yield partial(_read_picture, bundle, str(path), lambda: path, max_pixels)
             return
         source = open_source(path)
         stack.callback(source.close)
@@ -118,21 +122,19 @@ def _list_tasks(
         )
         yield partial(_Read, [str(path)], error=known)
         return
-    for bad in listing.bad:
-        if not is_hidden(bad.path):
-            text = f"{path}/{bad.path} {bad.reason}"
-            text = text if text.endswith(".") else f"{text}. Remove it, or name other files."
-            yield partial(_Read, [f"{path}/{bad.path}"], error=DataError(text))
+    bad = [one for one in listing.bad if not is_hidden(one.path)]
+    members = [one for one in listing.members if not (is_hidden(one.path) or _is_same(path / one.path, leave_out))]
+    if not (members or bad or listing.unread):
+        yield partial(_Read, [str(path)], error=DataError(f"{path} must hold pictures, got none. Check the path."))
+    for one in bad:
+        text = f"{path}/{one.path} {one.reason}"
+        text = text if text.endswith(".") else f"{text}. Remove it, or name other files."
+        yield partial(_Read, [f"{path}/{one.path}"], error=DataError(text))
     for link in listing.unread:
         text = f"{path}/{link} must be a file in {path}, got a link to elsewhere. Name what it leads to."
         yield partial(_Read, [f"{path}/{link}"], error=DataError(text))
-    if not (listing.members or listing.bad or listing.unread):
-        yield partial(_Read, [str(path)], error=DataError(f"{path} must hold pictures, got none. Check the path."))
-    members = sorted(listing.members, key=lambda member: member.place) if source.sequential else listing.members
-    for member in members:
-        if is_hidden(member.path) or _is_same(path / member.path, leave_out):
-            continue
-        yield partial(_read_content, bundle, f"{path}/{member.path}", partial(source.read, member), max_pixels)
+    for member in sorted(members, key=lambda member: member.place) if source.sequential else members:
+        yield partial(_read_picture, bundle, f"{path}/{member.path}", partial(source.read, member), max_pixels)
 
 
 def _is_same(path: Path, other: Path | None) -> bool:
@@ -153,13 +155,9 @@ def _read_all(tasks: list[Callable[[], _Read]]) -> Iterator[_Read]:
     waiting = iter(tasks)
     with calm_decoder(), ThreadPoolExecutor(count_cores()) as pool:
         while batch := list(islice(waiting, _AT_ONCE)):
-            for together, group in groupby(pool.map(_call, batch), key=lambda read: read.is_picture):
+            for together, group in groupby(pool.map(call, batch), key=lambda read: read.is_picture):
                 found = list(group)
                 yield from [_join(found)] if together else found
-
-
-def _call(task: Callable[[], _Read]) -> _Read:
-    return task()
 
 
 def _join(reads: list[_Read]) -> _Read:
@@ -169,8 +167,8 @@ def _join(reads: list[_Read]) -> _Read:
     return _Read([name for read in reads for name in read.names], images, notes, files=len(reads))
 
 
-def _read_content(bundle: Bundle, name: str, read: Callable[[], bytes], max_pixels: int) -> _Read:
-    """A picture in a folder or an archive."""
+def _read_picture(bundle: Bundle, name: str, read: Callable[[], Path | bytes], max_pixels: int) -> _Read:
+    """A picture file, by its path, or by its bytes in an archive."""
     try:
         content = read()
         images = read_picture(content, bundle.preprocess, what=name, max_pixels=max_pixels)[None]
@@ -180,28 +178,20 @@ def _read_content(bundle: Bundle, name: str, read: Callable[[], bytes], max_pixe
     return _Read([name], images, [notes])
 
 
-def _read_file(bundle: Bundle, path: Path, max_pixels: int) -> _Read:
-    """A picture file, or the pictures of an array file."""
+def _read_array(bundle: Bundle, path: Path) -> _Read:
+    """The pictures of an array file."""
+    p = bundle.preprocess
     try:
-        if path.suffix.lower() == ".npy":
-            return _read_array(bundle, path)
-        images = bundle.read_pictures([path], max_pixels=max_pixels)
-        notes = read_facts(path, str(path), suffix=path.suffix, max_pixels=max_pixels).notes
+        check_file(path)
+        with path.open("rb") as file:
+            images = read_array(file, path.stat().st_size, str(path))
+        single = ((p.height, p.width, p.channels), (p.height, p.width) if p.channels == 1 else (), (p.num_inputs,))
+        if images.shape in single and images.ndim:  # one picture without its batch axis
+            images = images.reshape(1, p.height, p.width, p.channels)
+        images, _ = check_images(images, what=f"images in {path}")
+        p.check_shape(images, what=f"pictures in {path}")
     except ClearsightError as error:
         return _Read([str(path)], error=error)
-    return _Read([str(path)], images, [notes])
-
-
-def _read_array(bundle: Bundle, path: Path) -> _Read:
-    check_file(path)
-    with path.open("rb") as file:
-        images = read_array(file, path.stat().st_size, str(path))
-    p = bundle.preprocess
-    single = ((p.height, p.width, p.channels), (p.height, p.width) if p.channels == 1 else (), (p.num_inputs,))
-    if images.shape in single and images.ndim:  # one picture without its batch axis
-        images = images.reshape(1, p.height, p.width, p.channels)
-    images, _ = check_images(images, what=f"images in {path}")
-    p.check_shape(images, what=f"pictures in {path}")
     return _Read([f"{path}[{i}]" for i in range(len(images))], images, file=str(path))
 
 

@@ -1,14 +1,13 @@
 """`clearsight evaluate` and `clearsight predict`."""
 
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Annotated, Any
 
 import typer
 
 from clearsight.cli import options
 from clearsight.cli.options import option
-from clearsight.cli.output import plain, print_json, print_notes, render_judged, tell
+from clearsight.cli.output import begins_with, plain, print_json, print_notes, render_judged, tell
 from clearsight.errors import RunError, UsageError
 
 
@@ -79,6 +78,7 @@ def predict(
     from clearsight.bundle.bundle import load
     from clearsight.bundle.predict import predict_files, render_table
     from clearsight.core.progress import build_meter
+    from clearsight.runs.store import write_text
 
     if out is not None:
         _refuse_other(out)
@@ -102,7 +102,7 @@ def predict(
     print_notes(far, quiet=quiet or json_)
     print_notes([f"{a['name']} {note}" for a in answers for note in a.get("notes", ())], quiet=quiet or json_)
     if out is not None:
-        _write_table(out, render_table(answers, bundle.class_names))
+        write_text(out.resolve(), render_table(answers, bundle.class_names))
     if json_:
         print_json({"model": model, "predictions": answers, "out": str(out) if out else None})
     elif out is not None:
@@ -115,29 +115,18 @@ def predict(
 
 
 def _refuse_other(out: Path) -> None:
-    """Only a new file, or one that an earlier prediction wrote, is written."""
+    """Only a new file in a folder that can be written, or one that an earlier prediction wrote, is written."""
+    from tempfile import TemporaryFile
+
     from clearsight.bundle.predict import TABLE_HEAD
 
-    head, own = ",".join(TABLE_HEAD).encode(), not out.exists() and not out.is_symlink()
+    new = not out.exists() and not out.is_symlink()
     try:
-        if not own and out.is_file():
-            with out.open("rb") as file:
-                own = file.read(len(head)) == head
-        if own:  # a folder that cannot be written is told before the work
-            out.parent.mkdir(parents=True, exist_ok=True)
-            with TemporaryFile(dir=out.parent):
-                pass
-    except OSError as error:
-        raise RunError(f"{out} must be writable, got: {error.strerror}. Choose another place with --out.") from None
-    if not own:
-        raise UsageError(f"--out must name a new CSV or one of predictions, got {out}. Choose another name.")
-
-
-def _write_table(out: Path, text: str) -> None:
-    from clearsight.core.files import write_durably
-
-    try:
-        write_durably(out.resolve(), text.encode("utf-8", "backslashreplace"))
+        if not (new or (out.is_file() and begins_with(out, ",".join(TABLE_HEAD).encode()))):
+            raise UsageError(f"--out must name a new CSV or one of predictions, got {out}. Choose another name.")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out.parent):
+            pass
     except OSError as error:
         raise RunError(f"{out} must be writable, got: {error.strerror}. Choose another place with --out.") from None
 

@@ -11,6 +11,8 @@ import typer
 
 from clearsight.errors import UsageError
 
+_DRAWINGS = (b"<?xml", b"<svg", b"gif8", b"<!doctype")  # an SVG, a GIF or a page, as commands write them
+
 
 def print_json(value: Any) -> None:
     """One JSON object on standard output; NaN and infinity, which JSON lacks, become null."""
@@ -47,16 +49,16 @@ def check_place(path: Path | None, flag: str) -> None:
         raise UsageError(
             f"{flag} must be a file in a folder that exists, got {path}. Make the folder, or choose another."
         )
-    if path is not None and path.is_file() and path.stat().st_size and not _is_drawing(path):
+    if path is not None and path.is_file() and path.stat().st_size and not begins_with(path, *_DRAWINGS):
         raise UsageError(
             f"{flag} must not replace what is no earlier picture or page, got {path}. Choose another name."
         )
 
 
-def _is_drawing(path: Path) -> bool:
-    """Whether a file is an SVG, a GIF or a page, as these commands write them."""
+def begins_with(path: Path, *heads: bytes) -> bool:
+    """Whether a file begins with one of these, in lower case."""
     with path.open("rb") as file:
-        return file.read(9).lower().startswith((b"<?xml", b"<svg", b"gif8", b"<!doctype"))
+        return file.read(max(map(len, heads))).lower().startswith(heads)
 
 
 def use_color() -> bool:

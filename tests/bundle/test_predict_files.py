@@ -388,6 +388,13 @@ def test_links_out_of_a_folder_are_told_and_hidden_files_left_out(model, photos,
     assert [str(problem) for problem in problems] == [text]
 
 
+def test_a_folder_of_hidden_files_holds_no_pictures(model, tmp_path):
+    (tmp_path / "d" / ".cache").mkdir(parents=True)
+    Image.fromarray(GREYS).save(tmp_path / "d" / ".cache" / "one.png")
+    answers, _ = predict_files(model.bundle, [tmp_path / "d"])
+    assert [answer["error"] for answer in answers] == [f"{tmp_path}/d must hold pictures, got none. Check the path."]
+
+
 def test_a_pattern_of_folders_takes_each_file_once(model, photos):
     for pattern in ("**", "*", "."):
         names = [answer["name"] for answer in predict_files(model.bundle, [photos / pattern])[0]]
