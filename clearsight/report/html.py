@@ -26,10 +26,9 @@ from clearsight.training.history import History, read_history
 HISTORY_PICTURE = "history.svg"
 SPLITS = ("train", "valid", "test")
 _MAX_UNITS, _MAX_PAIRS, _MAX_NARROW_CLASSES = 64, 5, 12
-_NATS, _SQUARES = "nats", "½ squared error"
 _LOSS_NOTES = {
-    _NATS: "Mean cross-entropy of each batch before its update.",
-    _SQUARES: "Of each batch before its update, with targets scaled to mean 0 and deviation 1 over the training rows.",
+    plots.NATS: "Mean cross-entropy of each batch before its update.",
+    plots.SQUARES: "Of each batch before its update, with targets scaled to mean 0 and deviation 1 over the training rows.",
 }
 
 
@@ -82,7 +81,7 @@ class _Files:
     @property
     def loss_unit(self) -> str:
         """Unit of the losses in the history."""
-        return _NATS if self.class_names else _SQUARES
+        return plots.NATS if self.class_names else plots.SQUARES
 
 
 def write_report(path: Path) -> Path:
@@ -129,8 +128,7 @@ def render_report(files: _Files) -> str:
         "" if files.depth in ("head", "last") else _render_first_layer(files),
         _render_weight_history(files),
         "" if files.depth == "head" else _render_rates(files),
-        page.section("Configuration", f"<pre>{page.escape_lines(files.config_text)}</pre>", half=True),
-        page.section("Environment", page.table((), page.environment_rows(files.environment), words=True), half=True),
+        *page.origin_sections(files.config_text, files.environment),
     ]
     return page.render_page(f"{files.record['data']}: {files.record['model']} – clearsight", parts)
 

@@ -156,6 +156,10 @@ def render_page(title: str, html: Iterable[str], *, style: str = "", script: str
     )
 
 
-def environment_rows(environment: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Names and values of a flat record as table rows."""
-    return [(str(key), str(value)) for key, value in environment.items()]
+def origin_sections(config_text: str, environment: Mapping[str, object]) -> list[str]:
+    """What a run was made with: its configuration, and names and values of its environment, side by side."""
+    rows = [(str(key), str(value)) for key, value in environment.items()]
+    return [
+        section("Configuration", f"<pre>{escape_lines(config_text)}</pre>", half=True),
+        section("Environment", table((), rows, words=True), half=True),
+    ]

@@ -30,6 +30,7 @@ from clearsight.report.figure import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+NATS, SQUARES = "nats", "½ squared error"  # units of losses, of classes and of a regression
 MAX_COUNTED_CLASSES = 20
 MAX_NAMED_CLASSES = 60
 MAX_LAYERS = 8

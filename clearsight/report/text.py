@@ -72,7 +72,7 @@ def render_calibration(calibration: dict[str, Any]) -> tuple[str, str]:
 
 def render_course(course: Course) -> str:
     """The training loss of a run so far as a curve in characters; empty where there are not yet two points of it."""
-    points = np.array([(done, loss) for done, loss, _ in course.curve if np.isfinite(loss)], np.float64).reshape(-1, 2)
+    points = course.points
     if len(points) < 2:
         return ""
     losses = np.interp(np.linspace(points[0, 0], points[-1, 0], 128), points[:, 0], points[:, 1])

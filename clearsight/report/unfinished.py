@@ -32,7 +32,6 @@ def write_unfinished(path: Path) -> Path:
             f"{path / store.CONFIG} must be whole, got damage ({error}). Restore it or train again."
         ) from None
     run, course = store.read_run(path), read_course(path)
-    unit = "nats" if record.get("class_names") else "½ squared error"
     parts = [
         page.section(
             f"This run has not ended: {run.status}",
@@ -40,13 +39,8 @@ def write_unfinished(path: Path) -> Path:
             page.paragraph(_advise(run.status, path)),
             page.paragraph(f"{run.data} · {run.model} · begun {run.created}", kind="meta"),
         ),
-        *_render_curves(course, unit=unit, classes=bool(record.get("class_names"))),
-        page.section("Configuration", f"<pre>{page.escape_lines(config_text)}</pre>", half=True),
-        page.section(
-            "Environment",
-            page.table((), page.environment_rows(store.read_json(path / "environment.json")), words=True),
-            half=True,
-        ),
+        *_render_curves(course, classes=bool(record.get("class_names"))),
+        *page.origin_sections(config_text, store.read_json(path / "environment.json")),
     ]
     report = path / store.REPORT
     store.write_text(report, page.render_page(f"{run.data}: {run.model} – clearsight", parts))
@@ -55,10 +49,10 @@ def write_unfinished(path: Path) -> Path:
 
 def describe_place(course: Course) -> str:
     """How far a run came, as a sentence."""
-    if not course.steps:
+    if not course.steps_per_epoch:
         return "It had not begun to train."
-    each = course.steps / course.epochs
-    text = f"It has done {course.done:,} of {course.steps:,} steps, {course.done / each:.1f} of {course.epochs} epochs."
+    epochs = course.done / course.steps_per_epoch
+    text = f"It has done {course.done:,} of {course.steps:,} steps, {epochs:.1f} of {course.epochs} epochs."
     if course.rows and course.rows[-1]["valid_accuracy"] is not None:
         best = max(course.rows, key=lambda row: row["valid_accuracy"] or 0.0)
         text += f" The best validation accuracy so far is {best['valid_accuracy']:.4f}, after epoch {best['epoch']}."
@@ -71,13 +65,12 @@ def _advise(status: str, path: Path) -> str:
     return f"Go on with `clearsight train --resume {path}`."
 
 
-def _render_curves(course: Course, *, unit: str, classes: bool) -> list[str]:
+def _render_curves(course: Course, *, classes: bool) -> list[str]:
     """Curves by step and by epoch, as far as there are any."""
-    parts = []
-    points = np.array([(done, loss) for done, loss, _ in course.curve if np.isfinite(loss)]).reshape(-1, 2)
-    if len(points) > 1:
-        losses = np.interp(np.linspace(1, points[-1, 0], int(points[-1, 0])), points[:, 0], points[:, 1])
-        each = max(1, round(course.steps / course.epochs))
+    parts, unit = [], plots.NATS if classes else plots.SQUARES
+    points, each = course.points, round(course.steps_per_epoch)
+    if len(points) > 1 and each:
+        losses = np.interp(np.arange(1, points[-1, 0] + 1), points[:, 0], points[:, 1])
         svg = plots.draw_losses(losses, steps_per_epoch=each, unit=unit, smoothed=True)
         note = page.paragraph("Mean of the batches of about a second, before their updates.", kind="note")
         parts.append(page.section("Loss so far", page.plot(svg, label="Loss so far, as a line chart"), note, half=True))

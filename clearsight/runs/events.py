@@ -77,21 +77,31 @@ class EventLog(Observer):
 
 
 @dataclass(eq=False)
-class Course:
-    """What events say of a run so far.
+class Course(Observer):
+    """How a run went so far, by what it was told.
 
     Args:
         epochs, steps: in all, 0 before it began. done: steps so far.
-        rows: a line of the history for each epoch. curve: (steps done, mean loss of the last ones, learning rate).
+        rows: a line of the history for each epoch. curve: (steps done, mean loss of the last ones).
     """
 
     epochs: int = 0
     steps: int = 0
     done: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
-    curve: list[tuple[int, float, float]] = field(default_factory=list)
+    curve: list[tuple[int, float]] = field(default_factory=list)
     began: tuple[float, int] = (0.0, 0)  # time and steps when it began, or went on
     last: float = 0.0  # time of the last event
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Batches in an epoch; 0 before it began."""
+        return self.steps / self.epochs if self.epochs else 0.0
+
+    @property
+    def points(self) -> NDArray[np.float64]:
+        """The finite points of the curve, (n, 2): steps done, loss."""
+        return np.array([point for point in self.curve if np.isfinite(point[1])], np.float64).reshape(-1, 2)
 
     @property
     def seconds_left(self) -> float | None:
@@ -101,20 +111,24 @@ class Course:
         return (self.steps - self.done) / rate if rate > 0 and self.last > time_began else None
 
     def take(self, event: dict[str, Any]) -> None:
-        """Go on by one event; a start from an earlier step takes back what came after it."""
-        kind, self.last = event["event"], event["time"]
-        if kind == "start":
-            self.began = (event["time"], event["done"])
-            self.epochs, self.steps, self.done = event["epochs"], event["steps"], event["done"]
-            each = self.steps / self.epochs if self.epochs else 0
-            self.rows = [row for row in self.rows if row["epoch"] * each <= self.done]
-            self.curve = [point for point in self.curve if point[0] <= self.done]
-        elif kind == "steps":
-            self.done = event["done"]
-            loss = float("nan") if event["loss"] is None else event["loss"]
-            self.curve.append((self.done, loss, event["lr"]))
-        elif kind == "epoch":
-            self.rows.append({key: value for key, value in event.items() if key not in ("event", "time")})
+        """Go on by one event of the log."""
+        self.last = event["time"]
+        _replay(event, self)
+
+    def on_start(self, *, epochs: int, steps: int, done: int) -> None:
+        """See `Observer`. A start from an earlier step takes back what came after it."""
+        self.epochs, self.steps, self.done, self.began = epochs, steps, done, (self.last, done)
+        self.rows = [row for row in self.rows if row["epoch"] * self.steps_per_epoch <= done]
+        self.curve = [point for point in self.curve if point[0] <= done]
+
+    def on_steps(self, done: int, *, epoch: int, losses: NDArray[Any], lrs: NDArray[np.float64]) -> None:
+        """See `Observer`."""
+        self.done = done
+        self.curve.append((done, float(losses.mean())))
+
+    def on_epoch(self, row: dict[str, Any]) -> None:
+        """See `Observer`."""
+        self.rows.append(row)
 
 
 def parse_events(lines: Iterable[str]) -> list[dict[str, Any]]:

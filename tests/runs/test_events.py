@@ -11,15 +11,14 @@ import time
 import numpy as np
 import pytest
 from processes import CLEARSIGHT, LIMIT_SECONDS, wait_until
-from scripted import STEPS, Listener, Scripted, train
+from scripted import Listener, Scripted, train
 
 import clearsight
 from clearsight.report.text import render_course
+from clearsight.report.unfinished import describe_place
 from clearsight.runs import store
 from clearsight.runs.events import Course, EventLog, EventReader, follow, parse_events, read_course
 from clearsight.runs.liveness import describe_process, is_alive
-from clearsight.training.observer import Observer
-from clearsight.training.progress import LineProgress
 
 LONG = ["train", "digits", "--epochs", "100000", "--hidden", "8", "--checkpoint-steps", "200", "--quiet"]
 
@@ -120,6 +119,14 @@ def test_infinite_losses_are_written_as_json_knows_them(tmp_path):
     assert np.isnan(read_course(tmp_path).curve[0][1])
 
 
+def test_a_start_without_epochs_or_steps_is_a_run_that_had_not_begun(tmp_path):
+    for epochs, steps in ((0, 5), (0, 0), (3, 0)):
+        course = Course()
+        course.take({"event": "start", "time": 1.0, "epochs": epochs, "steps": steps, "done": 0})
+        course.take({"event": "steps", "time": 2.0, "done": 1, "epoch": 1, "lr": 0.1, "count": 1, "loss": 1.0})
+        assert describe_place(course) == "It had not begun to train."
+
+
 def test_time_left_goes_by_the_rate_since_it_began():
     course = Course()
     course.take({"event": "start", "time": 100.0, "epochs": 10, "steps": 1000, "done": 400})
@@ -161,7 +168,7 @@ def test_a_run_is_followed_while_it_goes_on(tmp_path):
 
 
 def test_the_curve_falls_from_the_upper_left_to_the_lower_right():
-    course = Course(steps=100, curve=[(10 * k, 10.0 - k, 0.1) for k in range(10)])
+    course = Course(steps=100, curve=[(10 * k, 10.0 - k) for k in range(10)])
     lines = render_course(course).splitlines()
     assert len(lines) == 10
     dotted = [[cell != "\u2800" for cell in line[11:75]] for line in lines[:8]]
@@ -170,7 +177,7 @@ def test_the_curve_falls_from_the_upper_left_to_the_lower_right():
     assert not dotted[0][63]
     assert not dotted[7][0]
     assert "90 of 100" in lines[8]
-    assert render_course(Course(steps=100, curve=[(10, 1.0, 0.1)])) == ""
+    assert render_course(Course(steps=100, curve=[(10, 1.0)])) == ""
     assert render_course(Course()) == ""
 
 
@@ -247,13 +254,3 @@ def test_a_live_run_is_watched_from_another_process_and_a_killed_one_shows_its_c
     assert out.endswith(f"{run}: killed\n")
     assert "epoch" in err
     assert store.read_run(run).status == "killed"
-
-
-def test_observers_that_care_for_nothing_do_nothing(tmp_path):
-    quiet = Observer()
-    quiet.on_start(epochs=1, steps=1, done=0)
-    quiet.on_steps(1, epoch=1, losses=np.ones(1), lrs=np.ones(1))
-    quiet.on_epoch({})
-    quiet.on_checkpoint(1)
-    quiet.on_end("finished")
-    LineProgress().on_checkpoint(STEPS)
