@@ -85,7 +85,7 @@ def shrink(variant):
     few = {
         "train": {"epochs": 1, "precision": "auto"},
         "data": {"train_fraction": 1.0},
-    }  # bfloat16 is slow on most CPUs
+    }  # bfloat16 is slow on a CPU without it
     settings = merge(variant.config.model_dump(exclude_unset=True), few)
     make = variant.make and variant.make | {"per_class": 4, "test_per_class": 2}
     judge = variant.judge and variant.judge | {"per_class": 4}

@@ -64,7 +64,7 @@ def show(run: Name, root: Root = Path("runs"), json_: options.Json = False) -> N
 
 @app.command()
 def watch(run: Name, root: Root = Path("runs"), json_: options.Json = False) -> None:
-    """Follow a run from another terminal: its loss so far as a curve, then each epoch, until it ends. Ctrl-C leaves it alone.
+    """Follow a run from another terminal: its loss so far, then each epoch, until it ends. Ctrl-C stops watching, not the run.
 
     With --json, print how it stands now and end.
     """

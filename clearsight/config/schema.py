@@ -40,6 +40,8 @@ Preset = Literal["none", "light", "photo", "digits", "counting"]
 DEFAULT_LR = {
     "sgd": 0.1, "momentum": 0.05, "nesterov": 0.05, "rmsprop": 0.001, "adam": 0.001, "adamw": 0.001, "muon": 0.02,
 }  # fmt: skip
+DEFAULT_HIDDEN: dict[str, tuple[int, ...]] = {"mlp": (128,), "vgg": (4096,)}
+_USUAL_HIDDEN = ", ".join(f"{units} for {name}" for name, (units,) in DEFAULT_HIDDEN.items())
 _USUAL_LR = ", ".join(f"{name} {lr}" for name, lr in DEFAULT_LR.items())
 USUAL_PRETRAINED = "efficientnet_lite0"  # where weights are wanted and no network is named
 PRETRAINED_FAMILIES = ("resnet18", "resnet34", "resnet50", "efficientnet_lite0")
@@ -50,8 +52,8 @@ _FINE_TUNED: dict[str, Any] = {
 
 def _check_family(name: object) -> object:
     known = get_args(OwnFamily)
-    if isinstance(name, str) and name not in (*known, "auto") and not re.fullmatch(PATTERN, name):
-        near = difflib.get_close_matches(name, known, n=1)
+    if name not in (*known, "auto") and not (isinstance(name, str) and re.fullmatch(PATTERN, name)):
+        near = difflib.get_close_matches(str(name), known, n=1)
         advice = f"Did you mean {near[0]}?" if near else "See `clearsight models`."
         raise UsageError(f"model must be one of {', '.join(known)} or timm:NAME, got {_shorten(repr(name))}. {advice}")
     return name
@@ -65,7 +67,6 @@ PRETRAINED_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "all": {"train": _FINE_TUNED, "augment": {"preset": "light"}},
 }
 _PRETRAINED_PICTURES = {"image_size": 224, "channels": "rgb"}
-DEFAULT_HIDDEN: dict[str, tuple[int, ...]] = {"mlp": (128,), "vgg": (4096,)}
 
 
 class _Section(BaseModel):
@@ -171,7 +172,7 @@ class ModelConfig(_Section):
     inputs: int | None = Field(None, ge=1, description="Pixel values a picture must have; refuse other data.")
     outputs: int | None = Field(None, ge=1, description="Classes the data must have; refuse other data.")
     hidden: tuple[Annotated[int, Field(ge=1, le=2**20)], ...] | None = Field(
-        None, description="Units of each hidden dense layer, [] for none; by default 128 for mlp, 4096 for vgg."
+        None, description=f"Units of each hidden dense layer, [] for none; by default {_USUAL_HIDDEN}."
     )
     widths: tuple[Width, ...] | None = Field(
         None, min_length=1, description="Channels of each stage of a convolutional net; by default its family's."

@@ -262,14 +262,16 @@ def build_plan(train: TrainConfig, lrs: NDArray[np.float64]) -> FitPlan:
 
 
 def describe_slow_products(config: RunConfig) -> tuple[str, ...]:
-    """A sentence where bfloat16 was chosen on a processor that has no instructions for it and takes several times as long."""
+    """A sentence where bfloat16 was chosen on a processor that has no instructions for it, where most networks take longer."""
     if config.train.precision != "bfloat16" or not uses_torch(config) or choose_device(config) != "cpu":
         return ()
     from clearsight.models.modules import import_torch
 
     if import_torch().backends.cpu.get_cpu_capability() not in ("AVX2", "NO AVX"):
         return ()
-    return ("products in bfloat16 take several times as long as in float32 on this processor. Add --precision float32",)
+    return (
+        "products in bfloat16 can take several times as long as in float32 on this processor. Try --precision float32",
+    )
 
 
 def uses_bfloat16(config: RunConfig, device: str) -> bool:

@@ -72,5 +72,7 @@ def test_a_convolutional_net_takes_pictures_or_rows_with_their_shape(shape):
 
 
 def test_a_model_that_is_no_name_is_refused(pictures):
-    with pytest.raises(clearsight.ClearsightError, match=r"model\.family|family"):
+    with pytest.raises(
+        clearsight.ClearsightError, match=r"model must be one of mlp, cnn, .* or timm:NAME, got 3\. See"
+    ):
         clearsight.Classifier(model=3, epochs=1).fit(pictures[0].reshape(60, -1), pictures[1])

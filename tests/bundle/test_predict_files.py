@@ -356,16 +356,19 @@ def test_answers_are_written_as_a_table(model, photos, tmp_path, call, capsys):
     assert "must be writable, got: " in capsys.readouterr().err
 
 
-def test_dark_pictures_are_answered_whatever_lies_beside_them(model, tmp_path):
-    place = tmp_path / "dark"
-    place.mkdir()
+def test_dark_pictures_are_answered_whatever_lies_beside_them(tmp_path):
+    """Of a model of values 0..16: as numbers, these would pass for values within 0..1."""
+    bundle = clearsight.train("digits", epochs=1, hidden=(4,), out=tmp_path / "run").bundle
+    (tmp_path / "dark").mkdir()
     for k in range(5):
-        Image.fromarray(GREYS % 5 + k).save(place / f"{k}.png")
-    alone = [predict_files(model.bundle, [place / f"{k}.png"])[0][0] for k in range(5)]
-    answers, problems = predict_files(model.bundle, [place])
+        Image.fromarray(GREYS % 5 + k).save(tmp_path / "dark" / f"{k}.png")
+    paths = sorted((tmp_path / "dark").iterdir())
+    answers, problems = predict_files(bundle, [tmp_path / "dark"])
     assert not problems
-    assert [answer["label"] for answer in answers] == [answer["label"] for answer in alone]
-    assert model.bundle.predict(str(place / "0.png"))[0] == alone[0]["label"]
+    assert [answer["label"] for answer in answers] == [predict_files(bundle, [path])[0][0]["label"] for path in paths]
+    assert [answer["label"] for answer in answers] == list(bundle.predict(paths))
+    with pytest.raises(DataError, match=r"must have values in 0\.\.16, as in training"):
+        bundle.predict(bundle.read_pictures(paths))
 
 
 def test_an_array_in_other_units_is_one_error_by_the_name_of_its_file(model, tmp_path):
@@ -418,5 +421,5 @@ def test_a_table_replaces_no_device_folder_or_link(model, photos, tmp_path, plac
 
 
 def test_a_picture_without_pixels_is_refused(model):
-    with pytest.raises(DataError, match=r"the picture must have pixels, got 0x0\. Make it anew\."):
+    with pytest.raises(DataError, match=r"the picture must have pixels, got 0x0\. Save it again\."):
         model.bundle.predict(Image.new("L", (0, 0)))

@@ -218,7 +218,9 @@ def test_muon_moves_matrices_along_orthogonal_directions():
 def test_bfloat16_on_a_processor_without_it_is_told(processor, precision, told, monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: processor)
     notes = prepare(config(precision=precision), data()).notes
-    slow = "products in bfloat16 take several times as long as in float32 on this processor. Add --precision float32"
+    slow = (
+        "products in bfloat16 can take several times as long as in float32 on this processor. Try --precision float32"
+    )
     assert (slow in notes) == told
 
 

@@ -114,7 +114,7 @@ def _opened(content: Any, what: str, max_pixels: int) -> Iterator[Any]:
         with ExitStack() as stack:
             picture = _open(content, max_pixels, stack)
             if picture.width * picture.height == 0:
-                raise DataError(f"{what} must have pixels, got {picture.width}x{picture.height}. Make it anew.")
+                raise DataError(f"{what} must have pixels, got {picture.width}x{picture.height}. Save it again.")
             if picture.width * picture.height > max_pixels:
                 size = f"{picture.width * picture.height / 1e6:,.4g} ({picture.width}x{picture.height})"
                 raise DataError(f"{most}, got {size}. {advice}")
