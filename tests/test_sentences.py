@@ -36,7 +36,7 @@ from clearsight.models import pretrained
 from clearsight.models.convnet import ConvNet
 from clearsight.models.initialize import initialize
 from clearsight.models.mlp import MLP
-from clearsight.pipeline import head as finetune
+from clearsight.pipeline import head
 from clearsight.report.html import write_report
 from clearsight.runs import store
 from clearsight.search.space import parse_space
@@ -212,14 +212,14 @@ def test_layers_that_do_not_fit_are_refused(sizes, activations, text):
 
 
 def test_a_described_network_of_too_many_blocks_or_too_much_work_is_refused(monkeypatch):
-    from clearsight.bundle import schema as description
+    from clearsight.bundle import schema
 
     known = ConvNet("cnn", (32, 32, 3), 2).describe()
     text = r"depths must be 1000 or less in all, got 2700\. Use fewer"
-    refused(errors.UsageError, text, description._ConvArchitecture.model_validate(known | {"depths": [900] * 3}).build)
-    monkeypatch.setattr(description, "_MOST_WORK", 1000)
+    refused(errors.UsageError, text, schema._ConvArchitecture.model_validate(known | {"depths": [900] * 3}).build)
+    monkeypatch.setattr(schema, "_MOST_WORK", 1000)
     text = r"multiply-adds of a picture must be 1,000 or less, got [\d,]+\. Get the model again"
-    refused(errors.UsageError, text, description._ConvArchitecture.model_validate(known).build)
+    refused(errors.UsageError, text, schema._ConvArchitecture.model_validate(known).build)
 
 
 def test_initialisers_refuse_unknown_names_and_odd_deviations():
@@ -459,15 +459,15 @@ def test_a_head_is_trained_by_one_process_and_features_are_bounded(monkeypatch):
         ("scale_features", SimpleNamespace(scale=[1])),
         ("build_recipe", None),
     ):
-        monkeypatch.setattr(finetune, name, lambda *a, value=value, **k: value)
-    code = finetune.build_partial.__code__
+        monkeypatch.setattr(head, name, lambda *a, value=value, **k: value)
+    code = head.build_partial.__code__
     team = SimpleNamespace(size=2)
     config = SimpleNamespace(depth="head")
     split = SimpleNamespace(train=None)
     known = {"config": config, "net": net, "split": split, "team": team}
     arguments = {name: known.get(name) for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]}
     text = "tune head must be one process, got 2. Start it without torchrun."
-    refused(errors.UsageError, text, finetune.build_partial, **arguments)
+    refused(errors.UsageError, text, head.build_partial, **arguments)
 
 
 # settings and commands

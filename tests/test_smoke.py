@@ -14,7 +14,7 @@ from processes import LIMIT_SECONDS
 
 from clearsight.config.files import merge
 from clearsight.config.schema import build_config
-from clearsight.pipeline import data as intake
+from clearsight.pipeline import data as pipeline_data
 from clearsight.recipes import list_experiments, load_experiment, run_experiment
 from clearsight.recipes.searches import load_search, run_search_recipe
 
@@ -67,7 +67,7 @@ def test_behaviour_is_recorded_and_a_change_is_named(processes, tmp_path):
 @pytest.fixture
 def few_pictures(monkeypatch):
     """Of large data sets only the first pictures of each class and given split are read."""
-    load_data = intake.load_data
+    load_data = pipeline_data.load_data
 
     def load_few(*arguments, **options):
         dataset = load_data(*arguments, **options)
@@ -78,7 +78,7 @@ def few_pictures(monkeypatch):
         starts = [*np.flatnonzero(np.diff(groups[order], prepend=-1)), len(order)]
         return dataset.select(np.sort(np.concatenate([order[a:b][:10] for a, b in pairwise(starts)])))
 
-    monkeypatch.setattr(intake, "load_data", load_few)
+    monkeypatch.setattr(pipeline_data, "load_data", load_few)
 
 
 def shrink(variant):

@@ -1,1 +1,1 @@
-"""One file a public call: train, resume, evaluate, tune, compare and the rest."""
+"""One file a public call: train, evaluate, tune, compare and the rest."""

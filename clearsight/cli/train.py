@@ -113,7 +113,7 @@ def train(
     Exit codes: 0 done, 1 failed, 2 wrong use, 3 the data is not fit to train on, 4 the loss diverged (the last good
     model is kept), 130 Ctrl-C and 143 SIGTERM (saved, go on with --resume).
     """
-    from clearsight.actions import train as runs
+    from clearsight.actions.train import train as train_model
     from clearsight.engines.team import leave, started_by_torchrun
     from clearsight.errors import UsageError
 
@@ -144,7 +144,7 @@ def train(
         flags, config=config, image_size=image_size, target=target, augment=augment, follow_links=follow_links,
         max_megapixels=max_megapixels, set_=set_,
     )  # fmt: skip
-    run = runs.train(
+    run = train_model(
         data, config=settings, out=out, root=root, quiet=quiet, note=tell(quiet=quiet),
         resume=resume, track=track or (),
     )  # fmt: skip

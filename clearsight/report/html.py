@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.bundle import bundle as bundles
-from clearsight.bundle.bundle import Bundle
+from clearsight.bundle.bundle import Bundle, load
 from clearsight.errors import RunError
 from clearsight.models.mlp import MLP
 from clearsight.report import diagnostics, page, pictures, plots, words
@@ -154,7 +153,7 @@ def _read_files(path: Path) -> _Files:
         history,
         _read_arrays(path / store.SHOWN),
         store.read_json(path / store.SIGNALS) if (path / store.SIGNALS).is_file() else {},
-        bundles.load(path / store.MODEL),
+        load(path / store.MODEL),
     )
 
 

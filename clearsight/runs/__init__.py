@@ -1,1 +1,1 @@
-"""The run directory: layout, record, corrections, trackers. No training."""
+"""The run directory: layout, record, events, liveness, corrections, trackers. No training."""

@@ -14,7 +14,7 @@ import pytest
 from processes import CLEARSIGHT, LIMIT_SECONDS, wait_until
 
 import clearsight
-from clearsight.core import files as durable
+from clearsight.core import files
 from clearsight.errors import DataError, RunError, UsageError
 from clearsight.runs import store
 from clearsight.training import checkpoint
@@ -64,7 +64,7 @@ def unfinished(pictures, tmp_path, monkeypatch):
         original(folder)
 
     monkeypatch.setattr(checkpoint, "sync_folder", full)
-    monkeypatch.setattr(durable, "sync_folder", full)
+    monkeypatch.setattr(files, "sync_folder", full)
     with pytest.raises(RunError) as caught:
         clearsight.train(*pictures, out=tmp_path / "run", **SETTINGS)
     monkeypatch.undo()

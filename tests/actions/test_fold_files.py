@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from clearsight.actions import cross_validate as folds
+from clearsight.actions import cross_validate as cv
 from clearsight.config.files import merge
 from clearsight.config.schema import build_config
 from clearsight.core.intervals import mean_interval
@@ -40,8 +40,8 @@ def outcome(data, fold, seed=0, **own):
 
 def test_a_fold_is_read_back_as_it_was_written(tmp_path, data):
     one = outcome(data, 1)
-    folds._write_fold(tmp_path, 1, one)
-    again = folds._read_fold(tmp_path, 1, job(1), data)
+    cv._write_fold(tmp_path, 1, one)
+    again = cv._read_fold(tmp_path, 1, job(1), data)
     for name in ("status", "metrics", "n", "num_train", "epoch", "seconds"):
         assert getattr(again, name) == getattr(one, name)
     np.testing.assert_array_equal(again.rows, one.rows)
@@ -50,28 +50,28 @@ def test_a_fold_is_read_back_as_it_was_written(tmp_path, data):
 
 
 def test_a_fold_that_is_missing_damaged_or_of_other_rows_is_none(tmp_path, data):
-    assert folds._read_fold(tmp_path, 0, job(0), data) is None
-    folds._write_fold(tmp_path, 0, outcome(data, 0))
-    assert folds._read_fold(tmp_path, 0, job(0), data) is not None
-    assert folds._read_fold(tmp_path, 0, job(1), data) is None
-    assert folds._read_fold(tmp_path, 0, job(0, seed=1), data) is None
+    assert cv._read_fold(tmp_path, 0, job(0), data) is None
+    cv._write_fold(tmp_path, 0, outcome(data, 0))
+    assert cv._read_fold(tmp_path, 0, job(0), data) is not None
+    assert cv._read_fold(tmp_path, 0, job(1), data) is None
+    assert cv._read_fold(tmp_path, 0, job(0, seed=1), data) is None
     short = outcome(data, 0)
-    folds._write_fold(tmp_path, 0, outcome(data, 0, outputs=short.outputs[:-1]))
-    assert folds._read_fold(tmp_path, 0, job(0), data) is None
-    folds._write_fold(tmp_path, 0, outcome(data, 0, rows=None))
-    assert folds._read_fold(tmp_path, 0, job(0), data) is None
+    cv._write_fold(tmp_path, 0, outcome(data, 0, outputs=short.outputs[:-1]))
+    assert cv._read_fold(tmp_path, 0, job(0), data) is None
+    cv._write_fold(tmp_path, 0, outcome(data, 0, rows=None))
+    assert cv._read_fold(tmp_path, 0, job(0), data) is None
     (tmp_path / "folds" / "0000.safetensors").write_bytes(b"damaged")
-    assert folds._read_fold(tmp_path, 0, job(0), data) is None
+    assert cv._read_fold(tmp_path, 0, job(0), data) is None
 
 
 def test_a_full_disk_says_how_to_go_on(tmp_path, data, monkeypatch):
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(folds, "write_durably", full)
+    monkeypatch.setattr(cv, "write_durably", full)
     file = tmp_path / "folds" / "0002.safetensors"
     with pytest.raises(RunError) as refused:
-        folds._write_fold(tmp_path, 2, outcome(data, 2))
+        cv._write_fold(tmp_path, 2, outcome(data, 2))
     assert str(refused.value) == (
         f"{file} must be writable, got: No space left on device. Free space, then use --resume {tmp_path}."
     )
@@ -79,7 +79,7 @@ def test_a_full_disk_says_how_to_go_on(tmp_path, data, monkeypatch):
 
 def collected(tmp_path, data):
     every = [outcome(data, fold, seed) for seed in range(2) for fold in range(3)]
-    return every, folds._collect(tmp_path, every, data.labels, folds._Plan(3, 2, "accuracy"))
+    return every, cv._collect(tmp_path, every, data.labels, cv._Plan(3, 2, "accuracy"))
 
 
 def test_every_row_has_the_outputs_of_the_model_that_had_not_seen_it(tmp_path, data):
@@ -105,7 +105,7 @@ def test_the_mean_is_of_all_runs_with_the_interval_of_rows_that_folds_share(tmp_
 def test_the_table_and_the_outputs_are_written(tmp_path, data):
     _, found = collected(tmp_path, data)
     (tmp_path / "cv.json").write_text('{"fingerprint": "f"}')
-    folds._write(tmp_path, found)
+    cv._write(tmp_path, found)
     with (tmp_path / "folds.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["repeat", "fold", "status", "n", "num_train", "epoch", "seconds", "accuracy", "loss"]
@@ -122,11 +122,11 @@ def test_a_place_is_left_free_only_where_no_fold_was_done(tmp_path):
     for done in (False, True):
         path = tmp_path / f"{done}"
         (path / "folds" if done else path).mkdir(parents=True)
-        with pytest.raises(folds.UsageError), folds._leaving_nothing(path):
-            raise folds.UsageError("no")
+        with pytest.raises(cv.UsageError), cv._leaving_nothing(path):
+            raise cv.UsageError("no")
         assert path.exists() == done
 
 
 def test_a_place_that_cannot_be_cleared_does_not_hide_why_nothing_began(tmp_path):
-    with pytest.raises(folds.UsageError, match="no such scheduler"), folds._leaving_nothing(tmp_path / "gone"):
-        raise folds.UsageError("no such scheduler")
+    with pytest.raises(cv.UsageError, match="no such scheduler"), cv._leaving_nothing(tmp_path / "gone"):
+        raise cv.UsageError("no such scheduler")

@@ -13,7 +13,7 @@ from picture_trees import make, many
 from safetensors.numpy import load_file
 
 import clearsight
-from clearsight.actions import cross_validate as folds_module
+from clearsight.actions import cross_validate as cv
 from clearsight.actions.cross_validate import cross_validate
 from clearsight.config.schema import build_config
 from clearsight.core.intervals import mean_interval
@@ -363,7 +363,7 @@ def test_whoever_waits_is_told_of_pictures_and_of_runs_done_before_and_now(small
         def __call__(self, count=1):
             told[self.label][-1].append(count)
 
-    monkeypatch.setattr(folds_module, "build_meter", lambda *, quiet: SilentMeter if quiet else Counting)
+    monkeypatch.setattr(cv, "build_meter", lambda *, quiet: SilentMeter if quiet else Counting)
     found = cross_validate(root, quiet=False, **options)
     assert told["cross-validating"] == [[2, "runs", 0, 1, 1]]
     assert "reading headers" in told
@@ -378,7 +378,7 @@ def test_whoever_waits_is_told_of_pictures_and_of_runs_done_before_and_now(small
 def test_what_runs_share_is_computed_once_for_those_that_are_left(small, monkeypatch):
     root, options = small
     asked = []
-    monkeypatch.setattr(folds_module, "warm_features", lambda *given, runs=0, **named: asked.append(runs))
+    monkeypatch.setattr(cv, "warm_features", lambda *given, runs=0, **named: asked.append(runs))
     found = cross_validate(root, **options)
     (found.path / "folds" / "0001.safetensors").unlink()
     cross_validate(resume=found.path)

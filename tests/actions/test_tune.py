@@ -18,8 +18,7 @@ from clearsight.config.schema import build_config
 from clearsight.errors import RunError, UsageError
 from clearsight.pipeline.data import build_split
 from clearsight.runs.store import count_models
-from clearsight.search import executors
-from clearsight.search import loop as search
+from clearsight.search import executors, loop
 from clearsight.search.jobs import Outcome
 from clearsight.search.journal import read_trials
 from clearsight.search.leaderboard import SilentBoard
@@ -177,7 +176,7 @@ def test_a_search_by_time_ends_early_and_can_go_on_to_the_same_end(tmp_path, pru
     whole = run(tmp_path, "whole", **options)
     with monkeypatch.context() as patch:
         patch.setattr(executors, "_POLL_SECONDS", float(LIMIT_SECONDS))
-        for module in (search, executors):
+        for module in (loop, executors):
             patch.setattr(module, "time", clock)
         found = run(tmp_path, "timed", **options, minutes=40 / 60, note=notes.append)
     assert 12 <= len(found.trials) < 120

@@ -215,7 +215,7 @@ def test_a_series_of_models_can_be_used_and_trained_on(tmp_path, call, capsys):
 def test_a_series_is_the_same_after_a_stop(tmp_path, monkeypatch):
     import signal
 
-    from clearsight.actions import train as runs
+    from clearsight.actions import train as train_module
     from clearsight.errors import Interrupted
 
     settings = {
@@ -223,14 +223,14 @@ def test_a_series_is_the_same_after_a_stop(tmp_path, monkeypatch):
     }
     clearsight.train("digits", out=tmp_path / "whole", **settings)
 
-    class Stopped(runs._ModelKeeper):
+    class Stopped(train_module._ModelKeeper):
         def on_steps(self, done, **facts):
             super().on_steps(done, **facts)
             if done == 8:
                 signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "_ModelKeeper", Stopped)
+        patch.setattr(train_module, "_ModelKeeper", Stopped)
         with pytest.raises(Interrupted):
             clearsight.train("digits", out=tmp_path / "stopped", **settings)
     clearsight.train(resume=tmp_path / "stopped")

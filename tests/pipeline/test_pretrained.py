@@ -376,7 +376,7 @@ def test_features_that_cannot_be_kept_are_told(shapes, weights, tmp_path, own_ca
 @pytest.mark.parametrize(("count", "groups", "classes"), [(200, 23, 3), (20000, 12, 2), (8000, 12, 2)])
 def test_a_penalty_is_chosen_with_groups_kept_together(count, groups, classes, monkeypatch, shapes, weights, tmp_path):
     """Also where there are more rows than it is chosen on: no group in two folds, and every class in each."""
-    from clearsight.pipeline import head as finetune
+    from clearsight.pipeline import head
 
     data = clearsight.load_data(np.zeros((count, 2, 2), np.uint8), np.arange(count) * groups // count % classes)
     group = np.arange(count) * groups // count
@@ -386,16 +386,16 @@ def test_a_penalty_is_chosen_with_groups_kept_together(count, groups, classes, m
         seen.append((rows, judged))
         return 1.0
 
-    monkeypatch.setattr(finetune, "_try_penalty", try_penalty)
-    monkeypatch.setattr(finetune, "find_features", lambda *a, **k: (None, {}))
-    monkeypatch.setattr(finetune, "find_groups", lambda *a, **k: group)
+    monkeypatch.setattr(head, "_try_penalty", try_penalty)
+    monkeypatch.setattr(head, "find_features", lambda *a, **k: (None, {}))
+    monkeypatch.setattr(head, "find_groups", lambda *a, **k: group)
     net, rows = ConvNet("resnet18", (32, 32, 3), classes), np.arange(count)
     config = build_config({})
     shared = {"params": None, "asked": True}
-    assert finetune.settle_penalty(config, net, data, rows, None, **shared) == finetune.PENALTIES[-1]
-    judged = [one for _, one in seen[: finetune.FOLDS]]
+    assert head.settle_penalty(config, net, data, rows, None, **shared) == head.PENALTIES[-1]
+    judged = [one for _, one in seen[: head.FOLDS]]
     assert sum(len(one) for one in judged) == min(count, 5000)
-    for rows, one in seen[: finetune.FOLDS]:
+    for rows, one in seen[: head.FOLDS]:
         assert not set(group[rows]) & set(group[one])
         assert set(data.labels[rows]) == set(data.labels[one]) == set(range(classes))
 
