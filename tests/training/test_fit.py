@@ -202,6 +202,24 @@ def test_observers_are_told_how_it_ended_and_of_checkpoints(tmp_path):
     assert ends == {name: ("end", {"status": name}) for name in ends}
 
 
+def test_a_patience_with_nothing_to_watch_is_refused_before_the_first_step():
+    engine = scripted()
+    with pytest.raises(UsageError, match="patience must have validation rows to watch valid_loss, got none"):
+        train(engine, 3, patience=2, valid=VALID[:0])
+    assert engine.calls == []
+
+
+@pytest.mark.parametrize(
+    ("losses", "advice"),
+    [
+        ([np.nan], "look at model.init_std and at the scale of the pixels."),
+        ([1.0, np.nan], "try a tenth of the learning rate."),
+    ],
+)
+def test_only_a_first_loss_that_is_not_finite_is_the_initialisation_s_fault(losses, advice):
+    assert train(Scripted(losses), 3).problem.endswith(f"; {advice}")
+
+
 def test_watching_changes_no_bit():
     alone, watched = scripted(), scripted()
     expected = outcome(alone, train(alone, 7, patience=3))
