@@ -71,6 +71,7 @@ def run(folder, *options):
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.long
 def test_mutants_of_guarded_lines_are_killed_and_others_survive(project):
     done = run(project, "--json", "found.json", "--page", "page.md")
     assert done.returncode == 0, done.stderr
@@ -88,6 +89,7 @@ def test_mutants_of_guarded_lines_are_killed_and_others_survive(project):
     assert (project / "small_package" / "small.py").read_text() == SOURCE
 
 
+@pytest.mark.long
 def test_a_test_that_fails_without_a_mutant_is_told(project):
     (project / "test_small.py").write_text("def test_wrong():\n    assert False\n")
     done = run(project)
@@ -96,6 +98,7 @@ def test_a_test_that_fails_without_a_mutant_is_told(project):
     assert "test_wrong" in done.stderr
 
 
+@pytest.mark.long
 def test_a_test_that_passes_only_once_kills_nothing(project):
     """It would fail for every mutant, whatever that changes."""
     once = "\nran = []\n\ndef test_once():\n    ran.append(small.unguarded(1))\n    assert len(ran) == 1\n"
@@ -109,6 +112,7 @@ def test_a_test_that_passes_only_once_kills_nothing(project):
     assert "test_once" in done.stdout
 
 
+@pytest.mark.long
 def test_an_entry_that_names_no_survivor_is_told(project):
     (project / "known.toml").write_text(KNOWN.replace("x + 1", "x * 1"))
     assert "known.toml names a mutant that is no survivor: unused | return x - 1 | return x * 1" in run(project).stdout

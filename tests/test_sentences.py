@@ -75,6 +75,7 @@ def runs_of_words(parts):
     return found or [" ".join(max(words, key=len))]
 
 
+@pytest.mark.long
 def test_every_error_sentence_stands_in_a_test():
     trees = [ast.parse(file.read_text()) for file in sorted(TESTS.rglob("*.py"))]
     texts = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
@@ -337,6 +338,7 @@ def test_counts_of_splits_that_cannot_be_are_refused(settings, kind, text):
     refused(kind, text, split_data, load_data(np.zeros((8, 3)), np.arange(8) % 2), **settings)
 
 
+@pytest.mark.long
 def test_made_data_refuses_what_cannot_be_made(tmp_path, call, capsys):
     rng, canvas = np.random.default_rng(0), counting._plan_canvas(40, 30, "fixed")
     text = r"counts must fit into the picture, got 500 in vain \d+ times\. Choose fewer discs"
@@ -516,6 +518,7 @@ def test_searches_of_what_is_no_range_are_refused(flag, text):
     refused(errors.UsageError, text, parse_space, table, [] if table else [flag])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("line", "text"),
     [

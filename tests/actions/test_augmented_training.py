@@ -48,6 +48,7 @@ def weights(*args, dataset=None, **train):
     return train_dataset(config(*args, **train), dataset or data()).bundle.params
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_equal_seeds_give_equal_bytes_and_other_seeds_do_not(name):
     augment = {"unsafe": "ignore", name: STRENGTHS[name]}
@@ -61,6 +62,7 @@ def test_equal_seeds_give_equal_bytes_and_other_seeds_do_not(name):
     assert one.tobytes() != plain.tobytes()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_trains_and_engines_agree(preset):
     augment = {"unsafe": "ignore", "preset": preset}
@@ -68,6 +70,7 @@ def test_every_preset_trains_and_engines_agree(preset):
     np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("task", ["classification", "regression"])
 @pytest.mark.parametrize("augment", [AUGMENT, {**STRENGTHS, "unsafe": "ignore"}], ids=["some", "all"])
 def test_engines_agree_on_mixed_and_varied_pictures(augment, task):
@@ -83,6 +86,7 @@ def test_training_takes_pictures_of_both_kinds(dtype):
     assert np.isfinite(weights({**STRENGTHS, "unsafe": "ignore"}, dataset=data(dtype=dtype))).all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", ["dense", "reference"])
 @pytest.mark.parametrize("bytes_", [1, 700, 2**24])
 def test_how_pictures_are_cut_into_blocks_does_not_matter(bytes_, engine, monkeypatch):
@@ -253,6 +257,7 @@ def bars(n, reach, rng):
     return images, labels
 
 
+@pytest.mark.long
 def test_shifted_training_pictures_help_where_test_pictures_are_shifted():
     """Bars stand in the middle in training, up to three pixels off in the test; 400 of these on each of four seeds."""
     for seed in range(4):
@@ -277,6 +282,7 @@ def three_kinds(kind):
     }[kind]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["bytes", "floats", "negative"])
 @pytest.mark.parametrize("values", [{"brightness": 0.5}, {"rotate": 30.0, "mixup": 1.0}], ids=str)
 def test_the_contact_sheet_shows_what_training_draws(values, kind, monkeypatch):

@@ -12,6 +12,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import clearsight
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @parametrize_with_checks([clearsight.Classifier(epochs=20)])
 def test_scikit_learns_contract(estimator, check, monkeypatch):

@@ -107,6 +107,7 @@ def test_same_seed_gives_same_bytes_and_another_seed_others():
     assert (first != draw_counting(counts, sizes="various", seed=2)).any((1, 2, 3)).all()
 
 
+@pytest.mark.long
 def test_a_picture_depends_on_its_own_place_and_count_alone():
     counts = np.random.default_rng(0).integers(0, 30, 300)
     many = draw_counting(counts, width=224, height=224)
@@ -236,6 +237,7 @@ def test_wrong_settings_are_refused_and_leave_nothing(tmp_path, change, message)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("width", "height"), [(432, 288), (32, 32)])
 @pytest.mark.parametrize("sizes", ["fixed", "various"])
 def test_the_largest_count_that_fits_is_drawn_and_one_more_refused_with_it(width, height, sizes):
@@ -302,6 +304,7 @@ def test_ctrl_c_leaves_nothing_new_and_everything_old(tmp_path, name):
     assert len(list((tmp_path / "new").iterdir())) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["new/data", "new/data.zip", "new/data.npz"])
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, name):
     code = (

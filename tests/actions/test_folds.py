@@ -31,6 +31,7 @@ def dataset(labels, images=None):
     return load_data(images, labels)
 
 
+@pytest.mark.long
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(5, 20), min_size=2, max_size=5), st.integers(2, 5), st.integers(0, 99))
 def test_folds_part_the_rows_and_keep_classes_balanced(counts, folds, seed):
@@ -136,6 +137,7 @@ def test_what_cannot_be_cross_validated_is_refused_before_it_is_trained(tmp_path
     assert any("a little better than they are" in text for text in notes)
 
 
+@pytest.mark.long
 def test_cross_validation_is_its_folds_one_by_one(tmp_path):
     found = cross_validate("digits", folds=3, repeats=2, epochs=2, hidden=(16,), root=tmp_path)
     again = [
@@ -207,6 +209,7 @@ def test_numbers_that_are_none_are_refused(tmp_path, options, text):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.long
 def test_cv_on_the_command_line(tmp_path, call, capsys):
     assert call("cv", "digits", "--folds", "3", "--epochs", "1", "--hidden", "8", "--root", tmp_path, "--json") == 0
     found = json.loads(capsys.readouterr().out)
@@ -264,6 +267,7 @@ def test_folds_that_diverge_are_told_and_all_of_them_are_an_error(tmp_path, call
     assert "folds must have finite losses, got none in any" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_place_where_nothing_could_begin_is_left_free(tmp_path, call, monkeypatch):
     monkeypatch.setattr("clearsight.search.executors._ANSWER_TIME", "0.5s")
     flags = ["--executor", "dask://127.0.0.1:1", "--out", tmp_path / "cv", "--root", tmp_path]

@@ -293,6 +293,7 @@ def test_python_interface_names_an_unknown_setting():
         clearsight.train("digits", epoch=3)
 
 
+@pytest.mark.long
 def test_compiling_is_told_once_and_only_where_the_cache_has_nothing(monkeypatch, tmp_path):
     """However long the second one takes, which finds what the first one left in the cache."""
     module = tmp_path / "two.py"
@@ -311,6 +312,7 @@ def test_compiling_is_told_once_and_only_where_the_cache_has_nothing(monkeypatch
         assert told == wanted
 
 
+@pytest.mark.long
 def test_the_digits_are_scikit_learns_and_come_without_importing_it():
     dataset, theirs = clearsight.load_data("digits"), load_digits()
     assert np.array_equal(dataset.images[..., 0], theirs.images)

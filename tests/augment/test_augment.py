@@ -82,6 +82,7 @@ def test_every_transform_does_something_on_every_kind_of_picture(name, kind):
     assert changed.mean() > 0.25
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_a_picture_is_a_function_of_seed_epoch_and_row_alone(case):
     images = noise(40, (6, 7))
@@ -124,6 +125,7 @@ def as_tensor(images, device="cpu"):
     return torch.tensor(images, device=device)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fill", ["edge", "reflect"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("case", CASES)

@@ -119,6 +119,7 @@ def test_a_view_still_knows_a_picture_only_as_clearly_as_before():
     assert hazy["still"] < 0.2
 
 
+@pytest.mark.long
 def test_each_quarter_turn_is_judged_apart_and_the_worst_told():
     case = next(c for c in CASES if c.name == "letters b d p q")
     images, labels = case.make(0)
@@ -154,6 +155,7 @@ def photographs(n=200):
     return images, labels, look
 
 
+@pytest.mark.long
 def test_a_pretrained_network_is_asked_where_pixels_cannot_tell():
     images, labels, look = photographs()
     given = {"class_names": ("a", "b"), "low": 0, "high": 255}
@@ -203,6 +205,7 @@ def test_a_network_is_not_asked_where_pixels_suffice(monkeypatch):
     assert safety.PRETRAINED not in [view.kind for view in judge.views]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["letters M W", "lines / and \\", "small and large discs", "sharp and blurred clouds"])
 def test_what_used_to_be_doubtful_is_refused(name):
     case = next(c for c in CASES if c.name == name)

@@ -316,6 +316,7 @@ ZIPS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ZIPS)
 def test_a_bad_zip_is_refused(tmp_path, good, name):
     make, message = ZIPS[name]
@@ -450,6 +451,7 @@ def test_a_flipped_byte_is_named_as_damage_of_the_part_that_it_is_in(good, tmp_p
     assert str(error.value).endswith("Copy the file again.")
 
 
+@pytest.mark.long
 def test_no_flipped_byte_of_the_table_of_contents_is_taken_for_missing_permissions(good, tmp_path):
     raw = pack_zip({TENSORS: good.tensors, DESCRIPTION: good.text})
     told = set()

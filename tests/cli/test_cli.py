@@ -237,6 +237,7 @@ def test_unknown_flag_and_missing_argument_are_wrong_use():
     assert run("predict").returncode == 2
 
 
+@pytest.mark.long
 @pytest.mark.report
 def test_divergence_ends_with_4_and_keeps_a_model(tmp_path):
     out = tmp_path / "run"
@@ -258,6 +259,7 @@ def test_out_never_overwrites(tmp_path):
     assert line == f"error: --out must be a new or empty folder, got {tmp_path}, which holds files. Choose another."
 
 
+@pytest.mark.long
 def test_debug_shows_the_traceback():
     done = subprocess.run(
         [sys.executable, "-m", "clearsight", "--debug", "train", "digitz"], capture_output=True, text=True
@@ -283,6 +285,7 @@ def test_version():
     assert run("--version").stdout.startswith("clearsight 0.")
 
 
+@pytest.mark.long
 def test_a_reader_that_leaves_does_not_stop_training(tmp_path):
     command = f"{sys.executable} -m clearsight train digits --epochs 400 --hidden 8 --out {tmp_path / 'run'} --root {tmp_path} 2>&1 >/dev/null | head -c 1"
     subprocess.run(["bash", "-c", command], check=True, capture_output=True)
@@ -319,6 +322,7 @@ def test_a_killed_run_is_listed_as_killed_and_a_damaged_one_is_noted(trained, tm
     assert run("report", tmp_path / "damaged").returncode == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -346,6 +350,7 @@ def test_odd_values_end_in_one_sentence(arguments, code, words, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 @pytest.mark.report
 def test_an_infinite_loss_of_a_mistake_does_not_stop_the_report(tmp_path):
     out = tmp_path / "run"
@@ -354,6 +359,7 @@ def test_an_infinite_loss_of_a_mistake_does_not_stop_the_report(tmp_path):
     assert (out / "report.html").is_file()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_outside_training_ends_in_a_sentence_and_leaves_nothing(tmp_path, processes, number, code):
     command = [*CLEARSIGHT, "data", "make", "counting", "--per-class", "200000", "--out", "made"]
@@ -389,6 +395,7 @@ def test_a_sheet_replaces_a_sheet_and_nothing_else(tmp_path):
     )
 
 
+@pytest.mark.long
 def test_a_picture_does_not_replace_another_kind_of_file(tmp_path, call, capsys):
     place = tmp_path / "notes.txt"
     place.write_text("mine")
@@ -399,6 +406,7 @@ def test_a_picture_does_not_replace_another_kind_of_file(tmp_path, call, capsys)
         assert call("optimizers", "--out", tmp_path / "paths.svg") == 0
 
 
+@pytest.mark.long
 @pytest.mark.report
 def test_a_path_cannot_steer_the_terminal(tmp_path):
     place = tmp_path / "x\x1b[31m\n<b>"
@@ -411,6 +419,7 @@ def test_a_path_cannot_steer_the_terminal(tmp_path):
     assert run("runs", "remove", place, "--yes").stdout == f"removed {shown}\n"
 
 
+@pytest.mark.long
 @pytest.mark.report
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),

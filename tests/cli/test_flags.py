@@ -38,6 +38,7 @@ def lines():
         yield set(line.removeprefix("clearsight ").split())
 
 
+@pytest.mark.long
 def test_every_option_of_every_command_is_used_by_a_test():
     used, missing = [words for words in lines() if any(word.startswith("--") for word in words)], []
     for path, command in walk(typer.main.get_command(app)):
@@ -186,6 +187,7 @@ CONFIGURED = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CONFIGURED)
 def test_flags_reach_the_configuration_that_is_kept(place, call, capsys, name):
     line, wanted = CONFIGURED[name]
@@ -279,6 +281,7 @@ SAME = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SAME)
 def test_a_flag_and_its_setting_lead_to_the_same(place, call, capsys, name):
     one, other = (result(call, capsys, f"{line} --json --quiet") for line in SAME[name])
@@ -330,6 +333,7 @@ REFUSED = (
 )  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("line", "text"), REFUSED)
 def test_a_flag_that_cannot_be_is_refused_in_its_sentence(place, call, capsys, line, text):
     before = set(place.iterdir())
@@ -342,6 +346,7 @@ def drawn(path):
     return np.asarray(Image.open(path))
 
 
+@pytest.mark.long
 def test_flags_of_contact_sheets_change_what_is_drawn(place, call, capsys):
     def sheet(line):
         assert call(*shlex.split(line)) == 0
@@ -363,6 +368,7 @@ def test_flags_of_contact_sheets_change_what_is_drawn(place, call, capsys):
     assert json.loads(capsys.readouterr().out)["classes"] == []
 
 
+@pytest.mark.long
 def test_flags_of_made_data_say_what_is_made(place, call, capsys):
     line = (
         "data make counting --counts 2,4 --per-class 3 --test-per-class 1 --size 48x32 --sizes various --seed 5 --out made "
@@ -385,6 +391,7 @@ def test_flags_of_made_data_say_what_is_made(place, call, capsys):
     assert "out must be a new path, got made, which exists" in told
 
 
+@pytest.mark.long
 def test_flags_of_a_trained_model(place, call, capsys):
     assert call(*shlex.split("train numbers --target size --hidden 3 --epochs 1 --root runs --out runs/n --quiet")) == 0
     by_flag = result(call, capsys, "evaluate runs/n numbers --target size --split all --skip-bad --quiet --json")
@@ -410,6 +417,7 @@ def test_flags_of_a_trained_model(place, call, capsys):
     assert not (place / "runs" / "c").exists()
 
 
+@pytest.mark.long
 def test_flags_of_kept_pictures(place, own_cache, call, capsys):
     assert call(*shlex.split("data check colour --quiet")) == 0
     capsys.readouterr()
@@ -419,6 +427,7 @@ def test_flags_of_kept_pictures(place, own_cache, call, capsys):
     assert result(call, capsys, "data cache --json")[1]["entries"] == []
 
 
+@pytest.mark.long
 def test_flags_of_lists(place, call, capsys):
     few, more = (
         result(call, capsys, f"models --classes {n} --channels 3 --image-size 32 --json")[1] for n in (10, 110)

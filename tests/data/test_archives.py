@@ -163,6 +163,7 @@ def test_names_that_leave_a_tar_links_and_twice_the_same_are_bad_files(tmp_path)
     }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz"])
 @pytest.mark.parametrize("percent", [1, 30, 60, 95])
 def test_archives_cut_short_are_refused(suffix, percent, tmp_path):
@@ -177,6 +178,7 @@ def test_archives_cut_short_are_refused(suffix, percent, tmp_path):
         load_data(path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz"])
 @pytest.mark.parametrize("seed", range(8))
 def test_archives_with_flipped_bytes_are_refused_or_their_bad_files_told(suffix, seed, tmp_path):
@@ -220,6 +222,7 @@ def test_a_tar_cut_between_two_files_is_refused(tmp_path):
         load_data(path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", [".tar.gz", ".tar.bz2", ".tar.xz"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
 def test_a_compressed_tar_damaged_in_the_middle_is_refused_whole(suffix, share, tmp_path):

@@ -167,6 +167,7 @@ def test_a_second_file_for_the_same_split_is_ignored_with_a_note(tmp_path):
     assert load_data(folder).notes == (f"ignored {folder}/train-images-idx3-ubyte.gz beside train-images-idx3-ubyte",)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("images", [IMAGES[:-1], LABELS, b"hello"], ids=["short", "swapped", "text"])
 def test_the_command_ends_with_3_one_line_and_no_run(tmp_path, images):
     folder = write(tmp_path / "data", images)

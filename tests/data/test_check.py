@@ -435,6 +435,7 @@ def reduced(images, side):
     return np.stack([np.asarray(Image.fromarray(p).resize((side, side), Image.Resampling.BILINEAR)) for p in images])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("side", [32, 64, 128])
 def test_near_copies_are_found_and_nothing_else(side, change):
@@ -446,6 +447,7 @@ def test_near_copies_are_found_and_nothing_else(side, change):
     assert find_near_copies(stored).tolist() == [[int(row), n + k] for k, row in enumerate(chosen)]
 
 
+@pytest.mark.long
 def test_near_copies_of_another_size_are_found_in_a_folder(tmp_path):
     images = photos()
     for k, pixels in enumerate(images):
@@ -486,6 +488,7 @@ def test_signatures_do_not_change_with_brightness_and_contrast():
     assert off.max() < 0.9
 
 
+@pytest.mark.long
 def test_many_pictures_that_look_alike_do_not_exhaust_the_memory():
     frames = np.repeat(scene(0, 24)[None], 1000, axis=0)
     frames[np.arange(1000), np.arange(1000) % 24, np.arange(1000) // 24 % 24] ^= 1
@@ -624,6 +627,7 @@ def test_a_test_split_of_less_contrast_is_a_warning():
     assert any("test differs from train in contrast" in f.message for f in flaws(dataset))
 
 
+@pytest.mark.long
 def test_random_splits_of_the_same_data_do_not_differ():
     data = load_data("digits")
     for seed in range(50):
@@ -688,6 +692,7 @@ def test_no_picture_is_in_two_drawn_parts(rows, valid, test, seed, shuffle, pool
         assert (np.diff(part) > 0).all()
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(st.integers(8, 80), st.floats(0, 0.5), st.floats(0, 0.5), st.integers(0, 9), st.booleans())
 def test_without_copies_the_split_is_what_it_is_for_rows_of_features(n, valid, test, seed, shuffle):

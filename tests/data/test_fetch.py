@@ -371,6 +371,7 @@ def test_two_processes_fetch_one_file_once(start, tmp_path, servers):
     assert (len(server.asked), (tmp_path / "mnist" / NAME).read_bytes() == BODY) == (1, True)
 
 
+@pytest.mark.long
 def test_threads_wait_for_each_other_and_say_so(tmp_path, servers):
     server, notes = servers({"slow": 0.02}), []
     threads = [threading.Thread(target=get, args=(tmp_path, server), kwargs={"notes": notes}) for _ in range(3)]

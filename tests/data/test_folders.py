@@ -110,6 +110,7 @@ def test_numbers_that_are_not_finite_are_refused(value, tmp_path):
         load_data(root, task="regression")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [*LAYOUTS, *TABLES, "empty"])
 @pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz"])
 def test_an_archive_is_read_as_its_folder(kind, suffix, tmp_path):
@@ -271,6 +272,7 @@ def test_a_folder_without_pictures_is_refused(tmp_path):
     )
 
 
+@pytest.mark.long
 def test_a_test_class_unknown_to_training_stops_training(tmp_path):
     root = make(tmp_path / "d", *many("train/a", "train/b", "test/a", "test/z"))
     with pytest.raises(DataError, match=r"classes of test must have training pictures, got none of 'z'\."):

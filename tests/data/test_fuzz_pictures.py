@@ -141,6 +141,7 @@ def test_seeds_decode():
                 assert attempt(f"x.{ending}", content).shape == (8, 8, 3)
 
 
+@pytest.mark.long
 def test_each_is_decoded_or_refused_in_one_sentence(files, guard):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     counts = {"good": 0, "bad": 0}
@@ -180,6 +181,7 @@ def test_headers_and_pixels_do_not_depend_on_what_came_before(files):
         assert str(a) == str(b) if isinstance(a, DataError) else (a == b).all()
 
 
+@pytest.mark.long
 def test_a_folder_of_them_counts_the_bad_ones_right(files, tmp_path, recwarn):
     for k, (name, content) in enumerate(files):
         (tmp_path / "ab"[k % 2]).mkdir(exist_ok=True)

@@ -114,6 +114,7 @@ def test_links_that_lead_into_each_other_are_bad_files_and_end(target, tmp_path)
     assert len(found) == 1
 
 
+@pytest.mark.long
 def test_links_that_fan_out_are_bad_files_and_end(tmp_path):
     root = make(tmp_path / "d", *PAIR)
     for k in range(40):  # 2^40 ways lead to the last
@@ -240,6 +241,7 @@ def trained(tmp_path_factory):
     return place
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_that_reads_data_follows_links_when_asked(command, trained, tmp_path, call, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -484,6 +484,7 @@ def test_a_large_picture_below_pillows_bound_is_refused_with_its_size():
     refuse(content, "p.png must have at most 50 megapixels, got 60 (10000x6000). Shrink it, or raise --max-megapixels.")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("size", "bound"), [((10_000, 6_000), 60), ((20_000, 10_000), 200)]
 )  # Pillow's own bound is 179
@@ -500,6 +501,7 @@ def test_larger_pictures_are_read_if_allowed_and_only_as_far(size, bound):
     assert not pictures._large.locked()
 
 
+@pytest.mark.long
 def test_large_pictures_are_decoded_one_at_a_time(monkeypatch):
     content, busy, most, lock = pack(Image.new("L", (10_000, 6_000)), "JPEG"), [0], [0], threading.Lock()
     load = pictures.fit_picture
@@ -520,6 +522,7 @@ def test_large_pictures_are_decoded_one_at_a_time(monkeypatch):
     assert most == [1]
 
 
+@pytest.mark.long
 def test_a_photograph_too_large_is_read_by_every_step_that_allows_it(tmp_path, call, capsys):
     for label, grey in (("a", 10), ("b", 200)):
         (tmp_path / "d" / label).mkdir(parents=True)

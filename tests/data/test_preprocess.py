@@ -66,6 +66,7 @@ def test_only_training_rows_matter(scaling):
     assert before.offset.tobytes() == after.offset.tobytes()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize("scaling", SCALINGS)
 def test_kernel_and_numpy_feed_the_network_the_same_bits(scaling, dtype):

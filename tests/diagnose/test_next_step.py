@@ -181,6 +181,7 @@ def test_the_pretrained_command_begins_as_it_stands():
         check_used(build_config({"model": {"pretrained": True}, "augment": {"preset": "photo"}}))
 
 
+@pytest.mark.long
 @pytest.mark.report
 def test_train_ends_with_its_next_step_everywhere(tmp_path, call, capsys):
     flags = ["train", "digits", "--epochs", 1, "--hidden", "16"]

@@ -52,6 +52,7 @@ def train(engine, *, first_picture_steps, later_steps, first_step=0):
             engine.train_steps(order, epoch=step, first_batch=0, first_step=first_step + step, lrs=np.array([0.01]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["dense", "reference", "torch"])
 @pytest.mark.parametrize("optimizer", ["momentum", "nesterov", "rmsprop", "adam", "adamw"])
 def test_slots_of_weights_without_gradient_become_zero_and_never_denormal(name, optimizer):
@@ -148,6 +149,7 @@ def test_a_state_with_denormal_slots_goes_on_as_if_they_were_zero(name):
         assert np.array_equal(ends[0][key], ends[1][key])
 
 
+@pytest.mark.long
 def test_torch_drops_slots_at_the_same_steps_after_a_resume():
     """The sweep counts steps of the run and not of the process."""
     pytest.importorskip("torch")

@@ -174,6 +174,7 @@ recipes = st.builds(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(
     recipes,

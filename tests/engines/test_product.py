@@ -10,6 +10,7 @@ COLUMNS = (1, 15, 16, 17, 50, 64, 65, 130)
 DEPTHS = (1, 2, 33, BLOCK, BLOCK + 1, 2 * BLOCK + 3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("columns", COLUMNS)

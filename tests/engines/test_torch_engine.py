@@ -54,6 +54,7 @@ def test_a_dense_net_trains_as_in_the_textbook(options, augment):
     assert found[0].history.column("train_accuracy") == found[1].history.column("train_accuracy")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "sigmoid", "tanh", "gelu", "identity"])
 @pytest.mark.parametrize("bias", ["unit", "shared", "none"])
 def test_every_activation_and_bias_trains_as_in_the_textbook(activation, bias):
@@ -63,6 +64,7 @@ def test_every_activation_and_bias_trains_as_in_the_textbook(activation, bias):
     np.testing.assert_allclose(*found, rtol=2e-3, atol=2e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loss", ["squared_error", "huber"])
 @pytest.mark.parametrize("augment", [{}, AUGMENT], ids=["plain", "mixed"])
 def test_regressions_train_as_in_the_textbook(loss, augment):

@@ -84,6 +84,7 @@ def test_corrected_p_values_and_intervals_agree_with_statsmodels(seed):
         assert (one.low, one.high) == pytest.approx(interval)
 
 
+@pytest.mark.long
 def test_a_corrected_interval_leaves_zero_out_exactly_where_its_p_value_shows_a_difference():
     """With p corrected alone, as it was before, some 5 % of these 1,500 disagree."""
     rng = np.random.default_rng(6)
@@ -92,6 +93,7 @@ def test_a_corrected_interval_leaves_zero_out_exactly_where_its_p_value_shows_a_
     assert all(one.shown == (one.low > 0 or one.high < 0) for one in found)
 
 
+@pytest.mark.long
 def test_corrected_intervals_hold_together_as_often_as_stated():
     """All six of four recipes, 1,000 times; intervals that are each for itself hold together in some 80 %."""
     rng, gaps = np.random.default_rng(7), (0.9, 0.9, 0.905, 0.92)
@@ -125,6 +127,7 @@ def test_a_smaller_loss_is_a_win_and_makes_the_next_one_likely():
     assert as_accuracy.probability > 0.9
 
 
+@pytest.mark.long
 def test_the_probability_of_one_more_win_is_right_in_the_long_run():
     """Seen from the pair that comes next, it must be uniform: that pair lies above a tenth of all places a tenth of the time."""
     rng = np.random.default_rng(8)
@@ -155,6 +158,7 @@ def test_shared_rows_need_more_pairs(ratio):
     assert power[0] < 0.8 <= power[1]
 
 
+@pytest.mark.long
 def test_equal_models_rarely_look_different():
     """1,000 times two models of 0.9 on 2,000 rows that fail on different rows: at most 5 % false alarms, with room for luck."""
     rng = np.random.default_rng(1)
@@ -163,6 +167,7 @@ def test_equal_models_rarely_look_different():
     assert 0.93 <= np.mean([one.low <= 0 <= one.high for one in found]) <= 0.97
 
 
+@pytest.mark.long
 def test_equal_recipes_rarely_look_different():
     rng = np.random.default_rng(2)
     found = [compare_runs(rng.normal(0.9, 0.01, 10), rng.normal(0.9, 0.01, 10)) for _ in range(1000)]
@@ -185,6 +190,7 @@ def resample(rng, *, splits=10, rows=150, judged=30):
     return scores
 
 
+@pytest.mark.long
 def test_the_correction_keeps_false_alarms_rare_where_splits_share_rows():
     """Without it, the same 1,000 A/A comparisons raise several times as many."""
     rng = np.random.default_rng(3)
@@ -195,6 +201,7 @@ def test_the_correction_keeps_false_alarms_rare_where_splits_share_rows():
     assert plain > 2 * corrected
 
 
+@pytest.mark.long
 def test_a_planted_point_is_found_as_often_as_promised():
     rng = np.random.default_rng(4)
     n = find_needed(0.01 / 0.012)
@@ -203,6 +210,7 @@ def test_a_planted_point_is_found_as_often_as_promised():
     assert 0.93 <= np.mean([one.low <= 0.01 <= one.high for one in found]) <= 0.97
 
 
+@pytest.mark.long
 def test_the_bootstrap_covers_a_planted_gap():
     rng, covered = np.random.default_rng(5), []
     for k in range(1000):

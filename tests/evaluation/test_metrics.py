@@ -20,6 +20,7 @@ from clearsight.evaluation.metrics import (
 from clearsight.recipes import mean_interval
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(st.integers(2, 6), st.integers(1, 80), st.integers(0, 999))
 def test_classification_metrics_equal_scikit_learns(classes, rows, seed):

@@ -158,6 +158,7 @@ def test_multiply_adds_are_the_published_ones(family, giga):
     assert count_multiply_adds(ConvNet(family, (224, 224, 3), 1000)) / 1e9 == pytest.approx(giga, abs=0.01)
 
 
+@pytest.mark.long
 def test_the_list_of_models_counts_and_says_what_does_not_fit():
     rows = {row["model"]: row for row in list_models((8, 8, 1), outputs=10)}
     assert set(rows) == {"mlp", *FAMILIES}

@@ -75,6 +75,7 @@ def test_few_colour_photographs_get_the_pretrained_head_and_one_sentence(tmp_pat
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "said",
     [
@@ -160,6 +161,7 @@ def test_without_weights_or_torch_the_run_goes_on_and_ends_with_what_to_try(
     assert read_run_config(tmp_path / "run").model.family == "mlp"
 
 
+@pytest.mark.long
 def test_train_writes_the_choice_down_and_goes_by_it(tmp_path, own_cache, call, capsys):
     pytest.importorskip("torch")
     if not choice.has_weights():

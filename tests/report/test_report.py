@@ -81,6 +81,7 @@ def test_report_has_every_section_in_order(digits):
     assert f"{run.test.confusion.sum():,} test rows" in html
 
 
+@pytest.mark.long
 def test_report_is_written_again_with_the_same_bytes_and_without_the_data(digits, tmp_path):
     run, html = digits
     copy = shutil.copytree(run.path, tmp_path / "copy")
@@ -97,6 +98,7 @@ def test_report_names_a_missing_file(digits, tmp_path, name):
         write_report(copy)
 
 
+@pytest.mark.long
 def test_report_escapes_hostile_class_names(pictures, tmp_path):
     _, html = train(tmp_path, *named(pictures, HOSTILE, r"$\frac \x1b[31m", '"a" & b'))
     assert HOSTILE not in html
@@ -104,6 +106,7 @@ def test_report_escapes_hostile_class_names(pictures, tmp_path):
     assert "&quot;a&quot; &amp; b" in html
 
 
+@pytest.mark.long
 def test_diverged_run_says_so_on_top(tmp_path):
     with pytest.raises(DivergedError):
         train(tmp_path, "digits", optimizer="sgd", lr=1e30)
@@ -112,6 +115,7 @@ def test_diverged_run_says_so_on_top(tmp_path):
     assert "the loss was not a finite number at step" in html
 
 
+@pytest.mark.long
 def test_regression_report_shows_errors_instead_of_accuracies(pictures, tmp_path):
     run, html = train(tmp_path, pictures[0], pictures[1] * 2.5, task="regression")
     assert "Confusion" not in html
@@ -119,6 +123,7 @@ def test_regression_report_shows_errors_instead_of_accuracies(pictures, tmp_path
     assert words.number(run.test.mae) in html
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("shape", "settings"),
     [
@@ -134,6 +139,7 @@ def test_report_copes_with_what_a_run_does_not_have(tmp_path, shape, settings):
     assert ("No rows were held out" in html) == (run.valid is None and run.test is None)
 
 
+@pytest.mark.long
 def test_a_hundred_classes_get_a_confusion_matrix_without_counts():
     confusion = np.random.default_rng(0).integers(0, 9, (100, 100))
     few, many = (plots.draw_confusion(confusion[:k, :k], [f"class {i}" for i in range(k)]) for k in (20, 100))
@@ -141,6 +147,7 @@ def test_a_hundred_classes_get_a_confusion_matrix_without_counts():
     assert len(list(ElementTree.fromstring(many).iter(f"{SVG}text"))) < 30
 
 
+@pytest.mark.long
 def test_every_plot_is_xml_and_small_for_a_long_training():
     rng = np.random.default_rng(0)
     names = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
@@ -262,6 +269,7 @@ def test_confidence_is_said_in_a_plain_sentence_before_its_numbers(interval, pla
     assert numbers.startswith("Average gap 0.124, by chance alone 0.108 (n = 66")
 
 
+@pytest.mark.long
 def test_a_run_that_has_not_ended_shows_how_far_it_came(tmp_path, monkeypatch):
     def stop(engine, place, *arguments):
         row = real(engine, place, *arguments)

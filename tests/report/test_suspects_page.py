@@ -74,6 +74,7 @@ def test_a_page_without_a_choice_saves_the_table_as_it_was_written(window, found
     assert relabel(found.dataset, saved).labels.tolist() == found.dataset.labels.tolist()
 
 
+@pytest.mark.long
 @pytest.mark.browser
 def test_every_choice_on_the_page_comes_back_through_relabel(window, found, tmp_path):
     """A third keeps its label, the others take the suggested class, the third one, or are left out."""
@@ -99,6 +100,7 @@ def test_every_choice_on_the_page_comes_back_through_relabel(window, found, tmp_
     assert corrected.labels.tolist() == wanted[kept].tolist()
 
 
+@pytest.mark.long
 @pytest.mark.browser
 def test_the_page_can_be_used_with_the_keyboard_alone(window, found, tmp_path):
     window.locator("fieldset input").first.focus()
@@ -111,6 +113,7 @@ def test_the_page_can_be_used_with_the_keyboard_alone(window, found, tmp_path):
     assert len(re.findall(",yes,\r\n", text)) == 1
 
 
+@pytest.mark.long
 @pytest.mark.browser
 def test_a_choice_can_be_changed(window, found, tmp_path):
     card = window.locator("fieldset").first

@@ -208,6 +208,7 @@ def test_a_process_on_another_machine_lives_while_its_events_are_young(tmp_path)
     assert is_alive(away, sign=sign) is False
 
 
+@pytest.mark.long
 def test_a_thousand_listings_beside_a_thousand_starts_refuse_none(tmp_path):
     """Whoever lists runs takes no lock, so that no start finds its run in use."""
     done, seen = threading.Event(), []

@@ -113,6 +113,7 @@ def score(params):
     return -((np.log10(params["train.lr"]) + 2) ** 2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "grid"])
 def test_every_strategy_stays_in_the_space_and_repeats_itself(strategy):
     found, _ = search(strategy, 3, score)
@@ -127,6 +128,7 @@ def test_every_strategy_stays_in_the_space_and_repeats_itself(strategy):
         assert params["model.hidden"] in ((64,), (128, 64))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("strategy", ["perturb", "tpe"])
 def test_what_learns_from_results_does_better_than_chance(strategy):
     last = [
@@ -138,6 +140,7 @@ def test_what_learns_from_results_does_better_than_chance(strategy):
     assert np.mean(last) > np.mean(chance) + 0.5
 
 
+@pytest.mark.long
 def test_importance_finds_the_setting_that_matters():
     _, asker = search("random", 0, score, rounds=6)
     found = asker.measure_importance()

@@ -87,6 +87,7 @@ def test_whole_numbers_stay_whole():
         assert len(set(moved)) > 5
 
 
+@pytest.mark.long
 def test_perturb_begins_with_the_base_and_then_varies_the_best_so_far():
     space = Space((LIST, RANGE, LOG))
     base = {"train.l2": 0.1, "train.dropout": 0.2, "train.lr": 0.01}
@@ -195,6 +196,7 @@ def test_of_equal_scores_the_first_stays_the_best():
         assert asker._best == (0.5, asked[0])
 
 
+@pytest.mark.long
 def test_importance_is_the_same_each_time_and_empty_where_nothing_can_be_said():
     _found, asker = ask(Space((LOG, RANGE)), "random", rounds=6, score=lambda params: params["train.lr"])
     shares = [asker.measure_importance() for _ in range(3)]

@@ -122,6 +122,7 @@ def recall_of_rare(seed, **train):
     return confusion[1, 1] / confusion[1].sum(), confusion.trace() / confusion.sum()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("remedy", [{"sampling": "balanced"}, {"class_weights": "balanced"}], ids=str)
 def test_balancing_raises_recall_of_a_class_that_is_twenty_times_rarer(remedy):
     """On each of six seeds by thirty points or more, and accuracy on an even test of 1,000 rises by twenty."""

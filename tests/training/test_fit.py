@@ -253,6 +253,7 @@ def outcome(engine, result):
     return result.status, result.epoch, state, rows, [values.tobytes() for values in arrays]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("monitor", ["valid_loss", "valid_accuracy"])
 def test_killed_at_any_step_and_resumed_with_patience_ends_as_if_nothing_had_happened(tmp_path, monitor):
     options = {"patience": 3, "monitor": monitor, "weight_history": True, "checkpoint_steps": 1}

@@ -29,6 +29,7 @@ def test_slopes_are_those_of_the_heights_and_vanish_at_the_minimum(name):
         assert low < y < high
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("optimizer", DENSE_OPTIMIZERS)
 def test_every_optimizer_finds_the_bottom_of_the_valley(optimizer):
     path = find_best_path(optimizer, SURFACES["valley"], steps=80)
@@ -67,6 +68,7 @@ def test_what_is_no_optimizer_of_points_is_refused(name):
         trace_path(name, SURFACES["valley"], lr=0.1, steps=1)
 
 
+@pytest.mark.long
 def test_picture_and_animation_hold_all_paths():
     surface = SURFACES["beale"]
     paths = [find_best_path(name, surface, steps=30) for name in ("sgd", "momentum", "adam")]
@@ -81,6 +83,7 @@ def test_picture_and_animation_hold_all_paths():
     assert (first != last).any(axis=2).mean() > 0.002  # the paths have grown
 
 
+@pytest.mark.long
 def test_the_command_writes_both_and_tells_where_each_ends(tmp_path, call, capsys):
     assert (
         call(

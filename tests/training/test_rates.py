@@ -204,6 +204,7 @@ def test_reasons_name_the_range_and_all_numbers_are_written():
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "rates",
     [(0.0, 1.0, 8), (-1.0, 1.0, 8), (1.0, 1.0, 8), (2.0, 1.0, 8), (0.1, np.inf, 8), (0.1, 1.0, 7), (0.1, 1.0, 10_001)],
