@@ -19,12 +19,12 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks import Prepare, Work, describe_run, measure_in_turns, render_rows, render_run, run_benchmark, summarize
 from benchmarks.peers import BatchLoop, vary_affine
 from clearsight.augment.presets import PRESETS
-from clearsight.config.schema import build_config
+from clearsight.config.build import build_config
 from clearsight.data.read.load import load_data
 from clearsight.errors import DataError
 from clearsight.models.modules import build_module
 from clearsight.pipeline.prepare import Prepared, prepare
-from clearsight.training.fit import epoch_order
+from clearsight.training.order import epoch_order
 
 OURS = ("clearsight", "clearsight, bfloat16", "clearsight, not augmented")
 BATCHES = "PyTorch, batches in NHWC"

@@ -38,7 +38,7 @@ from benchmarks import (
 from benchmarks.dense_cases import CASES, Case, Pictures, load_pictures
 from clearsight.config.schema import DEFAULT_LR
 from clearsight.engines.dense import kernel
-from clearsight.engines.objective import Recipe
+from clearsight.engines.objective import Objective
 from clearsight.models.initialize import initialize
 from clearsight.models.mlp import MLP
 
@@ -69,7 +69,7 @@ def prepare_ours(
         each: gets a list of the processor seconds of each epoch.
     """
     net = MLP(case.sizes, (case.activation,) * (len(case.sizes) - 2))
-    recipe = Recipe(optimizer=optimizer or case.optimizer, momentum=case.momentum)
+    recipe = Objective(optimizer=optimizer or case.optimizer, momentum=case.momentum)
     params = initialize(net, init="xavier", seed=seed)
     slots = np.zeros((recipe.num_slots, params.size), np.float32)
     steps = -(-case.rows // case.batch_size)

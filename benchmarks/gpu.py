@@ -20,15 +20,15 @@ import numpy as np
 
 from benchmarks import describe_run, render_run, run_benchmark, summarize
 from benchmarks.peers import BatchLoop, vary_flip_and_crop
+from clearsight.config.build import build_config
 from clearsight.config.files import merge
-from clearsight.config.schema import build_config
 from clearsight.core.intervals import mean_interval
 from clearsight.data.dataset import Dataset
 from clearsight.data.read.load import load_data
 from clearsight.errors import DataError
 from clearsight.models.modules import import_torch
 from clearsight.pipeline.prepare import Prepared, fit_prepared, prepare
-from clearsight.training.fit import epoch_order
+from clearsight.training.order import epoch_order
 
 MARKS = {"cifar10": "2.6 s on an A100 (airbench94_muon), 1.99 s (a later record), both to 0.94"}
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from benchmarks import describe_run, render_run, run_benchmark
 from benchmarks.rates import find_folder
 from clearsight.actions.cross_validate import cross_validate
+from clearsight.config.build import build_config
 from clearsight.config.files import merge
-from clearsight.config.schema import build_config
 from clearsight.core.numerics import softmax
 from clearsight.data.dataset import TRAIN, Dataset
 from clearsight.diagnose.suspects import find_suspects

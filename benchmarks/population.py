@@ -16,7 +16,7 @@ from numba import njit
 from benchmarks import describe_run, render_run, run_benchmark, summarize
 from clearsight.engines.dense import kernel
 from clearsight.engines.dense.product import LANES, multiply
-from clearsight.engines.objective import Recipe
+from clearsight.engines.objective import Objective
 from clearsight.models.initialize import initialize
 from clearsight.models.mlp import MLP
 
@@ -70,9 +70,9 @@ def time_steps(units: int, images: Any, *, times: int) -> float:
         "batch_size": BATCH, "scale": np.full(INPUTS, 1 / 255, np.float32), "offset": np.zeros(INPUTS, np.float32),
         "params": params, "slots": np.zeros((0, len(params)), np.float32), "first_batch": 0, "first_step": 0, "seed": 0,
     }  # fmt: skip
-    kernel.train_steps(net, Recipe(), lrs=np.full(1, 0.01), **arguments)
+    kernel.train_steps(net, Objective(), lrs=np.full(1, 0.01), **arguments)
     began = time.perf_counter()
-    kernel.train_steps(net, Recipe(), lrs=np.full(times, 0.01), **arguments)
+    kernel.train_steps(net, Objective(), lrs=np.full(times, 0.01), **arguments)
     return (time.perf_counter() - began) / times
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import describe_run, render_run, run_benchmark
+from clearsight.config.build import build_config
 from clearsight.config.files import merge, nest
-from clearsight.config.schema import build_config
 from clearsight.data.dataset import Dataset
 from clearsight.data.read.load import data_folders
 from clearsight.errors import DataError

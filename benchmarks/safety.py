@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks import describe_run, render_run, run_benchmark
 from benchmarks.safety_sets import CASES, Case
 from clearsight.augment.presets import Augmentation
-from clearsight.augment.safety import LEVELS, Judge, build_judge, judge_transform
+from clearsight.augment.safety import LEVELS, LabelProbes, build_probes, judge_transform
 from clearsight.core.threads import one_blas_thread
 
 _QUICK_CASES = 2
@@ -25,7 +25,7 @@ def judge_case(case: Case, seed: int) -> list[dict[str, Any]]:
     """A verdict on each transform of a set whose truth is known."""
     images, labels = case.make(seed)
     low, high = 0.0, 255.0 if case.draw else float(images.max())
-    judge: Judge = build_judge(
+    judge: LabelProbes = build_probes(
         images, labels, np.arange(len(images)), class_names=case.classes, low=low, high=high, seed=seed
     )
     found = []

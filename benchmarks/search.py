@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks import describe_run, render_run, run_benchmark, summarize
 from clearsight.actions.tune import tune
-from clearsight.config.schema import build_config
+from clearsight.config.build import build_config
 from clearsight.data.dataset import Dataset
 from clearsight.pipeline.data import load_dataset
 from clearsight.pipeline.prepare import prepare
@@ -123,7 +123,7 @@ def render_table(record: dict[str, Any]) -> str:
         "",
         render_run(record),
         "",
-        f"Recipe F3, {record['epochs']:,} epochs of 44,800 pictures in all. scikit-learn's row is extrapolated from "
+        f"Objective F3, {record['epochs']:,} epochs of 44,800 pictures in all. scikit-learn's row is extrapolated from "
         f"{record['part']['epochs']} epochs, which took {record['part']['seconds']:.1f} s.",
         "",
         "| | median s | min | max | n | times faster than GridSearchCV |",

@@ -32,7 +32,7 @@ _HOMES = {
     "evaluate": "clearsight.actions.evaluate",
     "find_label_errors": "clearsight.actions.label_errors",
     "find_mistakes": "clearsight.actions.mistakes",
-    "load": "clearsight.bundle.bundle",
+    "load": "clearsight.bundle.load",
     "load_data": "clearsight.data.read.load",
     "train": "clearsight.actions.train",
     "tune": "clearsight.actions.tune",
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from clearsight.actions.mistakes import find_mistakes
     from clearsight.actions.train import train
     from clearsight.actions.tune import tune
-    from clearsight.bundle.bundle import load
+    from clearsight.bundle.load import load
     from clearsight.data.read.load import load_data
     from clearsight.errors import ClearsightError
 

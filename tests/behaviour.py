@@ -276,7 +276,7 @@ CASES: dict[str, Callable[[Path], Facts]] = {
     "photographs": train("train", "photographs", "--model", "mlp", "--image-size", "16", "--epochs", "5"),
     "pretrained head": train("train", "photographs", "--pretrained", "--image-size", "64", "--epochs", "4"),
     "pretrained, last stages": train(
-        "train", "photographs", "--pretrained", "--tune", "last", "--image-size", "64", "--epochs", "1", "--batch-size", "8",
+        "train", "photographs", "--pretrained", "--finetune", "last", "--image-size", "64", "--epochs", "1", "--batch-size", "8",
     ),
     "resumed": resume("train", "digits", "--hidden", "64,32", "--epochs", "400", "--schedule", "cosine", "--dropout", "0.1"),
     "resumed torch": resume(*CNN[:-2], "--epochs", "12", "--ema", "0.9", "--augment", "digits"),

@@ -8,10 +8,10 @@ from benchmarks import gpu
 from benchmarks.gpu import run_to_target
 from benchmarks.peers import BatchLoop, vary_affine, vary_flip_and_crop
 from clearsight.augment.presets import PRESETS
-from clearsight.config.schema import build_config
+from clearsight.config.build import build_config
 from clearsight.data.read.load import load_data
 from clearsight.pipeline.prepare import prepare
-from clearsight.training.fit import epoch_order
+from clearsight.training.order import epoch_order
 
 
 @pytest.mark.parametrize(("target", "epochs", "accuracy"), [(0.5, 2, 0.6), (0.95, 3, 0.9)])

@@ -16,18 +16,18 @@ ROOMS = {
     "actions": "one file a public call: train, evaluate, tune, cross_validate, compare, mistakes, label_errors, learning_curve, classifier",
     "search": "space, strategies, loop, jobs, executors, leaderboard, journal: what tune and cross_validate share",
     "report": "from numbers to pictures, tables, sentences and pages",
-    "pipeline": "from RunConfig to a trained model in memory: data, choice, build, features, head, prepare, cost, safety, finish",
-    "runs": "the run directory: layout, record, events, liveness, trackers, corrections, uses of the test split. No training",
+    "pipeline": "from RunConfig to a trained model in memory: data, choice, build, features, head, prepare, judge, cost, safety, finish",
+    "runs": "the run directory: layout, record, events, liveness, environment, trackers, corrections, uses of the test split. No training",
     "diagnose": "from recorded numbers to findings. No training, no files",
     "bundle": "the model file, and predictions for picture files. Needs neither training nor PyTorch for a dense net",
-    "training": "the fit loop, its plan and observers, schedules, history, checkpoints, probes, learning-rate search",
+    "training": "the fit loop, its plan and observers, the order of rows, schedules, history, checkpoints, probes, learning-rate search",
     "engines": "the Engine protocol; dense (reference, kernel, product, primitives); torch; several processes",
     "models": "architectures as descriptions, initialisers",
     "augment": "pictures to pictures, and whether labels survive",
     "data": "read (files to Dataset), named (known data sets), Dataset, split, preprocess, checks",
-    "evaluation": "metrics, calibration, statistical comparison, novelty. Pure numbers",
-    "config": "RunConfig and how it is read: schema, rules, files, the page of settings",
-    "core": "what every room may use: durable files, progress, hashing, threads, intervals, numerics",
+    "evaluation": "losses, metrics, calibration, statistical comparison, novelty. Pure numbers",
+    "config": "RunConfig and how it is read: schema, build, resolve, rules, files, the page of settings",
+    "core": "what every room may use: durable files, progress, findings, hashing, threads, intervals, numerics",
     "errors": "the exception tree",
 }  # from the top down: a room may import those below it
 RANK = {name: -place for place, name in enumerate(ROOMS)}
@@ -122,10 +122,10 @@ def test_core_needs_no_torch(tmp_path):
 @pytest.mark.long
 def test_optimizers_do_not_load_pytorchs_compiler():
     code = (
-        "import sys, torch; from clearsight.engines.objective import Recipe; from clearsight.engines.torch_optimizers import build_optimizer\n"
+        "import sys, torch; from clearsight.engines.objective import Objective; from clearsight.engines.torch_optimizers import build_optimizer\n"
         "for name in ('sgd', 'momentum', 'nesterov', 'adam', 'adamw', 'rmsprop', 'muon'):\n"
         "    flat, grad = torch.zeros(12), torch.ones(12)\n"
-        "    stepper = build_optimizer(Recipe(optimizer=name), flat, grad, shapes=[(3, 2), (2,), (2, 2)])\n"
+        "    stepper = build_optimizer(Objective(optimizer=name), flat, grad, shapes=[(3, 2), (2,), (2, 2)])\n"
         "    stepper.step(0.1)\n"
         "    stepper.load_slots(stepper.slots())\n"
         "    assert flat.all(), name\n"

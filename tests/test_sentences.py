@@ -21,7 +21,8 @@ from clearsight import errors
 from clearsight.actions.compare import compare
 from clearsight.actions.evaluate import align_classes, evaluate
 from clearsight.bundle.archive import MEMBERS, parse_tensors
-from clearsight.bundle.bundle import load, read_picture
+from clearsight.bundle.bundle import read_picture
+from clearsight.bundle.load import load
 from clearsight.config.files import read_config_file
 from clearsight.core.progress import SilentMeter
 from clearsight.data.dataset import check_images
@@ -428,7 +429,7 @@ def test_a_cache_of_the_engine_that_cannot_be_kept_is_told(monkeypatch):
 def test_an_engine_of_another_name_is_refused():
     from clearsight.engines.dense_engine import DenseEngine
 
-    names = ("recipe", "images", "labels", "preprocess", "params", "batch_size", "seed")
+    names = ("objective", "images", "labels", "preprocess", "params", "batch_size", "seed")
     text = "engine must be auto, dense, reference or torch, got 'jax'. Choose one of them."
     refused(errors.UsageError, text, DenseEngine, MLP((3, 2), ()), **dict.fromkeys(names), name="jax")
 
@@ -453,13 +454,13 @@ def test_a_head_is_trained_by_one_process_and_features_are_bounded(monkeypatch):
 
     net = ConvNet("resnet18", (32, 32, 3), 2)
     monkeypatch.setattr(features, "_MOST_BYTES", 1000)
-    text = "features for tune last must take 16 GiB or less, got .* bytes. Use a smaller --image-size."
+    text = "features for finetune last must take 16 GiB or less, got .* bytes. Use a smaller --image-size."
     find = lambda: features.find_features(net, None, None, [0] * 500, part="last", meter=SilentMeter, note=print)
     refused(errors.UsageError, text, find)
     for name, value in (
         ("find_features", (None, {})),
         ("scale_features", SimpleNamespace(scale=[1])),
-        ("build_recipe", None),
+        ("build_objective", None),
     ):
         monkeypatch.setattr(head, name, lambda *a, value=value, **k: value)
     code = head.build_partial.__code__
@@ -468,7 +469,7 @@ def test_a_head_is_trained_by_one_process_and_features_are_bounded(monkeypatch):
     split = SimpleNamespace(train=None)
     known = {"config": config, "net": net, "split": split, "team": team}
     arguments = {name: known.get(name) for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]}
-    text = "tune head must be one process, got 2. Start it without torchrun."
+    text = "finetune head must be one process, got 2. Start it without torchrun."
     refused(errors.UsageError, text, head.build_partial, **arguments)
 
 

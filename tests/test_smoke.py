@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from processes import LIMIT_SECONDS
 
+from clearsight.config.build import build_config
 from clearsight.config.files import merge
-from clearsight.config.schema import build_config
 from clearsight.pipeline import data as pipeline_data
 from clearsight.recipes import list_experiments, load_experiment, run_experiment
 from clearsight.recipes.searches import load_search, run_search_recipe

@@ -1,7 +1,8 @@
 """`Classifier`: the pipeline as a scikit-learn estimator, for cross_val_score, Pipeline, GridSearchCV and the like."""
 
-from inspect import signature
-from typing import Any
+import functools
+from inspect import Parameter, Signature
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,31 +11,79 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_random_state, validate_data
 
 from clearsight.bundle.bundle import Bundle
-from clearsight.config.files import resolve_config
+from clearsight.config.resolve import resolve_config
 from clearsight.config.schema import RunConfig
 from clearsight.data.dataset import Dataset, build_dataset
-from clearsight.pipeline.prepare import train_dataset
+from clearsight.pipeline.train_in_memory import train_dataset
 
-_NOT_SETTINGS = ("random_state", "image_shape")
-_DENSE = ("hidden", "activation", "bias", "init", "init_std")  # left to other families where they are not said
+# Settings that are arguments, by section; their names, defaults and meanings are those of `RunConfig`.
+_SETTINGS = {
+    "model": (
+        "hidden", "family", "pretrained", "weights", "finetune", "widths", "depths", "activation", "bias", "init", "init_std",
+    ),
+    "train": (
+        "epochs", "batch_size", "optimizer", "lr", "schedule", "warmup_epochs", "momentum", "loss", "l1", "l2", "weight_decay",
+        "dropout", "label_smoothing", "class_weights", "clip_norm", "sampling", "ema", "lookahead", "patience", "monitor",
+        "engine", "device", "precision",
+    ),
+    "augment": ("preset",),
+    "preprocess": ("scale",),
+    "data": ("valid_fraction",),
+}  # fmt: skip
+_NAMES = {"family": "model", "preset": "augment"}  # of arguments that are not called like their setting
+_OWN = {"hidden": (128,), "model": "mlp", "epochs": 50, "scale": "standardize"}  # defaults that suit rows of features
+_BESIDE = {"image_shape": None, "random_state": None}  # arguments that are no settings
 
 
+def _list_arguments() -> dict[str, tuple[Any, str]]:
+    """Default and meaning of each argument that is a setting."""
+    found = {}
+    for section, names in _SETTINGS.items():
+        fields = RunConfig.model_fields[section].annotation.model_fields  # type: ignore[union-attr]
+        for name in names:
+            argument = _NAMES.get(name, name)
+            found[argument] = (_OWN.get(argument, fields[name].default), str(fields[name].description))
+    return found
+
+
+_ARGUMENTS = _list_arguments()
+_Class = TypeVar("_Class", bound=type)
+
+
+def _take_settings(cls: _Class) -> _Class:
+    """Give a class the arguments of `_ARGUMENTS` and their description, as scikit-learn wants them: each an attribute."""
+    defaults = {name: default for name, (default, _) in _ARGUMENTS.items()} | _BESIDE
+    first, *others = defaults.items()
+    signature = Signature([
+        Parameter("self", Parameter.POSITIONAL_OR_KEYWORD),
+        Parameter(first[0], Parameter.POSITIONAL_OR_KEYWORD, default=first[1]),
+        *(Parameter(name, Parameter.KEYWORD_ONLY, default=default) for name, default in others),
+    ])  # fmt: skip
+
+    @functools.wraps(cls.__init__)  # type: ignore[misc]
+    def initialise(self: Any, *positional: Any, **named: Any) -> None:
+        bound = signature.bind(self, *positional, **named)
+        for name, default in defaults.items():
+            setattr(self, name, bound.arguments.get(name, default))
+
+    initialise.__signature__ = signature  # type: ignore[attr-defined]
+    cls.__init__ = initialise  # type: ignore[misc]
+    lines = [f"        {name} ({default!r}): {text}" for name, (default, text) in _ARGUMENTS.items()]
+    cls.__doc__ = str(cls.__doc__).replace("        <settings>", "\n".join(lines))
+    return cls
+
+
+@_take_settings
 class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A network with scikit-learn's interface. Everything is kept in memory; no files are written.
 
+    With `patience`, `valid_fraction` of the rows is held out to stop early and keep the best; without, none is.
+    Convolutional networks need X as pictures, or `image_shape`.
+
     Args:
-        model, pretrained: the network's family, and whether it begins with published weights. Convolutional ones need X as
-            pictures, or `image_shape`.
-        hidden: units of the hidden layers.
-        activation: relu, leaky_relu, sigmoid, tanh, gelu or identity.
-        epochs, batch_size, optimizer, lr, momentum, schedule: of the training; `lr=None` takes the optimiser's usual one.
-        l1, l2, weight_decay, dropout, label_smoothing, class_weights: regularisation and weights.
-        init, init_std, bias: initialiser, its deviation where it has one, and `unit`, `shared` or `none`.
-        clip_norm, warmup_epochs: largest norm of the gradient; first epochs in which the rate grows.
-        scale: how inputs are scaled, fitted on the training rows.
-        valid_fraction, patience: with patience, that share of the rows is held out to stop early and keep the best.
-        image_shape: (height, width, channels) of pictures given as flat rows; only for saved models and reports.
-        random_state: seed; None is 0, so that the same call gives the same model.
+        <settings>
+        image_shape (None): (height, width, channels) of pictures given as flat rows.
+        random_state (None): seed; None is 0, so that the same call gives the same model.
 
     Attributes:
         classes_: labels in the order of `predict_proba`'s columns.
@@ -45,63 +94,6 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     X may be (n, features), (n, height, width) or (n, height, width, channels).
     """
 
-    def __init__(
-        self,
-        hidden: tuple[int, ...] = (128,),
-        *,
-        model: str = "mlp",
-        pretrained: bool = False,
-        activation: str = "relu",
-        epochs: int = 50,
-        batch_size: int = 32,
-        optimizer: str = "adam",
-        lr: float | None = None,
-        momentum: float = 0.9,
-        schedule: str = "constant",
-        l1: float = 0.0,
-        l2: float = 0.0,
-        weight_decay: float | None = None,
-        dropout: float = 0.0,
-        label_smoothing: float = 0.0,
-        class_weights: Any = "none",
-        init: str = "auto",
-        init_std: float = 0.1,
-        bias: str = "unit",
-        clip_norm: float = 0.0,
-        warmup_epochs: float = 0.0,
-        scale: str = "standardize",
-        valid_fraction: float = 0.1,
-        patience: int | None = None,
-        image_shape: tuple[int, int, int] | None = None,
-        random_state: Any = None,
-    ) -> None:
-        self.hidden = hidden
-        self.model = model
-        self.pretrained = pretrained
-        self.activation = activation
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.optimizer = optimizer
-        self.lr = lr
-        self.momentum = momentum
-        self.schedule = schedule
-        self.l1 = l1
-        self.l2 = l2
-        self.weight_decay = weight_decay
-        self.dropout = dropout
-        self.label_smoothing = label_smoothing
-        self.class_weights = class_weights
-        self.init = init
-        self.init_std = init_std
-        self.bias = bias
-        self.clip_norm = clip_norm
-        self.warmup_epochs = warmup_epochs
-        self.scale = scale
-        self.valid_fraction = valid_fraction
-        self.patience = patience
-        self.image_shape = image_shape
-        self.random_state = random_state
-
     def _check(self, X: Any, *, reset: bool, y: Any = "no_validation") -> Any:
         """Rows of features, and labels if given, checked as scikit-learn does."""
         if isinstance(X, np.ndarray) and X.ndim in (3, 4):
@@ -109,10 +101,10 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return validate_data(self, X, y, reset=reset)
 
     def _config(self) -> RunConfig:
-        settings = {k: v for k, v in self.get_params(deep=False).items() if k not in _NOT_SETTINGS}
-        if self.model != "mlp":
-            usual = signature(type(self)).parameters
-            settings = {k: v for k, v in settings.items() if k not in _DENSE or v != usual[k].default}
+        given = {name: value for name, value in self.get_params(deep=False).items() if name in _ARGUMENTS}
+        settings = {name: value for name, value in given.items() if value is not _ARGUMENTS[name][0] or name in _OWN}
+        if self.model != "mlp" and self.hidden == _OWN["hidden"]:
+            settings.pop("hidden", None)
         if self.patience is None:
             settings["valid_fraction"] = 0.0
         if self.random_state is None or isinstance(self.random_state, int | np.integer):

@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from clearsight.actions.evaluate import Answered, answer_data
-from clearsight.bundle.bundle import Bundle, load
-from clearsight.config.files import check_count, merge, name_source, parse_setting, read_config_file, resolve_config
+from clearsight.actions.evaluate import Predictions, predict_data
+from clearsight.bundle.bundle import Bundle
+from clearsight.bundle.load import load
+from clearsight.config.build import build_config
+from clearsight.config.files import check_count, merge, parse_setting, read_config_file
+from clearsight.config.resolve import name_source, resolve_config
 from clearsight.config.rules import check_used
-from clearsight.config.schema import RunConfig, build_config
+from clearsight.config.schema import RunConfig
 from clearsight.core.intervals import wilson_interval
 from clearsight.core.progress import MeterBuilder, SilentMeter
 from clearsight.data.dataset import VALID, Dataset
@@ -26,12 +29,12 @@ from clearsight.evaluation.comparison import (
     compare_answers,
     compare_runs,
 )
-from clearsight.pipeline.choice import settle_family
+from clearsight.pipeline.choice import resolve_family
 from clearsight.pipeline.data import DATASET_KEYS, build_split, find_unused, load_given, refuse_flaws
 from clearsight.pipeline.head import warm_features
 from clearsight.pipeline.prepare import Note
 from clearsight.pipeline.safety import refuse_unsafe
-from clearsight.runs import store
+from clearsight.runs.test_uses import add_test_use, count_models
 from clearsight.search.executors import check_executor, open_pool
 from clearsight.search.jobs import METRICS, Job, choose_metric, note_patience
 
@@ -111,7 +114,7 @@ def compare(
 
     Args:
         sides: models (bundles, model files, run directories), or recipes: configuration files, nested settings, texts such as
-            `lr=0.1 l2=0.001` or `tune=last image_size=640`, or `base` for the common settings as they are.
+            `lr=0.1 l2=0.001` or `finetune=last image_size=640`, or `base` for the common settings as they are.
         data, labels: as for `evaluate` and `train`. config, settings: common to all recipes; of models `follow_links` and
             `max_megapixels` alone, as for `evaluate`.
         pairs: runs of each recipe, ten or more; pair k has the same seed and the same rows for all.
@@ -156,7 +159,7 @@ def compare(
         )
     check_executor(executor, workers)
     note = _once(note)
-    recipes = {name: settle_family(one, data, note=note, meter=meter) for name, one in recipes.items()}
+    recipes = {name: resolve_family(one, data, note=note, meter=meter) for name, one in recipes.items()}
     return _compare_recipes(
         recipes, data, labels, pairs=pairs, split=split or "valid", metric=metric, workers=workers, executor=executor,
         root=Path(root), note=note, meter=meter,
@@ -227,7 +230,7 @@ def _compare_models(
     **reading: Any,
 ) -> ModelsCompared:
     models = [side if isinstance(side, Bundle) else load(side) for side in (a, b)]
-    answers = [answer_data(model, data, labels, split=split, note=note, meter=meter, **reading) for model in models]
+    answers = [predict_data(model, data, labels, split=split, note=note, meter=meter, **reading) for model in models]
     _check_same(*answers)
     right = [answered.outputs.argmax(axis=1) == answered.truth for answered in answers]
     found = compare_answers(right[0], right[1])
@@ -245,11 +248,11 @@ def _look(root: Path, dataset: Dataset, rows: Any, models: dict[str, str]) -> in
     if not root.is_dir():
         return None
     for name, model in models.items():
-        store.add_look(root, dataset, rows, model=model, by=name)
-    return store.count_models(root, dataset, rows)
+        add_test_use(root, dataset, rows, model=model, by=name)
+    return count_models(root, dataset, rows)
 
 
-def _check_same(a: Answered, b: Answered) -> None:
+def _check_same(a: Predictions, b: Predictions) -> None:
     """Refuse answers to different questions."""
     if not a.bundle.class_names or not b.bundle.class_names:
         raise UsageError(
@@ -293,7 +296,7 @@ def _compare_recipes(
     sizes, diverged, seen = set(), 0, dict[str, str]()
     with meter("comparing", pairs * len(recipes), unit="runs") as advance:
         for name, config in recipes.items():
-            jobs = {k: Job(_settle_pair(config, k, redrawn=redrawn), split=split) for k in range(pairs)}
+            jobs = {k: Job(_resolve_pair(config, k, redrawn=redrawn), split=split) for k in range(pairs)}
             check_used(build_config(jobs[0].settings))
             found = {}
             warm_features(config, datasets[name], meter=meter, note=note, runs=pairs)
@@ -347,7 +350,7 @@ def _draws_validation(config: RunConfig, dataset: Dataset) -> bool:
     return drawn and config.data.shuffle_split and (config.data.valid_fraction > 0 or config.data.folds is not None)
 
 
-def _settle_pair(config: RunConfig, k: int, *, redrawn: bool) -> dict[str, Any]:
+def _resolve_pair(config: RunConfig, k: int, *, redrawn: bool) -> dict[str, Any]:
     """The settings of pair k: another seed and, where validation rows are drawn, others of them; test rows stay as they are."""
     settings = config.model_dump(exclude_unset=True)
     settings = merge(settings, {"train": {"seed": config.train.seed + k}})

@@ -19,20 +19,24 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from clearsight.config.files import check_count, merge, name_source, render_toml, resolve_config
+from clearsight.actions.opening import open_directory
+from clearsight.config.build import build_config
+from clearsight.config.files import check_count, merge
+from clearsight.config.resolve import name_source, resolve_config
 from clearsight.config.rules import check_used
-from clearsight.config.schema import RunConfig, build_config
+from clearsight.config.schema import RunConfig
 from clearsight.core.files import write_durably
 from clearsight.core.progress import build_meter
 from clearsight.data.dataset import TEST, Dataset
 from clearsight.data.split import Rows
 from clearsight.errors import DivergedError, Interrupted, RunError, UsageError
-from clearsight.pipeline.choice import settle_family
+from clearsight.pipeline.choice import resolve_family
 from clearsight.pipeline.data import build_split, find_unused, load_again, load_given, refuse_flaws, refuse_place
 from clearsight.pipeline.head import check_weights, find_weights_hash, warm_features
-from clearsight.pipeline.prepare import Note, settle_source
+from clearsight.pipeline.prepare import Note, resolve_source
 from clearsight.pipeline.safety import refuse_unsafe
 from clearsight.runs import store
+from clearsight.runs.corrections import keep_corrections, use_own_corrections
 from clearsight.search.executors import check_executor, open_pool
 from clearsight.search.jobs import Job, Outcome, choose_metric, note_patience
 from clearsight.search.loop import find_interval
@@ -136,10 +140,10 @@ def cross_validate(
         raise UsageError(
             f"--repeats must be 1 without data.shuffle_split, got {repeats}: all would be alike. Leave it out."
         )
-    resolved = settle_family(resolved, data, note=note, meter=build_meter(quiet=quiet))
+    resolved = resolve_family(resolved, data, note=note, meter=build_meter(quiet=quiet))
     dataset = load_given(resolved, data, labels, meter=build_meter(quiet=quiet))
-    resolved = resolve_config(resolved, settle_source(resolved, dataset))
-    refuse_place(out if out is not None else root, dataset)
+    resolved = resolve_config(resolved, resolve_source(resolved, dataset))
+    refuse_place(out if out is not None else root, dataset.origin)
     plan = _Plan(folds, repeats, choose_metric(resolved, dataset, metric))
     check_used(resolved)
     for text in (*dataset.notes, *find_unused(asked, dataset, data)):
@@ -148,18 +152,13 @@ def cross_validate(
     refuse_unsafe(resolved, dataset, note=note, meter=build_meter(quiet=quiet))
     note_patience([resolved], note)
     note(_tell_rows(dataset, test=build_split(resolved, dataset).test))
-    path = store.create_run(Path(root), data=dataset.name, model="cv", out=Path(out) if out else None)
-    with store.lock_run(path):
-        about = {
-            "created": time.strftime("%Y-%m-%dT%H:%M:%S"),
-            "fingerprint": dataset.fingerprint,
-            "plan": asdict(plan),
-            "weights": find_weights_hash(resolved),
-            "relabelled": dataset.relabelled,
-        }
-        store.keep_corrections(path, resolved, dataset.relabelled)
-        store.write_json(path / RECORD, about | {"config": resolved.model_dump(mode="json", exclude_unset=True)})
-        store.write_text(path / store.CONFIG, render_toml(resolved))
+    about = {
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S"), "fingerprint": dataset.fingerprint, "plan": asdict(plan),
+        "weights": find_weights_hash(resolved), "relabelled": dataset.relabelled,
+        "config": resolved.model_dump(mode="json", exclude_unset=True),
+    }  # fmt: skip
+    with open_directory(resolved, data=dataset.name, kind="cv", out=out, root=root, record=RECORD, about=about) as path:
+        keep_corrections(path, resolved, dataset.relabelled)
         return _run_folds(path, dataset, resolved, plan, way)
 
 
@@ -190,7 +189,7 @@ def _resume(path: Path, data: Any, labels: Any, way: _Way) -> CrossValidated:
         except (KeyError, TypeError, ValueError, UsageError) as error:
             raise RunError(f"{path / RECORD} must be as it was written, got damage ({error}). Start anew.") from None
         meter = build_meter(quiet=way.quiet)
-        own = store.use_own_corrections(path, config, record.get("relabelled"))
+        own = use_own_corrections(path, config, record.get("relabelled"))
         dataset = load_again(own, data, labels, fingerprint=record.get("fingerprint"), meter=meter)
         check_weights(record.get("weights"), config)
         return _run_folds(path, dataset, config, plan, way)

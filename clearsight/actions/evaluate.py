@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.bundle.bundle import Bundle, load
+from clearsight.bundle.bundle import Bundle
+from clearsight.bundle.load import load
 from clearsight.config.schema import RunConfig
 from clearsight.core.progress import MeterBuilder, SilentMeter
 from clearsight.data.dataset import SPLITS, Dataset
@@ -19,8 +20,11 @@ from clearsight.data.read.pictures import PictureFormat
 from clearsight.errors import DataError, RunError, UsageError
 from clearsight.evaluation.metrics import Evaluation
 from clearsight.pipeline.data import build_split, is_source, load_dataset
-from clearsight.pipeline.prepare import Note, add_calibration, evaluate_outputs
+from clearsight.pipeline.judge import add_calibration, evaluate_outputs
+from clearsight.pipeline.prepare import Note
 from clearsight.runs import store
+from clearsight.runs.corrections import use_own_corrections
+from clearsight.runs.test_uses import LOOKS, add_test_use
 
 
 def align_classes(dataset: Dataset, class_names: tuple[str, ...]) -> NDArray[Any]:
@@ -43,7 +47,7 @@ def align_classes(dataset: Dataset, class_names: tuple[str, ...]) -> NDArray[Any
 
 
 @dataclass(frozen=True, eq=False)
-class Answered:
+class Predictions:
     """A model's outputs (n, K) for some rows (n,) of a data set, and the truth (n,): indices into its classes, or numbers."""
 
     bundle: Bundle
@@ -89,9 +93,9 @@ def evaluate(
         The metrics; `split` says which rows were judged.
 
     Raises:
-        UsageError, DataError: see `answer_data`.
+        UsageError, DataError: see `predict_data`.
     """
-    answered = answer_data(
+    answered = predict_data(
         model, data, labels, split=split, label_column=label_column, skip_bad=skip_bad, follow_links=follow_links,
         max_megapixels=max_megapixels, note=note, meter=meter,
     )  # fmt: skip
@@ -101,22 +105,22 @@ def evaluate(
         answered.bundle, found, answered.outputs, answered.truth, fitted_here=own and answered.split == "valid"
     )
     if answered.split == "test":
-        count_look(answered, by="evaluate")
+        count_test_use(answered, by="evaluate")
     if not answered.bundle.class_names:
         _note_outside(answered.bundle, answered.truth, answered.outputs[:, 0], note)
     return found
 
 
-def count_look(answered: Answered, *, by: str) -> None:
+def count_test_use(answered: Predictions, *, by: str) -> None:
     """Count that a test split was seen, where the model's run is one of a folder of runs that counts."""
     root = answered.bundle.path.parent.parent if answered.bundle.path else None
-    if root is not None and (root / store.LOOKS).is_file():
+    if root is not None and (root / LOOKS).is_file():
         with contextlib.suppress(RunError):  # a place that may only be read
             bundle = answered.bundle
-            store.add_look(root, answered.dataset, answered.rows, model=bundle.fingerprint, by=f"{by} {bundle.path}")
+            add_test_use(root, answered.dataset, answered.rows, model=bundle.fingerprint, by=f"{by} {bundle.path}")
 
 
-def answer_data(
+def predict_data(
     model: Bundle | str | Path,
     data: Any = None,
     labels: Any = None,
@@ -128,7 +132,7 @@ def answer_data(
     max_megapixels: float | None = None,
     note: Note = lambda text: None,
     meter: MeterBuilder = SilentMeter,
-) -> Answered:
+) -> Predictions:
     """What a model answers on a split of labelled data; for the arguments see `evaluate`.
 
     Raises:
@@ -185,7 +189,7 @@ def answer_data(
     if foreign:
         _note_seen(bundle, dataset.images, parts[chosen], note)
     rows, truth = parts[chosen], align_classes(dataset, bundle.class_names)
-    return Answered(bundle, dataset, rows, chosen, truth[rows], bundle.logits(dataset.images, rows=rows))
+    return Predictions(bundle, dataset, rows, chosen, truth[rows], bundle.logits(dataset.images, rows=rows))
 
 
 def find_limit(config: RunConfig | None, max_megapixels: float | None) -> int:
@@ -234,6 +238,6 @@ def own_config(bundle: Bundle) -> RunConfig | None:
     place = bundle.path.parent.parent if bundle.path.parent.name == store.SERIES else bundle.path.parent
     if not (place / store.RECORD).is_file():
         return None
-    return store.use_own_corrections(
+    return use_own_corrections(
         place, store.read_run_config(place), store.read_json(place / store.RECORD).get("relabelled")
     )

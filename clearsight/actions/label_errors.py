@@ -15,18 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.actions.cross_validate import RECORD, CrossValidated, cross_validate
-from clearsight.config.files import name_source, resolve_config
-from clearsight.config.schema import build_config
+from clearsight.config.build import build_config
+from clearsight.config.resolve import name_source, resolve_config
 from clearsight.core.numerics import softmax
 from clearsight.core.progress import build_meter
 from clearsight.data.dataset import Dataset
 from clearsight.data.relabel import LEAVE_OUT, guard_cell, parse_corrections, read_corrections
 from clearsight.diagnose.suspects import Suspects, find_suspects
 from clearsight.errors import ClearsightError, DivergedError, UsageError
-from clearsight.pipeline.choice import settle_family
+from clearsight.pipeline.choice import resolve_family
 from clearsight.pipeline.data import load_given
 from clearsight.report.label_errors import render_suspects
 from clearsight.runs import store
+from clearsight.runs.corrections import use_own_corrections
 
 TABLE, GALLERY = "suspects.csv", "suspects.html"
 
@@ -81,12 +82,12 @@ def find_label_errors(data: Any = None, labels: Any = None, *, quiet: bool = Tru
         own_names = signature(cross_validate).parameters
         settings = {key: value for key, value in options.items() if key not in own_names}
         config = resolve_config(options.get("config"), name_source(data, settings))
-        config = settle_family(config, data, note=options.get("note", _say_nothing), meter=build_meter(quiet=quiet))
+        config = resolve_family(config, data, note=options.get("note", _say_nothing), meter=build_meter(quiet=quiet))
         options = {key: value for key, value in options.items() if key in own_names} | {"config": config}
     else:
         path = store.find_directory(str(resume), Path(options.get("root", "runs")), RECORD)
         record = store.read_json(path / RECORD)
-        config = store.use_own_corrections(path, build_config(record.get("config", {})), record.get("relabelled"))
+        config = use_own_corrections(path, build_config(record.get("config", {})), record.get("relabelled"))
         _refuse_corrected(path / TABLE)
     _refuse_left_out(config.data.relabel)
     data = load_given(config, data, labels, meter=build_meter(quiet=quiet))

@@ -6,15 +6,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.config.build import build_config
 from clearsight.config.files import merge
-from clearsight.config.schema import RunConfig, build_config
+from clearsight.config.schema import RunConfig
 from clearsight.core.intervals import mean_interval
 from clearsight.core.progress import MeterBuilder
 from clearsight.diagnose.floors import find_floor
 from clearsight.errors import DivergedError, UsageError
-from clearsight.pipeline.choice import settle_family
+from clearsight.pipeline.choice import resolve_family
 from clearsight.pipeline.data import build_split, find_unused, load_dataset
-from clearsight.pipeline.prepare import build_bundle, evaluate_outputs, fit_prepared, prepare
+from clearsight.pipeline.judge import build_bundle, evaluate_outputs
+from clearsight.pipeline.prepare import fit_prepared, prepare
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +65,7 @@ def measure_curve(config: RunConfig, *, shares: list[float], seeds: int, meter: 
             f"--shares must stand alone, got data.train_fraction {config.data.train_fraction:g} beside it. Leave that out."
         )
     said: list[str] = []
-    config = settle_family(config, note=said.append, meter=meter)
+    config = resolve_family(config, note=said.append, meter=meter)
     dataset = load_dataset(config, meter=meter)
     if len(build_split(config, dataset).valid) == 0:
         raise UsageError("a learning curve must have validation rows, got none. Set --set data.valid_fraction=0.1.")

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.actions.evaluate import Answered, answer_data, count_look, own_config
-from clearsight.bundle.bundle import Bundle, load
+from clearsight.actions.evaluate import Predictions, count_test_use, own_config, predict_data
+from clearsight.bundle.bundle import Bundle
+from clearsight.bundle.load import load
 from clearsight.config.files import check_count
 from clearsight.core.numerics import softmax
 from clearsight.core.progress import MeterBuilder, SilentMeter
@@ -42,7 +43,7 @@ class Mistakes:
         confusion: (K, K) counts, rows true.
     """
 
-    answered: Answered
+    answered: Predictions
     worst: tuple[Mistake, ...]
     how: str
     confusion: NDArray[np.int64]
@@ -98,13 +99,13 @@ def find_mistakes(
     bundle = model if isinstance(model, Bundle) else load(model)
     if not bundle.class_names:
         raise UsageError("mistakes must be those of a classifier, got a regression model. See its report instead.")
-    answered = answer_data(
+    answered = predict_data(
         bundle, data, labels, split=split, skip_bad=skip_bad, follow_links=follow_links, max_megapixels=max_megapixels,
         note=note, meter=meter,
     )  # fmt: skip
     dataset = answered.dataset
     if answered.split == "test":
-        count_look(answered, by="mistakes")
+        count_test_use(answered, by="mistakes")
     worst = worst_mistakes(answered.outputs / bundle.temperature, answered.truth, count=count)
     places = np.array([place for place, _, _ in worst], np.int64)
     answers = np.array([answer for _, answer, _ in worst], np.int64)
@@ -159,7 +160,7 @@ def _find_features(
 
 
 def _find_training(
-    answered: Answered, chosen: NDArray[np.int64], count: int, note: Note, meter: MeterBuilder
+    answered: Predictions, chosen: NDArray[np.int64], count: int, note: Note, meter: MeterBuilder
 ) -> list[tuple[Neighbour, ...]]:
     """Of each picture the nearest training pictures of the model's run, where they are still there."""
     bundle, images = answered.bundle, answered.dataset.images[chosen]

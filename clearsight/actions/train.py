@@ -6,7 +6,7 @@ It owns the directory's life: made, locked, filled, resumed, marked as finished,
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,37 +14,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight import __version__
-from clearsight.config.files import find_differences, name_source, render_toml, resolve_config
+from clearsight.actions.opening import open_directory
+from clearsight.actions.resume import note_other_machine, prepare_again, refuse_differences
+from clearsight.augment.safety import Verdict
+from clearsight.config.build import build_config
+from clearsight.config.files import render_toml
+from clearsight.config.resolve import name_source, resolve_config
 from clearsight.config.schema import RunConfig
-from clearsight.core.progress import MeterBuilder, build_meter
-from clearsight.data.relabel import hash_corrections
+from clearsight.core.progress import build_meter
+from clearsight.data.dataset import Dataset
 from clearsight.engines.team import Team, join_team, started_by_torchrun
-from clearsight.errors import DataError, DivergedError, Interrupted, RunError, UsageError
+from clearsight.errors import DivergedError, Interrupted, RunError, UsageError
 from clearsight.models.convnet import ConvNet
 from clearsight.pipeline.build import choose_device
-from clearsight.pipeline.choice import settle_family
+from clearsight.pipeline.choice import resolve_family
 from clearsight.pipeline.cost import describe_deeper
-from clearsight.pipeline.data import find_unused, load_dataset, load_given, refuse_flaws, refuse_place
-from clearsight.pipeline.finish import collect_numbers, describe_environment, finish_run
-from clearsight.pipeline.head import check_weights, find_weights_hash
-from clearsight.pipeline.prepare import (
-    Note,
-    Prepared,
-    Run,
-    build_bundle,
-    fit_prepared,
-    judge,
-    measure_signals,
-    prepare,
-    search_rate,
-    settle_source,
-)  # fmt: skip
+from clearsight.pipeline.data import find_unused, load_given, refuse_flaws, refuse_place
+from clearsight.pipeline.finish import collect_numbers, finish_run
+from clearsight.pipeline.head import find_weights_hash
+from clearsight.pipeline.judge import Run, build_bundle, judge
+from clearsight.pipeline.prepare import Note, Prepared, fit_prepared, prepare, resolve_source, restore_prepared
+from clearsight.pipeline.probe import measure_activations
 from clearsight.pipeline.safety import refuse_unsafe
 from clearsight.runs import store
+from clearsight.runs.corrections import keep_corrections
+from clearsight.runs.environment import describe_environment
 from clearsight.runs.events import EventLog
 from clearsight.runs.liveness import describe_process
+from clearsight.runs.record import RunStatus
+from clearsight.runs.test_uses import add_test_use
 from clearsight.runs.trackers import check_trackers, open_trackers
-from clearsight.training.lr_finder import RateSearch
 from clearsight.training.observer import Observer
 from clearsight.training.progress import build_progress
 
@@ -57,6 +56,7 @@ def train(
     out: str | Path | None = None,
     root: str | Path = "runs",
     resume: str | Path | None = None,
+    finish: bool = False,
     quiet: bool = True,
     note: Note | None = None,
     track: Sequence[str] = (),
@@ -70,6 +70,7 @@ def train(
         config: a RunConfig, nested values, or a TOML or JSON file.
         out: the run directory to make; by default a new one below `root`.
         resume: a run directory to go on with; everything else is then taken from it and must not differ.
+        finish: with `resume`: train no further, but evaluate, save and report the best weights of the newest checkpoint.
         quiet: False shows progress on standard error.
         note: is told what was assumed or went wrong on the way; by default standard error unless quiet.
         track: `tensorboard` for event files in the run directory, `mlflow` for a run where `MLFLOW_TRACKING_URI` says.
@@ -88,69 +89,98 @@ def train(
         if out is not None:
             raise UsageError("--out must be left out with --resume, which goes on in its own directory. Remove it.")
         path = store.find_run(str(resume), Path(root))
-        team = _join(store.read_run_config(path))
-        if team.rank > 0:
-            again = _prepare_again(path, data, labels, config, settings, True, team)
-            return _help(again, checkpoints=path / store.CHECKPOINTS)
-        with store.lock_run(path):
-            again = _prepare_again(path, data, labels, config, settings, quiet, team)
-            _note_other_machine(path, again, tell)
-            return _train_in(path, again, root=Path(root), quiet=quiet, note=tell, resume=True)
+        return _resume(path, data, labels, config, settings, root=Path(root), quiet=quiet, note=tell, finish=finish)
+    if finish:
+        raise UsageError("--finish must go with --resume, which names the run, got none. Add --resume RUN.")
     check_trackers(track)
-    resolved = settle_family(resolve_config(config, settings), data, note=tell, meter=build_meter(quiet=quiet))
+    resolved = resolve_family(resolve_config(config, settings), data, note=tell, meter=build_meter(quiet=quiet))
+    origin = data.origin if isinstance(data, Dataset) else str(Path(resolved.data.source).expanduser().resolve())
+    refuse_place(out if out is not None else root, origin)
     team = _join(resolved)
     if team.rank > 0:
-        quiet, tell = True, lambda text: None
-    dataset = load_given(resolved, data, labels, meter=build_meter(quiet=quiet))
-    resolved = resolve_config(resolved, settle_source(resolved, dataset))
-    refuse_place(out if out is not None else root, dataset)
-    for text in (*dataset.notes, *find_unused(resolved, dataset, data)):
-        tell(text)
-    refuse_flaws(resolved, dataset, note=tell)
-    prepared = prepare(resolved, dataset, team, meter=build_meter(quiet=quiet), announce=tell)
-    resolved = prepared.config
-    for text in prepared.notes:
-        tell(text)
-    verdicts = refuse_unsafe(resolved, dataset, note=tell, meter=build_meter(quiet=quiet))
-    if team.rank > 0:
-        team.hear_first()
+        team.wait_for_rank_zero()
+        prepared, _ = _prepare_new(resolved, data, labels, team, quiet=True, note=lambda text: None)
         return _help(prepared)
-    with team.speaking_first():
-        model, place = resolved.family, Path(out) if out else None
-        path = store.create_run(Path(root), data=dataset.name, model=model, out=place)
+    about = {
+        "status": RunStatus.PREPARING, "created": time.strftime("%Y-%m-%dT%H:%M:%S"), "data": _name_data(resolved, data),
+        "model": resolved.family, "clearsight": __version__, "config": resolved.model_dump(mode="json"), "track": tuple(track),
+        **describe_process(),
+    }  # fmt: skip
+    with ExitStack() as stack:
+        with team.rank_zero_first():
+            opened = open_directory(
+                resolved, data=about["data"], kind=resolved.family, out=out, root=root, record=store.RECORD, about=about
+            )
+            path = stack.enter_context(opened)
+        return _train_new(path, resolved, data, labels, team, root=Path(root), quiet=quiet, note=tell)
+
+
+def _name_data(config: RunConfig, data: Any) -> str:
+    """What a run is called after, before its data is read."""
+    if isinstance(data, Dataset):
+        return data.name
+    if data is not None and not isinstance(data, str | Path):
+        return "arrays"
+    return Path(config.data.source).expanduser().resolve().stem or "data"
+
+
+def _prepare_new(
+    config: RunConfig, data: Any, labels: Any, team: Team, *, quiet: bool, note: Note
+) -> tuple[Prepared, list[Verdict]]:
+    """Data that is fit to train on and all that is built for it, and what was found of the safety of its augmentation."""
+    meter = build_meter(quiet=quiet)
+    dataset = load_given(config, data, labels, meter=meter)
+    config = resolve_config(config, resolve_source(config, dataset))
+    for text in (*dataset.notes, *find_unused(config, dataset, data)):
+        note(text)
+    refuse_flaws(config, dataset, note=note)
+    prepared = prepare(config, dataset, team, meter=meter, announce=note)
+    for text in prepared.notes:
+        note(text)
+    return prepared, refuse_unsafe(prepared.config, dataset, note=note, meter=meter)
+
+
+def _train_new(
+    path: Path, config: RunConfig, data: Any, labels: Any, team: Team, *, root: Path, quiet: bool, note: Note
+) -> Run:
+    """Prepare and train in a directory that the caller holds and that says no more than the configuration."""
+    prepared, verdicts = _prepare_new(config, data, labels, team, quiet=quiet, note=note)
+    keep_corrections(path, prepared.config, prepared.dataset.relabelled)
+    store.write_text(path / store.CONFIG, render_toml(prepared.config))
+    store.write_json(path / "environment.json", describe_environment() | prepared.engine.describe())
+    if verdicts:
+        store.write_json(path / store.SAFETY, {"verdicts": [verdict.as_dict() for verdict in verdicts]})
+    return _train_in(path, prepared, root=root, quiet=quiet, note=note, resume=False)
+
+
+def _resume(
+    path: Path, data: Any, labels: Any, config: Any, settings: dict[str, Any], *, root: Path, quiet: bool, note: Note,
+    finish: bool,
+) -> Run:  # fmt: skip
+    """Go on with a run from its newest checkpoint, or make a model of that; one that had not begun to train begins again."""
+    record = store.read_json(path / store.RECORD)
+    unbegun = record.get("status") == RunStatus.PREPARING
+    if unbegun:  # its config.toml may already say what was found in the data
+        saved = build_config(record.get("config", {}), where=str(path / store.RECORD), fill=False)
+        refuse_differences(path, saved, resolve_config(config, settings, base=saved))
+    else:
+        saved = store.read_run_config(path)
+    team = _join(saved)
+    if finish and (unbegun or team.size > 1):
+        got = f"{team.size} processes" if team.size > 1 else f"{path}, which had not begun to train"
+        raise UsageError(f"--finish must be one process on a run with a checkpoint, got {got}. Use --resume alone.")
+    if team.rank > 0 and unbegun:
+        return _help(_prepare_new(saved, data, labels, team, quiet=True, note=lambda text: None)[0])
+    if team.rank > 0:
+        again = prepare_again(path, data, labels, config, settings, True, team)
+        return _help(again, checkpoints=path / store.CHECKPOINTS)
     with store.lock_run(path):
-        store.keep_corrections(path, resolved, dataset.relabelled)
-        store.write_text(path / store.CONFIG, render_toml(resolved))
-        store.write_json(path / "environment.json", describe_environment() | prepared.engine.describe())
-        if verdicts:
-            store.write_json(path / store.SAFETY, {"verdicts": [verdict.as_dict() for verdict in verdicts]})
-        return _train_in(path, prepared, root=Path(root), quiet=quiet, note=tell, resume=False, track=tuple(track))
-
-
-def load_and_search(
-    config: RunConfig, *, low: float, high: float, steps: int, note: Note, meter: MeterBuilder
-) -> tuple[RateSearch, tuple[str, ...]]:
-    """Look for a learning rate for the data and network of a configuration; also what was assumed about the data.
-
-    Raises:
-        UsageError, DataError: see `prepare` and `find_lr`.
-    """
-    config = settle_family(config, note=note, meter=meter)
-    dataset = load_dataset(config, meter=meter)
-    wanted = config.train.model_copy(update={"lr": None})  # so that none is looked for on the way
-    prepared = prepare(config.model_copy(update={"train": wanted}), dataset)
-    found = search_rate(prepared, low=low, high=high, steps=steps, note=note)
-    return found, (*dataset.notes, *find_unused(config, dataset), *prepared.notes)
-
-
-def _note_other_machine(path: Path, prepared: Prepared, tell: Note) -> None:
-    """Tell what differs from the machine that the run began on, because the bits may then differ too."""
-    before, now = store.read_json(path / "environment.json"), prepared.engine.describe()
-    changed = [f"{key} {before[key]} became {value}" for key, value in now.items() if before.get(key, value) != value]
-    if changed:
-        tell(
-            f"the run began on another machine or version: {', '.join(changed)}. The last digits of its results may differ"
-        )
+        if unbegun:
+            store.write_json(path / store.RECORD, store.read_json(path / store.RECORD) | describe_process())
+            return _train_new(path, saved, data, labels, team, root=root, quiet=quiet, note=note)
+        again = prepare_again(path, data, labels, config, settings, quiet, team)
+        note_other_machine(path, again, note)
+        return _train_in(path, again, root=root, quiet=quiet, note=note, resume=True, finish=finish)
 
 
 def _join(config: RunConfig) -> Team:
@@ -172,117 +202,40 @@ def _help(prepared: Prepared, *, checkpoints: Path | None = None) -> Run:
     return run
 
 
-def _prepare_again(
-    path: Path, data: Any, labels: Any, config: Any, settings: dict[str, Any], quiet: bool, team: Team
-) -> Prepared:
-    """The parts of a run that has not ended, once it is sure that nothing has changed since."""
-    record = store.read_json(path / store.RECORD)
-    saved = store.read_run_config(path)
-    if "source" in settings and Path(settings["source"]).expanduser().exists():
-        settings = settings | {"source": str(Path(settings["source"]).expanduser().resolve())}
-    own = store.use_own_corrections(path, saved, record.get("relabelled"))
-    wanted = _settle_corrections(resolve_config(config, settings, base=saved), saved, own)
-    if differences := find_differences(saved, wanted):
-        raise UsageError(
-            f"--resume must go on with the configuration of {path}, got {'; '.join(differences)}. Start a new run for that."
-        )
-    if record.get("status") in store.ENDED:
-        advice = (
-            "Start a new run."
-            if (path / store.REPORT).is_file()
-            else f"Draw its report with `clearsight report {path}`."
-        )
-        raise UsageError(f"--resume must name a run that has not ended, got {path}, {record['status']}. {advice}")
-    dataset = load_given(own, data, labels, meter=build_meter(quiet=quiet))
-    if "fingerprint" not in record:
-        raise RunError(
-            f"{path / store.RECORD} must hold the data's fingerprint, got none. Restore the file or train again."
-        )
-    for key, now in (("fingerprint", dataset.fingerprint), ("class_names", list(dataset.class_names))):
-        if record.get(key) != now:
-            raise DataError(
-                f"--resume must find the same data as before, got another {key.replace('_', ' ')}: {_short(record.get(key))} "
-                f"became {_short(now)} in {saved.data.source}. Bring the old data back, or start a new run."
-            )
-    check_weights(record.get("weights"), saved)
-    known = saved.model_copy(
-        update={"model": saved.model.model_copy(update={"start_from": None})}
-    )  # the checkpoint knows
-    prepared = prepare(known, dataset, team, meter=build_meter(quiet=quiet), begun=True)
-    return replace(prepared, config=saved)
-
-
-def _settle_corrections(wanted: RunConfig, saved: RunConfig, own: RunConfig) -> RunConfig:
-    """With the path of corrections that a run began with, where the wanted ones are the same by another path."""
-    new = wanted.data.relabel
-    if new is None or saved.data.relabel in (None, new) or own.data.relabel is None:
-        return wanted
-    if hash_corrections(Path(new).expanduser()) != hash_corrections(Path(own.data.relabel)):
-        return wanted
-    return wanted.model_copy(update={"data": wanted.data.model_copy(update={"relabel": saved.data.relabel})})
-
-
-def _short(value: Any) -> str:
-    return value[:12] if isinstance(value, str) else str(value)
-
-
 def _train_in(
-    path: Path, prepared: Prepared, *, root: Path, quiet: bool, note: Note, resume: bool, track: tuple[str, ...] = ()
+    path: Path, prepared: Prepared, *, root: Path, quiet: bool, note: Note, resume: bool, finish: bool = False
 ) -> Run:
     """Train in a directory that is locked by the caller, and keep its record up to date."""
-    from clearsight.report.html import write_report
-
-    record: dict[str, Any] = {
-        "status": "running",
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S"),
-        "data": prepared.dataset.name,
-        "model": prepared.net.label,
-        "fingerprint": prepared.dataset.fingerprint,
-        "class_names": list(prepared.dataset.class_names),
-        "bad": len(prepared.dataset.bad),
-        "seed": prepared.config.train.seed,
-        "clearsight": __version__,
-        "config": prepared.config.model_dump(mode="json"),
-        **describe_process(),
-        "weights": find_weights_hash(prepared.config),
-        "relabelled": prepared.dataset.relabelled,
-    }
-    before = store.read_json(path / store.RECORD) if resume else {}
-    record["created"] = before.get("created", record["created"])
-    names, ids = track if not resume else tuple(before.get("track", ())), before.get("track_ids", {})
+    before = store.read_json(path / store.RECORD)
+    names = tuple(before.get("track", ()))
     settings = prepared.config.model_dump(mode="json", exclude_unset=True)
-    trackers, ids = open_trackers(names, path, settings, run_ids=ids, note=note)
-    record |= {"track": names, "track_ids": ids}
+    trackers, ids = open_trackers(names, path, settings, run_ids=before.get("track_ids", {}), note=note)
+    record = _describe_run(prepared) | {"created": before["created"], "track": names, "track_ids": ids}
     try:
         store.write_json(path / store.RECORD, record)
-        signals = _read_signals(path, prepared, resume=resume, note=note)
+        signals = _read_activations(path, prepared, resume=resume, note=note)
         events = EventLog(path / store.EVENTS, note=note)
-        result = fit_prepared(
-            prepared,
-            observers=(build_progress(quiet=quiet), events, _ModelKeeper(path, prepared), trackers),
-            checkpoints=path / store.CHECKPOINTS,
-            resume=resume,
-            note=note,
-        )
+        watchers = (build_progress(quiet=quiet), events, _ModelKeeper(path, prepared), trackers)
+        kept_at = path / store.CHECKPOINTS
+        if finish:
+            result = restore_prepared(prepared, checkpoints=kept_at, note=note)
+        else:
+            result = fit_prepared(prepared, observers=watchers, checkpoints=kept_at, resume=resume, note=note)
         run = finish_run(path, prepared, result, signals)
         trackers.log(collect_numbers(run), run.epoch)
         _tell_deeper(prepared, run, note)
         if run.test:
-            _count_look(root, path, prepared, run, note)
+            _count_test_use(root, path, prepared, run, note)
         prepared.team.close()
         record |= {"status": result.status}
         store.write_json(path / store.RECORD, record)
-        try:
-            write_report(path)
-        except RunError as error:
-            note(f"the run is finished and saved, but has no report: {error} Draw it with `clearsight report {path}`")
-        trackers.close(
-            result.status, [path / name for name in (store.MODEL, store.REPORT, store.CONFIG, store.METRICS)]
-        )
+        _try_write_report(path, note)
+        kept = (store.MODEL, store.REPORT, store.CONFIG, store.METRICS)
+        trackers.close(result.status, [path / name for name in kept])
     except BaseException as error:
-        if record["status"] == "running":
+        if record["status"] == RunStatus.RUNNING:
             stopped = isinstance(error, Interrupted | KeyboardInterrupt)
-            record["status"] = "interrupted" if stopped else "failed"
+            record["status"] = RunStatus.INTERRUPTED if stopped else RunStatus.FAILED
             _try_write_status(path, record)
             trackers.close(record["status"], [])
         if isinstance(error, Interrupted):
@@ -295,10 +248,30 @@ def _train_in(
     return run
 
 
+def _describe_run(prepared: Prepared) -> dict[str, Any]:
+    """What the record says of a run that begins to train."""
+    dataset, config = prepared.dataset, prepared.config
+    return {
+        "status": RunStatus.RUNNING, "data": dataset.name, "model": prepared.net.label, "fingerprint": dataset.fingerprint,
+        "class_names": list(dataset.class_names), "bad": len(dataset.bad), "seed": config.train.seed,
+        "clearsight": __version__, "config": config.model_dump(mode="json"), **describe_process(),
+        "weights": find_weights_hash(config), "relabelled": dataset.relabelled,
+    }  # fmt: skip
+
+
+def _try_write_report(path: Path, note: Note) -> None:
+    from clearsight.report.html import write_report
+
+    try:
+        write_report(path)
+    except RunError as error:
+        note(f"the run is finished and saved, but has no report: {error} Draw it with `clearsight report {path}`")
+
+
 def _tell_deeper(prepared: Prepared, run: Run, note: Note) -> None:
     """After a head alone, because nothing else was said: what training more would cost, and the most that it could bring."""
     p, judged = prepared, run.valid
-    if not p.config.model.pretrained or p.config.model.tune != "auto" or run.status == "diverged":
+    if not p.config.model.pretrained or p.config.model.finetune != "auto" or run.status == "diverged":
         return
     wrong = None if judged is None or judged.accuracy is None else judged.n - round(judged.accuracy * judged.n)
     if wrong == 0:  # nothing to win that anybody could see
@@ -311,12 +284,12 @@ def _tell_deeper(prepared: Prepared, run: Run, note: Note) -> None:
     note(f"only the head was trained. On this machine, {cost}.{most}")
 
 
-def _count_look(root: Path, path: Path, prepared: Prepared, run: Run, note: Note) -> None:
+def _count_test_use(root: Path, path: Path, prepared: Prepared, run: Run, note: Note) -> None:
     """Count that the test split was seen, where runs are kept; a run without such a place is not counted."""
     if not path.resolve().is_relative_to(root.resolve()):
         return
     try:
-        store.add_look(root, prepared.dataset, prepared.split.test, model=run.bundle.fingerprint, by=str(path))
+        add_test_use(root, prepared.dataset, prepared.split.test, model=run.bundle.fingerprint, by=str(path))
     except RunError as error:
         note(f"this evaluation on the test split is not counted: {error}")
 
@@ -341,15 +314,15 @@ class _ModelKeeper(Observer):
             ) from None
 
 
-def _read_signals(path: Path, prepared: Prepared, *, resume: bool, note: Note) -> dict[str, Any]:
+def _read_activations(path: Path, prepared: Prepared, *, resume: bool, note: Note) -> dict[str, Any]:
     """What goes through the layers before training: measured now, or when the run began."""
-    if resume and (path / store.SIGNALS).is_file():
+    if resume and (path / store.ACTIVATIONS).is_file():
         try:
-            return store.read_json(path / store.SIGNALS)
+            return store.read_json(path / store.ACTIVATIONS)
         except RunError as error:
             note(f"the signals before training are measured anew: {error}")
-    signals = {"first": measure_signals(prepared)}
-    store.write_json(path / store.SIGNALS, signals)
+    signals = {"first": measure_activations(prepared)}
+    store.write_json(path / store.ACTIVATIONS, signals)
     return signals
 
 

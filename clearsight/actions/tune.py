@@ -14,27 +14,24 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from clearsight.actions.opening import open_directory
 from clearsight.actions.train import train
-from clearsight.config.files import (
-    check_count,
-    find_differences,
-    merge,
-    name_source,
-    read_config_file,
-    render_toml,
-    resolve_config,
-)
+from clearsight.config.build import build_config
+from clearsight.config.files import check_count, find_differences, merge, read_config_file, render_toml
+from clearsight.config.resolve import name_source, resolve_config
 from clearsight.config.rules import check_used
-from clearsight.config.schema import RunConfig, build_config
+from clearsight.config.schema import RunConfig
 from clearsight.core.progress import build_meter
 from clearsight.data.dataset import VALID, Dataset
 from clearsight.errors import Interrupted, RunError, UsageError
-from clearsight.pipeline.choice import settle_family
+from clearsight.pipeline.choice import resolve_family
 from clearsight.pipeline.data import DATASET_KEYS, find_unused, load_again, load_given, refuse_flaws, refuse_place
 from clearsight.pipeline.head import warm_features
-from clearsight.pipeline.prepare import Note, Run, settle_source
+from clearsight.pipeline.judge import Run
+from clearsight.pipeline.prepare import Note, resolve_source
 from clearsight.pipeline.safety import refuse_unsafe
 from clearsight.runs import store
+from clearsight.runs.corrections import keep_corrections, use_own_corrections
 from clearsight.runs.trackers import check_trackers
 from clearsight.search.executors import check_executor, open_pool
 from clearsight.search.jobs import choose_metric, note_patience
@@ -144,66 +141,67 @@ def tune(
                 "--resume must stand alone but for --minutes and how to compute, got more. Leave that out."
             )
         return _resume(store.find_directory(str(resume), way.root, RECORD), data, labels, way, minutes)
-    if isinstance(search, str):
-        search = [search]
-    table: dict[str, Any] = {}
-    if isinstance(config, str | Path):
-        config = read_config_file(Path(config))
-    if isinstance(config, dict):
-        table, config = config.get("search", {}), {key: value for key, value in config.items() if key != "search"}
     settings = name_source(data, settings)
-    flags = list(search) if isinstance(search, list | tuple) else []
-    if not isinstance(table, dict):
-        raise UsageError(f'[search] must be a table of settings, got {table!r}. For example "train.lr" = [0.01, 0.1].')
-    space = parse_space(merge(table, search) if isinstance(search, dict) else table, flags)
-    check_executor(executor, workers)
-    meter, searched = build_meter(quiet=quiet), [choice.key for choice in space.choices]
-    resolved = settle_family(resolve_config(config, settings), data, note=note, meter=meter, searched=searched)
-    if (
-        resolved.preprocess.image_size is not None
-    ):  # one for all trials, whatever their networks and depths usually take
-        resolved = resolve_config(resolved, {"image_size": resolved.preprocess.image_size})
-    for flag, value, least in (
-        ("--trials", trials, 1),
-        ("--folds", folds, 2),
-        ("--round-size", round_size, 1),
-    ):
+    config, space = _read_space(config, search)
+    for flag, value, least in (("--trials", trials, 1), ("--folds", folds, 2), ("--round-size", round_size, 1)):
         if value is not None:
             check_count(flag, value, least=least)
+    check_executor(executor, workers)
+    meter, searched = build_meter(quiet=quiet), [choice.key for choice in space.choices]
+    resolved = resolve_config(config, settings)
+    resolved = resolve_family(resolved, data, note=note, meter=meter, searched=searched)
+    size = resolved.preprocess.image_size  # one for all trials, whatever their networks and depths usually take
+    resolved = resolve_config(resolved, {} if size is None else {"image_size": size})
     find_ladder(prune, resolved.train.epochs)
     check_space(resolved, space)
-    check_used(settle_final(resolved, {}, (1,)))
+    check_used(resolve_final(resolved, {}, (1,)))
     name = choose_strategy(space, strategy)
     most = min(trials or len(space.points()), len(space.points())) if name == "grid" else trials or DEFAULT_TRIALS
     dataset = load_given(resolved, data, labels, meter=meter)
-    resolved = resolve_config(resolved, settle_source(resolved, dataset))
-    refuse_place(out if out is not None else root, dataset)
-    judged = (
-        build_config(merge(resolved.model_dump(exclude_unset=True), {"data": {"folds": folds}})) if folds else resolved
-    )
+    resolved = resolve_config(resolved, resolve_source(resolved, dataset))
+    refuse_place(out if out is not None else root, dataset.origin)
+    judged = resolve_config(resolved, {"folds": folds} if folds else {})
     check_used(judged)
     plan = Plan(name, most, choose_metric(judged, dataset, metric), folds, prune, seed, round_size, minutes)
-    for text in dataset.notes:
-        note(text)
     variants = _vary_augmentation(judged, space)
-    unused, *others = [find_unused(variant, dataset, data) for variant in variants]
-    for text in unused:
-        if all(text in other for other in others):
-            note(text)
+    _tell_notes(variants, dataset, data, note)
     refuse_flaws(resolved, dataset, note=note)
     for variant in variants:
         refuse_unsafe(variant, dataset, note=note, meter=build_meter(quiet=quiet))
-    path = store.create_run(Path(root), data=dataset.name, model="tune", out=Path(out) if out else None)
-    with store.lock_run(path):
-        record = {
-            "status": "running", "created": time.strftime("%Y-%m-%dT%H:%M:%S"), "fingerprint": dataset.fingerprint,
-            "relabelled": dataset.relabelled, "track": tuple(track), "plan": asdict(plan), "search": space.describe(),
-            "config": resolved.model_dump(mode="json", exclude_unset=True),
-        }  # fmt: skip
-        store.keep_corrections(path, resolved, dataset.relabelled)
-        store.write_json(path / RECORD, record)
-        store.write_text(path / store.CONFIG, render_toml(resolved))
+    about = {
+        "status": "running", "created": time.strftime("%Y-%m-%dT%H:%M:%S"), "fingerprint": dataset.fingerprint,
+        "relabelled": dataset.relabelled, "track": tuple(track), "plan": asdict(plan), "search": space.describe(),
+        "config": resolved.model_dump(mode="json", exclude_unset=True),
+    }  # fmt: skip
+    with open_directory(
+        resolved, data=dataset.name, kind="tune", out=out, root=root, record=RECORD, about=about
+    ) as path:
+        keep_corrections(path, resolved, dataset.relabelled)
         return _search_in(path, dataset, resolved, space, plan, way, tuple(track))
+
+
+def _read_space(config: Any, search: dict[str, Any] | Sequence[str] | None) -> tuple[Any, Space]:
+    """The configuration without its table `[search]`, and what may vary by that table and by what was given beside it.
+
+    Raises:
+        UsageError: see `parse_space`.
+    """
+    search = [search] if isinstance(search, str) else search
+    config = read_config_file(Path(config)) if isinstance(config, str | Path) else config
+    table: Any = {}
+    if isinstance(config, dict):
+        table, config = config.get("search", {}), {key: value for key, value in config.items() if key != "search"}
+    if not isinstance(table, dict):
+        raise UsageError(f'[search] must be a table of settings, got {table!r}. For example "train.lr" = [0.01, 0.1].')
+    flags = list(search) if isinstance(search, list | tuple) else []
+    return config, parse_space(merge(table, search) if isinstance(search, dict) else table, flags)
+
+
+def _tell_notes(variants: list[RunConfig], dataset: Dataset, data: Any, note: Note) -> None:
+    """Tell what was assumed about the data, and which choices none of the variants uses."""
+    unused, *others = [find_unused(variant, dataset, data) for variant in variants]
+    for text in (*dataset.notes, *(text for text in unused if all(text in other for other in others))):
+        note(text)
 
 
 def check_space(config: RunConfig, space: Space) -> None:
@@ -254,7 +252,7 @@ def _resume(path: Path, data: Any, labels: Any, way: _Way, minutes: float | None
                 f"--resume must name a search that has not ended, got {path}. Its best model is in {path / BEST}."
             )
         meter = build_meter(quiet=way.quiet)
-        own = store.use_own_corrections(path, config, record.get("relabelled"))
+        own = use_own_corrections(path, config, record.get("relabelled"))
         dataset = load_again(own, data, labels, fingerprint=record.get("fingerprint"), meter=meter)
         return _search_in(path, dataset, config, space, plan, way, track)
 
@@ -310,7 +308,7 @@ def _search(
     best = find_best(trials, plan.metric)
     store.write_text(path / BOARD, render_csv(trials, space, plan.metric))
     draw_pictures(path, trials, space, plan, importance)
-    final = settle_final(config, best.params, best.epochs)
+    final = resolve_final(config, best.params, best.epochs)
     store.write_text(path / f"{BEST}.toml", render_toml(final))
     run = _train_best(path, dataset, final, way, track) if way.retrain else None
     return Tuned(path, plan, trials, best, importance, run)
@@ -328,7 +326,7 @@ def _train_best(path: Path, dataset: Dataset, config: RunConfig, way: _Way, trac
     folder = next(place for place in places if not _holds_another(place, config))
     if not (folder / store.RECORD).is_file():
         shutil.rmtree(folder, ignore_errors=True)  # begun, and killed before it had a record
-        config = store.use_own_corrections(path, config, dataset.relabelled)
+        config = use_own_corrections(path, config, dataset.relabelled)
         told = find_unused(config, dataset, dataset)  # before the search, as far as it was chosen
 
         def note(text: str) -> None:
@@ -351,7 +349,7 @@ def _holds_another(folder: Path, config: RunConfig) -> bool:
     return bool(find_differences(saved.model_copy(update={"data": data}), config))
 
 
-def settle_final(config: RunConfig, params: Params, epochs: tuple[int, ...]) -> RunConfig:
+def resolve_final(config: RunConfig, params: Params, epochs: tuple[int, ...]) -> RunConfig:
     """The best settings for all rows that are not for test, for as long as the trials were at their best.
 
     Args:

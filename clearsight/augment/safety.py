@@ -104,7 +104,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, eq=False)
-class Judge:
+class LabelProbes:
     """Probes on clean pictures, best first.
 
     Args:
@@ -169,10 +169,10 @@ def _as_classes(labels: NDArray[Any], class_names: tuple[str, ...]) -> tuple[NDA
     return np.searchsorted(edges, labels, side="right"), tuple(f"{a:g}..{b:g}" for a, b in ends)
 
 
-def build_judge(
+def build_probes(
     images: NDArray[Any], labels: NDArray[Any], rows: NDArray[np.int64], *, class_names: tuple[str, ...], low: float, high: float,
     seed: int = 0, find_look: Callable[[], Look | None] = lambda: None,
-) -> Judge:  # fmt: skip
+) -> LabelProbes:  # fmt: skip
     """Train the probes on clean pictures, three-fold.
 
     Args:
@@ -186,7 +186,7 @@ def build_judge(
     chosen = np.sort(rng.permutation(len(rows))[:MOST_ROWS])
     chance = float(np.bincount(classes[chosen]).max() / len(chosen))
 
-    def judge_by(features: dict[str, Floats], some: NDArray[np.int64], count: int, look: Look | None) -> Judge:
+    def judge_by(features: dict[str, Floats], some: NDArray[np.int64], count: int, look: Look | None) -> LabelProbes:
         fold = rng.permutation(len(some)) % FOLDS
         judged = np.sort(rng.permutation(len(some))[:count])
         own = rows[some]
@@ -198,22 +198,22 @@ def build_judge(
         best, *others = sorted(fit, key=lambda view: -view.accuracy)
         good = (best, *(view for view in others if view.accuracy >= max(best.accuracy - _MERIT, _ALMOST_ALL)))
         strict = are_counts(labels, class_names)
-        return Judge(good, own[judged], classes[some][judged], names, rows, chance, strict, look)
+        return LabelProbes(good, own[judged], classes[some][judged], names, rows, chance, strict, look)
 
     least, most = JUDGED_ROWS
     count = int(np.clip(_JUDGED_PIXELS // (images.shape[1] * images.shape[2]), least, most))
     described = {kind: describe(kind, images, low=low, high=high, rows=rows[chosen]) for kind in DESCRIPTIONS}
-    judge = judge_by(described, chosen, count, None)
-    if judge.views[0].accuracy >= _PLAIN or chance == 1:
-        return judge
+    probes = judge_by(described, chosen, count, None)
+    if probes.views[0].accuracy >= _PLAIN or chance == 1:
+        return probes
     look = find_look()
     if look is None:
-        return replace(judge, missed=True)
+        return replace(probes, missed=True)
     few = np.sort(rng.permutation(chosen)[:_LOOKED_ROWS])
     seen = look(images[rows[few]])
     shorten = _find_components(seen)
     trained = judge_by({PRETRAINED: shorten(seen)}, few, _LOOKED_JUDGED, lambda pictures: shorten(look(pictures)))
-    return trained if trained.views[0].accuracy > judge.views[0].accuracy else judge
+    return trained if trained.views[0].accuracy > probes.views[0].accuracy else probes
 
 
 def _find_components(features: Floats) -> Callable[[Floats], Floats]:
@@ -256,7 +256,7 @@ def vary(
 
 
 def judge_transform(
-    judge: Judge,
+    probes: LabelProbes,
     images: NDArray[Any],
     augmentation: Augmentation,
     *,
@@ -265,78 +265,85 @@ def judge_transform(
     low: float,
     high: float,
 ) -> Verdict:
-    """What an augmentation does to the pictures that a judge finds clear.
+    """What an augmentation does to the pictures that the probes find clear.
 
     Of the three quarter turns the worst counts. A transform of one random strength is refused as well if its strongest draws
     turn a class, as weak draws would hide that; but only where the views name almost all clean pictures rightly.
     """
     active = tuple(augmentation.active())
     variants: tuple[str, ...] = _TURNS if active == ("rot90",) else ("as drawn",)
-    if len(active) == 1 and active[0] in STREAMS and judge.views[0].accuracy >= _ALMOST_ALL and not judge.strict:
+    if len(active) == 1 and active[0] in STREAMS and probes.views[0].accuracy >= _ALMOST_ALL and not probes.strict:
         variants += ("full",)
     found = []
     for variant in variants:
-        varied = vary(images, judge.rows, augmentation, variant=variant, pool=judge.pool, low=low, high=high)
-        verdict = _judge_varied(judge, varied, name=name, strength=strength, variant=variant, low=low, high=high)
+        varied = vary(images, probes.rows, augmentation, variant=variant, pool=probes.pool, low=low, high=high)
+        verdict = _judge_varied(probes, varied, name=name, strength=strength, variant=variant, low=low, high=high)
         if variant != "full" or verdict.level == "unsafe":
             found.append(verdict)
     return max(found, key=lambda v: (LEVELS.index(v.level), v.turned, v.changed))
 
 
 def _judge_varied(
-    judge: Judge, varied: NDArray[Any], *, name: str, strength: float | None, variant: str, low: float, high: float
+    probes: LabelProbes,
+    varied: NDArray[Any],
+    *,
+    name: str,
+    strength: float | None,
+    variant: str,
+    low: float,
+    high: float,
 ) -> Verdict:
     """A view may say that a picture has turned, unless another one still knows it as well as before; the others abstain."""
-    clear, seen = judge.clear, []
-    for view in judge.views:
-        features = judge.describe(view, varied, low=low, high=high)
-        seen.append(view.look(features, judge.classes, strict=judge.strict))
+    clear, seen = probes.clear, []
+    for view in probes.views:
+        features = probes.describe(view, varied, low=low, high=high)
+        seen.append(view.answer(features, probes.classes, strict=probes.strict))
     still = np.any([e.still for e in seen], axis=0)
-    if judge.strict:  # every view is needed to tell numbers from one another
+    if probes.strict:  # every view is needed to tell numbers from one another
         still = ~np.all([e.sure for e in seen], axis=0)
     turned = clear & np.any([e.turned for e in seen], axis=0) & ~still
     sure = clear & np.any([e.sure for e in seen], axis=0) & ~still
-    answer = majority_of(seen[0].answers, len(judge.names))
+    answer = majority_of(seen[0].answers, len(probes.names))
     for which in ("sure", "turned"):  # what the best view says that says so
         for e in reversed(seen):
             answer = np.where(getattr(e, which) & ~still & clear, e.answers[0], answer)
-    changed = clear & (answer != judge.classes)
+    changed = clear & (answer != probes.classes)
     n, hits = int(clear.sum()), int(turned.sum())
     shares = {
         key: int(which.sum()) / max(n, 1) for key, which in (("turned", turned), ("sure", sure), ("changed", changed))
     }
     interval = wilson_interval(hits, n) if n else (0.0, 1.0)
-    worst, certain = _find_worst(judge, clear, turned, answer)
+    worst, certain = _find_worst(probes, clear, turned, answer)
     level = "safe"
-    why = judge.blind
+    why = probes.blind
     if why:
         level = "unknown"
     elif certain or (interval[0] > UNSAFE_SHARE and variant != "full"):
         level = "unsafe"
     elif any(shares[key] > DOUBTFUL[key] for key in DOUBTFUL):
         level = "doubtful"
-        worst = worst or _find_worst(judge, clear, sure, answer)[0]
+        worst = worst or _find_worst(probes, clear, sure, answer)[0]
     elif interval[1] > _UNSURE:
         level, why = "unknown", f"of {n} pictures of which the probes are sure, up to {interval[1]:.0%} may turn"
     shown = {"unsafe": turned, "doubtful": changed}.get(level, clear)
-    leads = shown & (judge.classes == worst[0]) & (answer == worst[1]) if worst else shown
+    leads = shown & (probes.classes == worst[0]) & (answer == worst[1]) if worst else shown
     order = [*np.flatnonzero(leads), *np.flatnonzero(shown & ~leads)]
     return Verdict(
         name, strength, level, n, shares["changed"], shares["sure"], shares["turned"], *interval,
-        None if worst is None else (judge.names[worst[0]], judge.names[worst[1]], worst[2]),
-        tuple((int(judge.rows[i]), judge.names[answer[i]]) for i in order), variant, why,
+        None if worst is None else (probes.names[worst[0]], probes.names[worst[1]], worst[2]),
+        tuple((int(probes.rows[i]), probes.names[answer[i]]) for i in order), variant, why,
     )  # fmt: skip
 
 
 def _find_worst(
-    judge: Judge, clear: NDArray[np.bool_], turned: NDArray[np.bool_], into: NDArray[np.int64]
+    probes: LabelProbes, clear: NDArray[np.bool_], turned: NDArray[np.bool_], into: NDArray[np.int64]
 ) -> tuple[tuple[int, int, float] | None, bool]:
     """The class most often turned into one other, and whether for some class that share is surely above a quarter."""
     best: tuple[int, int, float] | None = None
     certain = False
-    for k in np.unique(judge.classes[turned]):
-        n = int((clear & (judge.classes == k)).sum())
-        counts = np.bincount(into[turned & (judge.classes == k)], minlength=len(judge.names))
+    for k in np.unique(probes.classes[turned]):
+        n = int((clear & (probes.classes == k)).sum())
+        counts = np.bincount(into[turned & (probes.classes == k)], minlength=len(probes.names))
         other, hits = int(counts.argmax()), int(counts.max())
         certain |= n >= _MIN_CLASS and wilson_interval(hits, n)[0] > UNSAFE_CLASS_SHARE
         if best is None or hits / n > best[2]:
@@ -345,23 +352,23 @@ def _find_worst(
 
 
 def judge_augmentation(
-    judge: Judge, images: NDArray[Any], augmentation: Augmentation, *, low: float, high: float
+    probes: LabelProbes, images: NDArray[Any], augmentation: Augmentation, *, low: float, high: float
 ) -> list[Verdict]:
     """A verdict on each transform in use at its strength, alone, and on all together. Mixing is left out: it mixes labels too."""
     active = {name: strength for name, strength in augmentation.active().items() if name in LADDER}
     found = [
-        judge_transform(judge, images, augmentation.alone(name), name=name, strength=strength, low=low, high=high)
+        judge_transform(probes, images, augmentation.alone(name), name=name, strength=strength, low=low, high=high)
         for name, strength in active.items()
     ]
     if len(active) > 1:
         together = Augmentation(**active, fill=augmentation.fill)
-        found.append(judge_transform(judge, images, together, name="all", strength=None, low=low, high=high))
+        found.append(judge_transform(probes, images, together, name="all", strength=None, low=low, high=high))
     return found
 
 
 def judge_ladder(
-    judge: Judge, images: NDArray[Any], *, low: float, high: float, fill: str = "edge", names: Sequence[str] = tuple(LADDER),
-    meter: MeterBuilder = SilentMeter,
+    probes: LabelProbes, images: NDArray[Any], *, low: float, high: float, fill: str = "edge",
+    names: Sequence[str] = tuple(LADDER), meter: MeterBuilder = SilentMeter,
 ) -> list[Verdict]:  # fmt: skip
     """A verdict on every transform at rising strengths.
 
@@ -374,11 +381,11 @@ def judge_ladder(
     def judge_step(name: str, strength: float) -> Verdict:
         values: dict[str, Any] = {name: strength, "fill": fill}
         advance(1)
-        return judge_transform(judge, images, Augmentation(**values), name=name, strength=strength, low=low, high=high)
+        return judge_transform(probes, images, Augmentation(**values), name=name, strength=strength, low=low, high=high)
 
     with meter("measuring transforms", sum(map(len, ladder.values())), unit="steps") as advance:
         for name, strengths in ladder.items():
-            if judge.look is None:
+            if probes.look is None:
                 found += [judge_step(name, strength) for strength in strengths]
                 continue
             last = judge_step(name, strengths[-1])

@@ -62,7 +62,7 @@ class View:
     calm: Floats
     apart: Floats
 
-    def look(self, features: Floats, classes: NDArray[np.int64], *, strict: bool) -> Evidence:
+    def answer(self, features: Floats, classes: NDArray[np.int64], *, strict: bool) -> Evidence:
         """Evidence on varied pictures, (n, F), of known classes (n,). Where `strict`, being sure is enough to have turned."""
         answers = np.empty_like(self.clean)
         like, still = np.empty(len(classes), bool), np.empty(len(classes), bool)

@@ -43,6 +43,11 @@ def read_members(path: Path) -> dict[str, bytes]:
         ModelFileError: missing, foreign, damaged, too large, or holding anything else.
     """
     try:
+        if path.is_dir() and (path / "run.json").is_file() and not (path / DESCRIPTION).is_file():
+            raise ModelFileError(
+                f"MODEL must be a run that has ended, got {path}, which has no model yet. `clearsight train --resume {path} "
+                "--finish` makes one of its newest checkpoint."
+            )
         if path.is_dir():
             return {name: _read_file(path / name, path) for name in MEMBERS}
         if path.exists() and not path.is_file():

@@ -197,7 +197,7 @@ def _read_array(bundle: Bundle, path: Path) -> _Read:
 
 def _answer(bundle: Bundle, read: _Read, *, abstain_below: float, sets: float | None) -> list[dict[str, Any]]:
     """The answers to some pictures."""
-    values, away = bundle.look(read.images, known_units=bool(read.notes))
+    values, away = bundle.predict_and_compare(read.images, known_units=bool(read.notes))
     answers: list[dict[str, Any]] = []
     for i, name in enumerate(read.names):
         if not bundle.class_names:

@@ -6,18 +6,21 @@ from typing import Annotated, Any
 import typer
 
 from clearsight.cli import options
-from clearsight.cli.options import option, parse_common, read_settings
+from clearsight.cli.options import option
 from clearsight.cli.output import check_place, plain, print_json, tell
+from clearsight.cli.settings import MANY_RUNS, takes_settings
 
 
+@takes_settings(MANY_RUNS)
 def compare(
     sides: Annotated[
         list[str],
         typer.Argument(
             help="Two models or run directories; or recipes: a TOML file, settings such as 'lr=0.1 l2=0' or "
-            "'tune=last image_size=640', or base."
+            "'finetune=last image_size=640', or base."
         ),
     ],
+    *,
     data: Annotated[str | None, option("Labelled data; of models by default that of their runs.", "--data")] = None,
     pairs: Annotated[int, typer.Option("--pairs", help="Runs of each recipe.")] = 10,
     split: Annotated[str | None, option("Rows to be judged on; test for models, valid for recipes.", "--split")] = None,
@@ -25,24 +28,7 @@ def compare(
     plot: Annotated[Path | None, option("Draw both sides and the interval into this SVG.", "--plot")] = None,
     workers: options.Workers = None,
     executor: options.Executor = "auto",
-    config: options.Config = None,
-    set_: options.Set = None,
-    model: options.Model = None,
-    pretrained: options.Pretrained = False,
-    weights: options.Weights = None,
-    tune: options.Tune = None,
-    hidden: options.Hidden = None,
-    activation: options.Activation = None,
-    epochs: options.Epochs = None,
-    batch_size: options.BatchSize = None,
-    optimizer: options.Optimizer = None,
-    augment: options.Augment = None,
-    image_size: options.ImageSize = None,
-    follow_links: options.FollowLinks = False,
-    max_megapixels: options.MaxMegapixels = None,
-    seed: options.Seed = None,
-    engine: options.Engine = None,
-    device: options.Device = None,
+    settings: dict[str, Any],
     root: options.Root = Path("runs"),
     quiet: options.Quiet = False,
     json_: options.Json = False,
@@ -57,19 +43,17 @@ def compare(
     from clearsight.runs.store import write_text
 
     check_place(plot, "--plot")
-    flags = parse_common(
-        model=model, hidden=hidden, activation=activation, epochs=epochs, batch_size=batch_size, optimizer=optimizer, seed=seed,
-        engine=engine, device=device, pretrained=pretrained, weights=weights, tune=tune,
-    )  # fmt: skip
-    settings = read_settings(flags, config=config, image_size=image_size, augment=augment, set_=set_)
-    reading = {"follow_links": follow_links or None, "max_megapixels": max_megapixels}
+    said = settings.get("data", {})
+    reading = {key: said.pop(key) for key in ("follow_links", "max_megapixels") if key in said}
+    if not said:
+        settings.pop("data", None)
     silent = quiet or json_
     found = compare_sides(
         *sides, data=data, config=settings or None, pairs=pairs, split=split, metric=metric, workers=workers,
         executor=executor, root=root, note=tell(quiet=silent), meter=build_meter(quiet=silent),
-        **{key: value for key, value in reading.items() if value is not None},
+        **reading,
     )  # fmt: skip
-    text, svg = _describe(found, next_seed=seed or 0)
+    text, svg = _describe(found, next_seed=int(settings.get("train", {}).get("seed", 0)))
     if plot:
         write_text(plot, svg() + "\n")
     if json_:

@@ -5,7 +5,7 @@ import typer
 from clearsight.cli import options
 from clearsight.cli.output import print_json
 
-app = typer.Typer(help="Show the settings of a run.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Show the settings of a run.", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 
 @app.command()
@@ -15,8 +15,8 @@ def show(
     json_: options.Json = False,
 ) -> None:
     """Print the resolved settings as TOML."""
+    from clearsight.config.build import build_config
     from clearsight.config.files import merge, parse_setting, read_config_file, render_toml
-    from clearsight.config.schema import build_config
 
     layers = [read_config_file(config)] if config else []
     resolved = build_config(merge(*layers, *(parse_setting(text) for text in set_ or [])))
@@ -29,27 +29,17 @@ def show(
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of the settings, with what each one means."""
+    import json
+
     from clearsight.config.schema import RunConfig
 
-    print_json(RunConfig.model_json_schema())
+    typer.echo(json.dumps(RunConfig.model_json_schema(), indent=1))
 
 
 @app.command()
 def reference() -> None:
     """Print a page about every setting: its flag, its values, what is usual, and what it is."""
-    from typer.main import get_command
-
-    from clearsight.cli.train import train
-    from clearsight.config.files import complete_key
+    from clearsight.cli.settings import SETTINGS, name_option
     from clearsight.config.reference import render_reference
-    from clearsight.config.schema import known_keys
 
-    alone = typer.Typer()
-    alone.command()(train)
-    flags = {"augment.preset": "--augment"}
-    for option in get_command(alone).params:
-        name = str(option.name).strip("_")
-        key = "model.family" if name == "model" else complete_key(name)
-        if key in known_keys():
-            flags[key] = option.opts[-1]
-    typer.echo(render_reference(flags).rstrip())
+    typer.echo(render_reference({key: name_option(key) for key in SETTINGS}).rstrip())

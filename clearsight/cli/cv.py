@@ -6,44 +6,26 @@ from typing import Annotated, Any
 import typer
 
 from clearsight.cli import options
-from clearsight.cli.options import option, parse_common, read_settings
+from clearsight.cli.options import OUTPUT, option
 from clearsight.cli.output import plain, print_json, tell
+from clearsight.cli.settings import MANY_RUNS, takes_settings
 
 
+@takes_settings(MANY_RUNS)
 def cv(
     data: options.OptionalData = None,
+    *,
     folds: Annotated[int, typer.Option("--folds", min=2, help="Parts, each judged once a repeat.")] = 5,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="How often the folds are drawn.")] = 1,
-    group_by: Annotated[
-        str | None,
-        option("Regular expression; pictures alike in what it finds in their names stay together.", "--group-by"),
-    ] = None,
     metric: Annotated[str | None, option("accuracy, loss or mae.", "--metric")] = None,
     workers: options.Workers = None,
     executor: options.Executor = "auto",
-    config: options.Config = None,
-    set_: options.Set = None,
-    model: options.Model = None,
-    pretrained: options.Pretrained = False,
-    weights: options.Weights = None,
-    tune: options.Tune = None,
-    hidden: options.Hidden = None,
-    activation: options.Activation = None,
-    epochs: options.Epochs = None,
-    batch_size: options.BatchSize = None,
-    optimizer: options.Optimizer = None,
-    augment: options.Augment = None,
-    image_size: options.ImageSize = None,
-    follow_links: options.FollowLinks = False,
-    max_megapixels: options.MaxMegapixels = None,
-    target: options.Target = None,
-    relabel: options.Relabel = None,
-    seed: options.Seed = None,
-    engine: options.Engine = None,
-    device: options.Device = None,
-    out: Annotated[Path | None, option("Directory to make.", "--out")] = None,
+    settings: dict[str, Any],
+    out: Annotated[Path | None, option("Directory to make.", "--out", panel=OUTPUT)] = None,
     root: options.Root = Path("runs"),
-    resume: Annotated[str | None, option("Directory of a cross-validation to go on with, or last.", "--resume")] = None,
+    resume: Annotated[
+        str | None, option("Directory of a cross-validation to go on with, or last.", "--resume", panel=OUTPUT)
+    ] = None,
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> None:
@@ -54,15 +36,6 @@ def cv(
     """
     from clearsight.actions.cross_validate import cross_validate
 
-    flags = parse_common(
-        model=model, hidden=hidden, activation=activation, epochs=epochs, batch_size=batch_size, optimizer=optimizer, seed=seed,
-        engine=engine, device=device, pretrained=pretrained, weights=weights, tune=tune,
-    )  # fmt: skip
-    flags = {"data.group_by": group_by, "data.relabel": relabel, **flags}
-    settings = read_settings(
-        flags, config=config, image_size=image_size, target=target, augment=augment, follow_links=follow_links,
-        max_megapixels=max_megapixels, set_=set_,
-    )  # fmt: skip
     silent = quiet or json_
     found = cross_validate(
         data, config=settings, folds=folds, repeats=repeats, metric=metric, workers=workers, executor=executor, out=out,

@@ -6,35 +6,33 @@ from typing import Annotated, Any
 import typer
 
 from clearsight.cli import options
-from clearsight.cli.options import read_settings
 from clearsight.cli.output import plain, print_json, print_notes, tell
+from clearsight.cli.settings import READING, PanelCommand, takes_settings
 
-app = typer.Typer(help="Check, show, fetch, make and cache data.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Check, show, fetch, make and cache data.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
 _LISTED = 10
 _CLASSES = 30
 
 
-def _configure(data: str, *, resize: str | None, skip_bad: bool, **words: Any) -> Any:
-    """The configuration that flags mean; `words` are those of `read_settings`."""
-    from clearsight.config.schema import build_config
+def _configure(data: str, settings: dict[str, Any]) -> Any:
+    """The configuration that options mean."""
+    from clearsight.config.build import build_config
+    from clearsight.config.files import merge
 
-    flags = {"data.source": data, "preprocess.resize": resize, "data.skip_bad": skip_bad or None}
-    return build_config(read_settings(flags, **words))
+    return build_config(merge(settings, {"data": {"source": data}}))
 
 
-@app.command()
+@app.command(cls=PanelCommand)
+@takes_settings(READING)
 def check(
     data: options.Data,
+    *,
     sheet: Annotated[
         Path | None, typer.Option("--sheet", help="Draw the pictures concerned, as out.png.", show_default=False)
     ] = None,
-    image_size: options.ImageSize = None,
-    follow_links: options.FollowLinks = False,
-    max_megapixels: options.MaxMegapixels = None,
-    resize: options.Resize = None,
-    target: options.Target = None,
-    skip_bad: options.SkipBad = False,
-    set_: options.Set = None,
+    settings: dict[str, Any],
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -46,10 +44,7 @@ def check(
     from clearsight.core.progress import build_meter
     from clearsight.pipeline.data import check_source
 
-    config = _configure(
-        data, set_=set_, image_size=image_size, resize=resize, target=target, skip_bad=skip_bad,
-        follow_links=follow_links, max_megapixels=max_megapixels,
-    )  # fmt: skip
+    config = _configure(data, settings)
     dataset, findings = check_source(config, meter=build_meter(quiet=quiet or json_))
     print_notes(dataset.notes, quiet=quiet or json_)
     if sheet:
@@ -92,9 +87,11 @@ def _render_findings(dataset: Any, findings: list[Any]) -> str:
     return "\n".join(lines)
 
 
-@app.command()
+@app.command(cls=PanelCommand)
+@takes_settings((*READING, "augment.preset"))
 def show(
     data: options.Data,
+    *,
     out: Annotated[Path, typer.Option("--out", help="The picture to write: .png, .jpg or .webp.")] = Path(
         "contact-sheet.png"
     ),
@@ -104,36 +101,23 @@ def show(
             "--per-class", min=1, max=200, help="Pictures a class; 10, or 2 with --augment.", show_default=False
         ),
     ] = None,
-    augment: Annotated[
-        str | None,
-        typer.Option("--augment", help="Show each beside varied versions, as train --augment.", show_default=False),
-    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Which pictures, and how they are augmented.")] = 0,
-    image_size: options.ImageSize = None,
-    follow_links: options.FollowLinks = False,
-    max_megapixels: options.MaxMegapixels = None,
-    resize: options.Resize = None,
-    target: options.Target = None,
-    skip_bad: options.SkipBad = False,
-    set_: options.Set = None,
+    settings: dict[str, Any],
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Draw a contact sheet: some training pictures of every class, as the network will see them."""
     from clearsight.core.progress import build_meter
-    from clearsight.pipeline.data import build_split, load_dataset, settle_augmentation
+    from clearsight.pipeline.data import build_split, load_dataset, resolve_augmentation
     from clearsight.report.contact import draw_augmented, draw_classes
     from clearsight.report.sheet import save_sheet
 
-    config = _configure(
-        data, set_=set_, image_size=image_size, resize=resize, target=target, augment=augment, skip_bad=skip_bad,
-        follow_links=follow_links, max_megapixels=max_megapixels,
-    )  # fmt: skip
+    config = _configure(data, settings)
     dataset = load_dataset(config, meter=build_meter(quiet=quiet or json_))
     print_notes(dataset.notes, quiet=quiet or json_)
     rows = build_split(config, dataset).train
-    if augment:
-        augmentation, left_out = settle_augmentation(config, dataset)
+    if "augment" in settings:
+        augmentation, left_out = resolve_augmentation(config, dataset)
         print_notes(left_out, quiet=quiet or json_)
         sheet = draw_augmented(dataset, rows, augmentation, per_class=per_class or 2, seed=seed)
     else:
@@ -145,23 +129,15 @@ def show(
         typer.echo(plain(out))
 
 
-@app.command()
+@app.command(cls=PanelCommand)
+@takes_settings((*READING, "augment.preset"))
 def safety(
     data: options.Data,
-    augment: Annotated[
-        str | None,
-        typer.Option("--augment", help="Judge this, as for train; else all at rising strengths.", show_default=False),
-    ] = None,
+    *,
     sheet: Annotated[
         Path | None, typer.Option("--sheet", help="Draw examples, as out.png.", show_default=False)
     ] = None,
-    image_size: options.ImageSize = None,
-    follow_links: options.FollowLinks = False,
-    max_megapixels: options.MaxMegapixels = None,
-    resize: options.Resize = None,
-    target: options.Target = None,
-    skip_bad: options.SkipBad = False,
-    set_: options.Set = None,
+    settings: dict[str, Any],
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -171,17 +147,14 @@ def safety(
     is unsafe where many of them become pictures of another class, as a 6 upside down becomes a 9.
     """
     from clearsight.core.progress import build_meter
-    from clearsight.pipeline.data import load_dataset, settle_augmentation
+    from clearsight.pipeline.data import load_dataset, resolve_augmentation
     from clearsight.pipeline.safety import explain_unknown, measure_safety
     from clearsight.report.verdicts import draw_verdicts, render_verdicts
 
-    config = _configure(
-        data, set_=set_, image_size=image_size, resize=resize, target=target, augment=augment, skip_bad=skip_bad,
-        follow_links=follow_links, max_megapixels=max_megapixels,
-    )  # fmt: skip
+    config = _configure(data, settings)
     dataset = load_dataset(config, meter=build_meter(quiet=quiet or json_))
     print_notes(dataset.notes, quiet=quiet or json_)
-    augmentation, left_out = settle_augmentation(config, dataset)
+    augmentation, left_out = resolve_augmentation(config, dataset)
     print_notes(left_out, quiet=quiet or json_)
     judge, verdicts = measure_safety(config, dataset, meter=build_meter(quiet=quiet or json_))
     if sheet:

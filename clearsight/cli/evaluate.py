@@ -30,7 +30,7 @@ def evaluate(
 ) -> None:
     """Evaluate a model: accuracy with its interval, loss, confusion matrix, and per-class metrics."""
     from clearsight.actions.evaluate import evaluate as evaluate_model
-    from clearsight.bundle.bundle import load
+    from clearsight.bundle.load import load
     from clearsight.core.progress import build_meter
 
     bundle = load(model)
@@ -75,7 +75,7 @@ def predict(
 ) -> None:
     """Name the class of pictures, with probabilities. Warns of pictures far from those that the model was trained on."""
     from clearsight.actions.evaluate import find_limit, own_config
-    from clearsight.bundle.bundle import load
+    from clearsight.bundle.load import load
     from clearsight.bundle.predict import predict_files, render_table
     from clearsight.core.progress import build_meter
     from clearsight.runs.store import write_text

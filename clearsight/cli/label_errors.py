@@ -1,45 +1,31 @@
 """`clearsight label-errors`: labels that are likely wrong, a gallery of them and a CSV to correct."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from clearsight.cli import options
-from clearsight.cli.options import option, parse_common, read_settings
+from clearsight.cli.options import OUTPUT, option
 from clearsight.cli.output import plain, print_json, tell
+from clearsight.cli.settings import MANY_RUNS, takes_settings
 
 _SHOWN = 12
 
 
+@takes_settings(MANY_RUNS, target=False)
 def label_errors(
     data: options.OptionalData = None,
+    *,
     folds: Annotated[int, typer.Option("--folds", min=2, help="Parts, each judged once a repeat.")] = 5,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="How often the folds are drawn.")] = 1,
     workers: options.Workers = None,
     executor: options.Executor = "auto",
-    config: options.Config = None,
-    set_: options.Set = None,
-    model: options.Model = None,
-    pretrained: options.Pretrained = False,
-    weights: options.Weights = None,
-    tune: options.Tune = None,
-    hidden: options.Hidden = None,
-    epochs: options.Epochs = None,
-    batch_size: options.BatchSize = None,
-    optimizer: options.Optimizer = None,
-    augment: options.Augment = None,
-    image_size: options.ImageSize = None,
-    follow_links: options.FollowLinks = False,
-    max_megapixels: options.MaxMegapixels = None,
-    relabel: options.Relabel = None,
-    seed: options.Seed = None,
-    engine: options.Engine = None,
-    device: options.Device = None,
-    out: Annotated[Path | None, option("Directory to make.", "--out")] = None,
+    settings: dict[str, Any],
+    out: Annotated[Path | None, option("Directory to make.", "--out", panel=OUTPUT)] = None,
     root: options.Root = Path("runs"),
     resume: Annotated[
-        str | None, option("Directory of a cross-validation to take, or go on with; or last.", "--resume")
+        str | None, option("Directory of a cross-validation to take, or go on with; or last.", "--resume", panel=OUTPUT)
     ] = None,
     quiet: options.Quiet = False,
     json_: options.Json = False,
@@ -52,15 +38,6 @@ def label_errors(
     from clearsight.actions.label_errors import GALLERY, TABLE, find_label_errors
     from clearsight.report.label_errors import describe_suspects
 
-    flags = parse_common(
-        model=model, hidden=hidden, epochs=epochs, batch_size=batch_size, optimizer=optimizer, seed=seed, engine=engine,
-        device=device, pretrained=pretrained, weights=weights, tune=tune,
-    )  # fmt: skip
-    flags = {"data.relabel": relabel, **flags}
-    settings = read_settings(
-        flags, config=config, image_size=image_size, augment=augment, follow_links=follow_links,
-        max_megapixels=max_megapixels, set_=set_,
-    )  # fmt: skip
     silent = quiet or json_
     found = find_label_errors(
         data, config=settings or None, folds=folds, repeats=repeats, workers=workers, executor=executor, out=out, root=root,

@@ -6,25 +6,19 @@ from typing import Annotated, Any
 import typer
 
 from clearsight.cli import options
-from clearsight.cli.options import parse_common, parse_numbers, read_settings
+from clearsight.cli.options import parse_numbers
 from clearsight.cli.output import check_place, plain, print_json, print_notes
+from clearsight.cli.settings import MANY_RUNS, takes_settings
 
 
+@takes_settings(MANY_RUNS)
 def learning_curve(
     data: options.Data,
+    *,
     shares: Annotated[str, typer.Option("--shares", help="Shares of the training rows, rising.")] = "0.1,0.2,0.4,0.7,1",
     seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="Runs a share.")] = 3,
     plot: Annotated[Path, typer.Option("--plot", help="Draw the curve into this SVG.")] = Path("learning-curve.svg"),
-    config: options.Config = None,
-    set_: options.Set = None,
-    model: options.Model = None,
-    hidden: options.Hidden = None,
-    epochs: options.Epochs = None,
-    augment: options.Augment = None,
-    image_size: options.ImageSize = None,
-    follow_links: options.FollowLinks = False,
-    max_megapixels: options.MaxMegapixels = None,
-    target: options.Target = None,
+    settings: dict[str, Any],
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> None:
@@ -34,18 +28,15 @@ def learning_curve(
     touched.
     """
     from clearsight.actions.learning_curve import measure_curve
-    from clearsight.config.schema import build_config
+    from clearsight.config.build import build_config
+    from clearsight.config.files import merge
     from clearsight.core.progress import build_meter
     from clearsight.report.curves import draw_learning_curve
     from clearsight.runs.store import write_text
 
     check_place(plot, "--plot")
-    flags = {"data.source": data, **parse_common(model=model, hidden=hidden, epochs=epochs)}
-    settings = read_settings(
-        flags, config=config, image_size=image_size, target=target, augment=augment, follow_links=follow_links,
-        max_megapixels=max_megapixels, set_=set_,
-    )  # fmt: skip
-    wanted = parse_numbers(shares, "--shares", float) or []
+    settings = merge(settings, {"data": {"source": data}})
+    wanted = parse_numbers(shares, "--shares")
     curve = measure_curve(build_config(settings), shares=wanted, seeds=seeds, meter=build_meter(quiet=quiet or json_))
     print_notes(curve.notes, quiet=quiet or json_)
     write_text(plot, draw_learning_curve(curve.sizes, curve.errors, what=curve.what, floor=curve.floor) + "\n")

@@ -6,31 +6,20 @@ from typing import Annotated, Any
 import typer
 
 from clearsight.cli import options
-from clearsight.cli.options import option, parse_common, read_settings
+from clearsight.cli.options import option
 from clearsight.cli.output import check_place, plain, print_json, print_notes, tell
+from clearsight.cli.settings import ONE_STEP, takes_settings
 
 
+@takes_settings(ONE_STEP)
 def lr_find(
     data: options.Data,
+    *,
     low: Annotated[float, typer.Option("--low", help="First rate.")] = 1e-7,
     high: Annotated[float, typer.Option("--high", help="Last rate.")] = 10.0,
     steps: Annotated[int, typer.Option("--steps", help="Batches, one a rate.")] = 100,
     plot: Annotated[Path | None, option("Draw the losses into this SVG.", "--plot")] = None,
-    config: options.Config = None,
-    set_: options.Set = None,
-    model: options.Model = None,
-    hidden: options.Hidden = None,
-    activation: options.Activation = None,
-    optimizer: options.Optimizer = None,
-    batch_size: options.BatchSize = None,
-    augment: options.Augment = None,
-    image_size: options.ImageSize = None,
-    follow_links: options.FollowLinks = False,
-    max_megapixels: options.MaxMegapixels = None,
-    target: options.Target = None,
-    engine: options.Engine = None,
-    device: options.Device = None,
-    seed: options.Seed = None,
+    settings: dict[str, Any],
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> None:
@@ -39,21 +28,14 @@ def lr_find(
     The suggestion lies, on a log scale, half way between where four fifths of the loss's fall are done and where the loss is
     lowest. `train --lr auto` does the same and takes it.
     """
-    from clearsight.actions.train import load_and_search
-    from clearsight.config.schema import build_config
+    from clearsight.actions.lr_find import load_and_search
+    from clearsight.config.build import build_config
+    from clearsight.config.files import merge
     from clearsight.core.progress import build_meter
     from clearsight.runs.store import write_text
 
     check_place(plot, "--plot")
-    flags = parse_common(
-        model=model, hidden=hidden, activation=activation, batch_size=batch_size, optimizer=optimizer, seed=seed, engine=engine,
-        device=device,
-    )  # fmt: skip
-    flags["data.source"] = data
-    settings = read_settings(
-        flags, config=config, image_size=image_size, target=target, augment=augment, follow_links=follow_links,
-        max_megapixels=max_megapixels, set_=set_,
-    )  # fmt: skip
+    settings = merge(settings, {"data": {"source": data}})
     quiet = quiet or json_
     found, notes = load_and_search(
         build_config(settings), low=low, high=high, steps=steps, note=tell(quiet=quiet), meter=build_meter(quiet=quiet)

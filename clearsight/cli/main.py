@@ -9,53 +9,80 @@ import sys
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from clearsight import __version__
-from clearsight.cli import (
-    compare,
-    cv,
-    data,
-    evaluate,
-    label_errors,
-    learning_curve,
-    lr_find,
-    mistakes,
-    models,
-    optimizers,
-    recipe,
-    runs,
-    train,
-    tune,
-)
-from clearsight.cli import config as config_commands
 from clearsight.cli.output import plain
 from clearsight.errors import ClearsightError
 
+# Commands by name: where each is, and what the list says. A module is imported when its command is asked for.
+COMMANDS = {
+    "train": ("train:train", "Train a classifier, evaluate it and draw its report."),
+    "evaluate": ("evaluate:evaluate", "Evaluate a model on labelled pictures."),
+    "predict": ("evaluate:predict", "Name the classes of pictures, with probabilities."),
+    "mistakes": ("mistakes:mistakes", "Show the worst mistakes and what each answer rests on."),
+    "report": ("runs:report", "Draw the report of a run anew."),
+    "lr-find": ("lr_find:lr_find", "Look for a learning rate."),
+    "learning-curve": ("learning_curve:learning_curve", "Draw how errors fall with more training pictures."),
+    "models": ("models:models", "List the kinds of networks and their sizes."),
+    "tune": ("tune:tune", "Search for settings and train the best."),
+    "cv": ("cv:cv", "Cross-validate: judge each picture by a model without it."),
+    "compare": ("compare:compare", "Say whether one model is better, or whether it is luck."),
+    "label-errors": ("label_errors:label_errors", "Look for labels that are likely wrong."),
+    "optimizers": ("optimizers:optimizers", "Draw how optimisers go down a surface."),
+    "data": ("data:app", "Check, show, fetch, make and cache data."),
+    "runs": ("runs:app", "List, show, watch and remove runs."),
+    "config": ("config:app", "Show the settings of a run."),
+    "recipe": ("recipe:app", "Run published experiments again."),
+}
+
+
+class _Commands(TyperGroup):
+    """The commands, of which each is loaded when it is used."""
+
+    def __init__(self, **attrs: Any) -> None:
+        super().__init__(**attrs)
+        self.commands = {name: TyperCommand(name, help=summary) for name, (_, summary) in COMMANDS.items()}
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command itself; None if there is none of this name."""
+        return load_command(cmd_name) if cmd_name in COMMANDS else None
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Names and summaries, which need no command."""
+        width = formatter.width - 6 - max(map(len, COMMANDS))
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, one.get_short_help_str(width)) for name, one in self.commands.items()])
+
+
+def load_command(name: str) -> Any:
+    """The command of this name, from its module."""
+    from importlib import import_module
+
+    from clearsight.cli.settings import PanelCommand
+
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    found = getattr(import_module(f"clearsight.cli.{module}"), attribute)
+    if isinstance(found, typer.Typer):
+        command = typer.main.get_command(found)
+    else:
+        alone = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=_CONTEXT)
+        alone.command(name, cls=PanelCommand)(found)
+        command = typer.main.get_command(alone)
+    command.name = name
+    return command
+
+
+_CONTEXT = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
+    cls=_Commands,
     help="Train image classifiers and see why they work, or why they do not.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=_CONTEXT,
 )
-app.command("train")(train.train)
-app.command("evaluate")(evaluate.evaluate)
-app.command("predict")(evaluate.predict)
-app.command("mistakes")(mistakes.mistakes)
-app.command("report")(runs.report)
-app.command("lr-find")(lr_find.lr_find)
-app.command("learning-curve")(learning_curve.learning_curve)
-app.command("models")(models.models)
-app.command("tune")(tune.tune)
-app.command("cv")(cv.cv)
-app.command("compare")(compare.compare)
-app.command("label-errors")(label_errors.label_errors)
-app.command("optimizers")(optimizers.optimizers)
-app.add_typer(data.app, name="data")
-app.add_typer(runs.app, name="runs")
-app.add_typer(config_commands.app, name="config")
-app.add_typer(recipe.app, name="recipe")
 
 
 _CTRL_C = 130

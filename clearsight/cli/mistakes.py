@@ -43,7 +43,7 @@ def mistakes(
 ) -> None:
     """Show the mistakes that cost most: what each answer rests on, and the training pictures that are most like it."""
     from clearsight.actions.mistakes import find_mistakes
-    from clearsight.bundle.bundle import load
+    from clearsight.bundle.load import load
     from clearsight.cli.output import check_place
     from clearsight.core.progress import build_meter
     from clearsight.runs.store import write_text

@@ -21,7 +21,7 @@ def models(
     from clearsight.models.count import list_models
 
     size = parse_size(image_size)
-    height, width = (size, size) if isinstance(size, int) else tuple(size or ())
+    height, width = (size, size) if isinstance(size, int) else size
     found = list_models((height, width, channels), outputs=classes)
     if json_:
         print_json({"image_size": [height, width], "channels": channels, "classes": classes, "models": found})

@@ -61,7 +61,7 @@ def optimizers(
                 "lr": p.lr,
                 "end": p.points[-1].tolist(),
                 "height": float(p.heights[-1]),
-                "flew": p.flew,
+                "flew": p.diverged,
             }
             for p in paths
         ]
@@ -73,6 +73,6 @@ def optimizers(
     for p in paths:
         typer.echo(
             f"{p.optimizer:<9} lr {p.lr:<8.3g} ends at ({p.points[-1, 0]:.4f}, {p.points[-1, 1]:.4f}), height {p.heights[-1]:.3g}"
-            + (" (then flew away: a lower lr may do)" if p.flew else "")
+            + (" (then flew away: a lower lr may do)" if p.diverged else "")
         )
     typer.echo("\n".join(plain(path) for path in (out, animation) if path))

@@ -9,7 +9,9 @@ import typer
 from clearsight.cli import options
 from clearsight.cli.output import plain, print_json, print_notes, tell
 
-app = typer.Typer(help="Run published experiments again.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Run published experiments again.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
 
 
 @app.command("list")

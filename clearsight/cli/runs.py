@@ -9,7 +9,9 @@ import typer
 from clearsight.cli import options
 from clearsight.cli.output import plain, print_json, print_notes
 
-app = typer.Typer(help="List, show and remove runs.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="List, show, watch and remove runs.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
 Name = Annotated[str, typer.Argument(help="Run directory, its name, or last.")]
 Root = Annotated[Path, typer.Option("--root", help="Where run directories are.")]
 

@@ -6,14 +6,17 @@ from typing import Annotated, Any
 import typer
 
 from clearsight.cli import options
-from clearsight.cli.options import option, parse_common, read_settings
+from clearsight.cli.options import OUTPUT, option
 from clearsight.cli.output import plain, print_json, render_judged, tell
+from clearsight.cli.settings import MANY_RUNS, takes_settings
 
 _SHOWN = 10
 
 
+@takes_settings(MANY_RUNS)
 def tune(
     data: options.OptionalData = None,
+    *,
     search: Annotated[
         list[str] | None,
         option("What may vary: train.lr=0.01,0.1, or 'train.lr={log = [1e-4, 1]}'; may be repeated.", "--search"),
@@ -33,29 +36,12 @@ def tune(
     retrain: Annotated[
         bool, typer.Option("--retrain/--no-retrain", help="Train the best again and evaluate it on test.")
     ] = True,
-    config: options.Config = None,
-    set_: options.Set = None,
-    model: options.Model = None,
-    pretrained: options.Pretrained = False,
-    weights: options.Weights = None,
-    tune_: options.Tune = None,
-    hidden: options.Hidden = None,
-    activation: options.Activation = None,
-    epochs: options.Epochs = None,
-    batch_size: options.BatchSize = None,
-    optimizer: options.Optimizer = None,
-    augment: options.Augment = None,
-    image_size: options.ImageSize = None,
-    follow_links: options.FollowLinks = False,
-    max_megapixels: options.MaxMegapixels = None,
-    target: options.Target = None,
-    relabel: options.Relabel = None,
-    seed: options.Seed = None,
-    engine: options.Engine = None,
-    device: options.Device = None,
-    out: Annotated[Path | None, option("Directory to make for the search.", "--out")] = None,
+    settings: dict[str, Any],
+    out: Annotated[Path | None, option("Directory to make for the search.", "--out", panel=OUTPUT)] = None,
     root: options.Root = Path("runs"),
-    resume: Annotated[str | None, option("Directory of a search to go on with, or last.", "--resume")] = None,
+    resume: Annotated[
+        str | None, option("Directory of a search to go on with, or last.", "--resume", panel=OUTPUT)
+    ] = None,
     track: options.Track = None,
     quiet: options.Quiet = False,
     json_: options.Json = False,
@@ -66,14 +52,6 @@ def tune(
     """
     from clearsight.actions.tune import tune as search_settings
 
-    flags = parse_common(
-        model=model, hidden=hidden, activation=activation, epochs=epochs, batch_size=batch_size, optimizer=optimizer, seed=seed,
-        engine=engine, device=device, pretrained=pretrained, weights=weights, tune=tune_,
-    )  # fmt: skip
-    settings = read_settings(
-        {"data.relabel": relabel, **flags}, config=config, image_size=image_size, target=target, augment=augment,
-        follow_links=follow_links, max_megapixels=max_megapixels, set_=set_,
-    )  # fmt: skip
     silent = quiet or json_
     tuned = search_settings(
         data, config=settings, search=search or [], strategy=strategy, trials=trials, minutes=minutes, folds=folds,

@@ -8,9 +8,9 @@ import difflib
 import re
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from clearsight.core.timm_library import PATTERN, describe_pictures, is_timm
+from clearsight.core.timm_library import PATTERN
 from clearsight.errors import UsageError
 
 # Every name that a choice can take; the parts that carry the choices out import these.
@@ -31,7 +31,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 Reduction = Literal["mean", "sum"]
 Schedule = Literal["constant", "step", "cosine", "one-cycle", "linear"]
 Scaling = Literal["unit", "symmetric", "standardize", "mean-image", "imagenet", "none"]
-Tune = Literal["auto", "head", "last", "all"]
+Finetune = Literal["auto", "head", "last", "all"]
 Resize = Literal["squash", "crop", "pad"]
 Channels = Literal["auto", "grey", "rgb"]
 Sampling = Literal["natural", "balanced"]
@@ -50,12 +50,17 @@ _FINE_TUNED: dict[str, Any] = {
 }  # fmt: skip
 
 
+def shorten(text: str) -> str:
+    """At most 80 characters of it."""
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def _check_family(name: object) -> object:
     known = get_args(OwnFamily)
     if name not in (*known, "auto") and not (isinstance(name, str) and re.fullmatch(PATTERN, name)):
         near = difflib.get_close_matches(str(name), known, n=1)
         advice = f"Did you mean {near[0]}?" if near else "See `clearsight models`."
-        raise UsageError(f"model must be one of {', '.join(known)} or timm:NAME, got {_shorten(repr(name))}. {advice}")
+        raise UsageError(f"model must be one of {', '.join(known)} or timm:NAME, got {shorten(repr(name))}. {advice}")
     return name
 
 
@@ -66,7 +71,6 @@ PRETRAINED_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "last": {"train": _FINE_TUNED | {"lr": 0.00003, "epochs": 6}},
     "all": {"train": _FINE_TUNED, "augment": {"preset": "light"}},
 }
-_PRETRAINED_PICTURES = {"image_size": 224, "channels": "rgb"}
 
 
 class _Section(BaseModel):
@@ -207,7 +211,7 @@ class ModelConfig(_Section):
     weights: str | None = Field(
         None, description="File (.safetensors or .pth) with such weights, for the published one."
     )
-    tune: Tune = Field(
+    finetune: Finetune = Field(
         "auto", description="What of a pretrained net is trained: its head, the last stages too, or all; auto is head."
     )
 
@@ -319,7 +323,7 @@ class RunConfig(_Section):
         """What is trained: `head` or `last` of a pretrained net, or `all`."""
         if not self.model.pretrained:
             return "all"
-        return "head" if self.model.tune == "auto" else self.model.tune
+        return "head" if self.model.finetune == "auto" else self.model.finetune
 
     @property
     def hidden(self) -> tuple[int, ...]:
@@ -332,88 +336,3 @@ class RunConfig(_Section):
         """One activation a hidden layer."""
         chosen = self.model.activation
         return (chosen,) * len(self.hidden) if isinstance(chosen, str) else chosen
-
-
-def known_keys() -> list[str]:
-    """Every key as `section.name`."""
-    return [
-        f"{section}.{key}"
-        for section, info in RunConfig.model_fields.items()
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
-        for key in info.annotation.model_fields
-    ]
-
-
-def build_config(values: dict[str, Any], *, where: str = "the configuration", fill: bool = True) -> RunConfig:
-    """A checked RunConfig from nested plain values; `fill` puts in the defaults for pretrained nets where nothing is said.
-
-    Raises:
-        UsageError: an unknown key, with the nearest known one, or a value outside its type or range.
-    """
-    try:
-        config = RunConfig.model_validate(values)
-        return _fill_pretrained(config) if fill else config
-    except ValidationError as error:
-        first = error.errors()[0]
-        if isinstance(said := first.get("ctx", {}).get("error"), UsageError):
-            raise said from None
-        location = [str(part) for part in first["loc"]]
-        key = ".".join(location[:2])
-        if first["type"] == "extra_forbidden":
-            near = find_near(location[-1])
-            advice = f"Did you mean {near}?" if near else "See `clearsight config show`."
-            raise UsageError(f"{where} must hold known keys, got {_shorten(repr(key))}. {advice}") from None
-        rule = re.sub(r"^\w+ should ", "", first["msg"])
-        rule = rule if rule != first["msg"] else f"be valid ({rule[0].lower() + rule[1:]})"
-        raise UsageError(
-            f"{key} must {rule}, got {_shorten(repr(first['input']))} in {where}. `clearsight config schema` says what each "
-            "setting takes."
-        ) from None
-
-
-def _fill_pretrained(config: RunConfig) -> RunConfig:
-    """The defaults for pretrained weights, where they are and nothing else is said; they still count as not said."""
-    if not config.model.pretrained:
-        return config
-    chosen = PRETRAINED_DEFAULTS[config.depth]
-    wanted = chosen | {"preprocess": _describe_pictures(config) | chosen.get("preprocess", {})}
-    judged_apart = config.data.valid_fraction > 0 and config.data.folds is None  # a fold must not choose what it judges
-    if config.depth == "all" and judged_apart:  # the best epoch is kept
-        said = "epochs" in config.train.model_fields_set
-        wanted["train"] = wanted["train"] | {"patience": config.train.epochs if said else wanted["train"]["epochs"]}
-    sections = {}
-    for section, values in wanted.items():
-        part: BaseModel = getattr(config, section)
-        unsaid = {key: value for key, value in values.items() if key not in part.model_fields_set}
-        sections[section] = type(part).model_construct(part.model_fields_set, **dict(part) | unsaid)
-    return RunConfig.model_construct(config.model_fields_set, **dict(config) | sections)
-
-
-def _describe_pictures(config: RunConfig) -> dict[str, Any]:
-    """Pictures as the weights were learnt on: EfficientNet-Lite's on -1..1, resnets' by ImageNet's mean and deviation."""
-    family = config.family
-    if not is_timm(family):
-        return _PRETRAINED_PICTURES | {"scale": "symmetric" if family == "efficientnet_lite0" else "imagenet"}
-    facts = describe_pictures(family)
-    if "scale" not in facts and "scale" not in config.preprocess.model_fields_set:
-        raise UsageError(
-            f"preprocess.scale must be chosen for {family}, got none: its weights want pictures scaled in a way of their own. "
-            "Set the nearest, as --set preprocess.scale=imagenet."
-        )
-    return _PRETRAINED_PICTURES | facts
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-_OTHER_NAMES = {
-    "learning_rate": "train.lr", "layers": "model.hidden", "units": "model.hidden", "wd": "train.weight_decay",
-}  # fmt: skip
-
-
-def find_near(name: str) -> str:
-    """The key or section whose name is most like `name`; empty if none is."""
-    names = {key.split(".")[1]: key for key in known_keys()} | {s: s for s in RunConfig.model_fields} | _OTHER_NAMES
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    return names[near[0]] if near else ""

@@ -6,17 +6,16 @@ a `note` is worth knowing. It must not know how anything is trained or drawn.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.core.findings import LEVELS, Finding
 from clearsight.data.dataset import SPLITS, Dataset
 from clearsight.data.duplicates import find_blank, find_near_copies, rows_at_once
 from clearsight.data.shift import find_shift
 
-LEVELS = ("error", "warning", "note")
 NEAR_ROWS_BEFORE_TRAINING = 10_000
 _TINY_CLASS = 10
 _IMBALANCE = 5.0
@@ -24,29 +23,6 @@ _SQUASH = 2.0
 _CONSTANT_SHARE = 0.05
 _RARE = 0.5
 Parts = Mapping[str, NDArray[np.int64]]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing found.
-
-    Args:
-        level: `error`, `warning` or `note`.
-        kind: a fixed word for programs, such as `leakage`.
-        message: a sentence with the count and the next action.
-        files: the files or rows concerned, as the user knows them; groups of belonging ones are joined by ` = `.
-        rows: the same as row numbers, for pictures of them; empty where they are no rows.
-    """
-
-    level: str
-    kind: str
-    message: str
-    files: tuple[str, ...] = ()
-    rows: tuple[int, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {"level": self.level, "kind": self.kind, "message": self.message, "files": list(self.files)}
 
 
 def check_dataset(dataset: Dataset, parts: Parts, *, near: bool = True, skip_bad: bool = False) -> list[Finding]:
@@ -115,6 +91,11 @@ def _check_classes(dataset: Dataset, parts: Parts) -> list[Finding]:
                 )
             ]
         return []
+    return [*_check_names(dataset), *_check_counts(dataset, parts)]
+
+
+def _check_names(dataset: Dataset) -> list[Finding]:
+    """Whether classes are two or more, differ, and have pictures."""
     names = dataset.class_names
     found = []
     if len(names) < 2:
@@ -136,6 +117,12 @@ def _check_classes(dataset: Dataset, parts: Parts) -> list[Finding]:
         found.append(Finding(
             "error", "empty-class", f"class {name!r} of {split} must hold pictures, got none. Add some or remove its folder.",
         ))  # fmt: skip
+    return found
+
+
+def _check_counts(dataset: Dataset, parts: Parts) -> list[Finding]:
+    """Whether every class has pictures enough in every split."""
+    names, found = dataset.class_names, []
     counts = {split: np.bincount(dataset.labels[rows], minlength=len(names)) for split, rows in parts.items()}
     train = counts["train"]
     for split, own in counts.items():

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from clearsight.core.notebook import render_facts, show_classes
 from clearsight.data.read.files import BadFile
 from clearsight.data.read.pictures import PictureFacts
 from clearsight.errors import DataError
@@ -68,6 +69,11 @@ class Dataset:
         size = f"pictures of {height}x{width}x{channels}" if height > 1 else f"rows of {width * channels} numbers"
         labels = "numbers to predict" if self.is_regression else f"{len(self.class_names)} classes"
         return f"Dataset({self.name}: {len(self):,} {size}, {labels})"
+
+    def _repr_html_(self) -> str:
+        flat = self.is_regression or self.picture_shape[0] == 1
+        shown = [] if flat else show_classes(self.images, self.labels, self.class_names, self.value_range)
+        return render_facts(repr(self), {"pixels": self.images.dtype, "from": self.origin}, shown)
 
     @property
     def is_regression(self) -> bool:

@@ -173,12 +173,12 @@ def _enlarge(ended: Ended, why: str, accepts: Callable[[dict[str, Any]], bool]) 
     """What lets a network learn its training pictures better."""
     larger = [2 * width for width in ended.hidden]
     wanted: list[tuple[str, dict[str, Any]]] = [
-        ("Train more of the network, with --tune last", {"model": {"tune": "last"}}),
+        ("Train more of the network, with --finetune last", {"model": {"finetune": "last"}}),
         (f"Take a larger network, with --hidden {','.join(map(str, larger))}", {"model": {"hidden": larger}}),
         (f"Train longer, with --epochs {2 * ended.epochs}", {"train": {"epochs": 2 * ended.epochs}}),
     ]
     for text, settings in wanted:
-        fits = (ended.head or "tune" not in settings.get("model", {})) and (
+        fits = (ended.head or "finetune" not in settings.get("model", {})) and (
             larger or "hidden" not in settings.get("model", {})
         )
         if fits and accepts(settings):

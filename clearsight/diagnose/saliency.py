@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.data.preprocess import Preprocess
-from clearsight.engines.predictor import Inputs, as_tensor, build_bound, rows_at_once
+from clearsight.engines.predictor import rows_at_once
+from clearsight.engines.torch_tools import Inputs, as_tensor, build_bound
 from clearsight.models.convnet import ConvNet
 
 PARTS = 7  # squares along a side that are covered in turn, each over more than half of its neighbours

@@ -1,6 +1,6 @@
 """The protocol that every engine implements, and the dense engine behind it. It must not know epochs or files."""
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,66 +9,22 @@ from clearsight.augment.presets import Augmentation
 from clearsight.augment.randomness import count_uses
 from clearsight.augment.transforms import augment_rows
 from clearsight.data.preprocess import Preprocess
+from clearsight.engines.base import Rows, State, check_ends
 from clearsight.engines.dense import reference
-from clearsight.engines.objective import Recipe
+from clearsight.engines.objective import Objective
 from clearsight.engines.predictor import Predictor
 from clearsight.errors import UsageError
-from clearsight.models.convnet import ConvNet, Tail
 from clearsight.models.mlp import MLP
 
-Rows = NDArray[np.int64]
-State = dict[str, NDArray[Any]]
 _AUGMENTED_BYTES = 2**24  # of varied pictures at a time
 ENGINES = ("dense", "reference")
-
-
-class Engine(Protocol):
-    """One network being trained on one data set."""
-
-    name: str
-    device: str
-    partial: bool
-    """Whether only the end of a network is trained, on features that are at hand, so that its own answers come quickly."""
-    features: NDArray[np.float32] | None
-    """What enters the last layer, (N, 1, 1, F), where it is at hand."""
-
-    def train_steps(
-        self, order: Rows, *, epoch: int, first_batch: int, first_step: int, lrs: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], int]:
-        """Train `len(lrs)` batches of epoch `epoch` (from 0), whose rows are `order`, from batch `first_batch` on.
-
-        Returns:
-            Mean loss of each batch before its update, and how many rows were classified rightly. A loss that is not
-            finite ends the array; the caller then goes back to a state that it kept.
-        """
-
-    def logits(self, rows: Rows) -> NDArray[np.float32]:
-        """Outputs before the softmax for some rows, (n, K), without dropout."""
-
-    def layer_outputs(self, rows: Rows) -> dict[str, NDArray[np.float32]]:
-        """What every layer with weights gives for some rows before its activation, (n, ...), in order, without dropout."""
-
-    def params(self) -> NDArray[np.float32]:
-        """A copy of the numbers that a model file should hold, (net.num_values,)."""
-
-    def state(self) -> State:
-        """A copy of all that training changes: `params`, and what the optimiser remembers."""
-
-    def load_state(self, state: State) -> None:
-        """Go back to such a copy."""
-
-    def is_finite(self) -> bool:
-        """Whether all parameters are finite numbers."""
-
-    def describe(self) -> dict[str, Any]:
-        """What the bits depend on beside the configuration, for the record."""
 
 
 class DenseEngine:
     """A fully connected network trained by `dense.kernel` (compiled) or `dense.reference` (NumPy).
 
     Args:
-        net, recipe: architecture, and what a step minimises and how.
+        net, objective: architecture, and what a step minimises and how.
         images: (N, H, W, C) as stored; never copied.
         labels: (N,) int64 classes, or float32 targets.
         preprocess: pixels to inputs.
@@ -89,7 +45,7 @@ class DenseEngine:
     def __init__(
         self,
         net: MLP,
-        recipe: Recipe,
+        objective: Objective,
         *,
         images: NDArray[Any],
         labels: NDArray[Any],
@@ -103,18 +59,18 @@ class DenseEngine:
     ) -> None:
         if name not in ENGINES:
             raise UsageError(f"engine must be auto, {', '.join(ENGINES)} or torch, got {name!r}. Choose one of them.")
-        if recipe.optimizer == "muon":
+        if objective.optimizer == "muon":
             raise UsageError(f"optimizer muon must go with engine torch, got engine {name}. Leave --engine out.")
-        check_ends(net, recipe, labels, preprocess)
+        check_ends(net, objective, labels, preprocess)
         self.name, self.device = name, "cpu"
-        self._net, self._recipe, self._preprocess = net, recipe, preprocess
+        self._net, self._recipe, self._preprocess = net, objective, preprocess
         self._images, self._batch_size, self._seed = images, batch_size, seed
         self._augmentation = augmentation if augmentation and augmentation.active() else None
         self._pool = np.arange(len(images)) if pool is None else pool
         self._uses: tuple[Rows, Rows] | None = None
         self._params = params
-        self._slots = np.zeros((recipe.num_slots, params.size), params.dtype)
-        if recipe.is_regression:
+        self._slots = np.zeros((objective.num_slots, params.size), params.dtype)
+        if objective.is_regression:
             self._labels = np.zeros(len(labels), np.int64)
             self._targets = preprocess.standardize_targets(labels)[:, None].astype(params.dtype)
         else:
@@ -243,25 +199,3 @@ class DenseEngine:
     def describe(self) -> dict[str, Any]:
         """See `Engine`."""
         return {"engine": self.name, "device": self.device}
-
-
-def check_ends(net: MLP | ConvNet | Tail, recipe: Recipe, labels: NDArray[Any], preprocess: Preprocess) -> None:
-    """Refuse data that does not fit a network's ends.
-
-    Raises:
-        UsageError: inputs, classes or class weights are not as many as the network has.
-    """
-    if net.num_inputs != preprocess.num_inputs:
-        raise UsageError(
-            f"the first layer must have {preprocess.num_inputs} units, one a pixel value, got {net.num_inputs}. "
-            "Correct the layers."
-        )
-    if not recipe.is_regression and not 0 <= labels.min() <= labels.max() < net.outputs:
-        raise UsageError(
-            f"labels must lie in [0, {net.outputs}), a unit of the last layer each, got {labels.min()} to {labels.max()}. "
-            "Correct the labels or the layers."
-        )
-    if recipe.class_weights and len(recipe.class_weights) != net.outputs:
-        raise UsageError(
-            f"class_weights must be one a class ({net.outputs}), got {len(recipe.class_weights)}. Give as many."
-        )

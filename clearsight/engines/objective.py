@@ -19,7 +19,7 @@ NUM_SLOTS = {"sgd": 0, "momentum": 1, "nesterov": 1, "rmsprop": 1, "adam": 2, "a
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class Objective:
     """Loss, penalties and optimiser of one step. Numbers are plain; the learning rate comes with each step.
 
     Args:

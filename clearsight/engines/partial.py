@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.engines.dense_engine import Engine, Rows, State
+from clearsight.engines.base import Engine, Rows, State
 from clearsight.models.convnet import ConvNet
 
 Tensors = dict[str, NDArray[np.float32]]

@@ -1,6 +1,6 @@
 """Several processes that train one network together, started by torchrun; a team of one is a process by itself.
 
-Each computes its share of every batch and of every validation; sums make them agree. It must not know networks or files.
+Each computes its share of every batch and of every validation; sums make them sync. It must not know networks or files.
 """
 
 import os
@@ -30,30 +30,30 @@ class Team:
     def sum(self, tensor: Any) -> None:
         """Add up a tensor over all processes, in place."""
 
-    def follow(self, tensor: Any) -> None:
+    def broadcast(self, tensor: Any) -> None:
         """Take over the tensor of process 0, in place."""
 
-    def agree(self, numbers: tuple[int, int]) -> tuple[int, int]:
+    def sync(self, numbers: tuple[int, int]) -> tuple[int, int]:
         """The first number as process 0 has it, and the largest of the second ones."""
         return numbers
 
     @contextmanager
-    def speaking_first(self) -> Iterator[None]:
+    def rank_zero_first(self) -> Iterator[None]:
         """What process 0 does before the others go on; if it fails, they end."""
         try:
             yield
         except BaseException:
-            self.agree((0, 1))
+            self.sync((0, 1))
             raise
-        self.agree((0, 0))
+        self.sync((0, 0))
 
-    def hear_first(self) -> None:
+    def wait_for_rank_zero(self) -> None:
         """Wait until process 0 has done so.
 
         Raises:
             RunError: it failed.
         """
-        if self.agree((0, 0))[1]:
+        if self.sync((0, 0))[1]:
             raise RunError("the first process must be able to begin, got an error there. See what it says.")
 
     def close(self) -> None:
@@ -89,20 +89,20 @@ class ProcessTeam(Team):
         """See `Team`."""
         self._call(self._group.all_reduce, tensor)
 
-    def follow(self, tensor: Any) -> None:
+    def broadcast(self, tensor: Any) -> None:
         """See `Team`."""
         self._call(self._group.broadcast, tensor, 0)
 
-    def agree(self, numbers: tuple[int, int]) -> tuple[int, int]:
+    def sync(self, numbers: tuple[int, int]) -> tuple[int, int]:
         """See `Team`."""
         first, second = (self._torch.tensor([n], device=self._device) for n in numbers)
-        self.follow(first)
+        self.broadcast(first)
         self._call(self._group.all_reduce, second, op=self._group.ReduceOp.MAX)
         return int(first), int(second)
 
     def close(self) -> None:
         """See `Team`."""
-        self.agree((0, 0))  # all leave together: whoever goes ahead takes the connections away
+        self.sync((0, 0))  # all leave together: whoever goes ahead takes the connections away
         self._group.destroy_process_group()
 
 

@@ -23,11 +23,12 @@ from clearsight.augment.randomness import count_uses
 from clearsight.augment.transforms import augment_rows
 from clearsight.core.hashing import mix
 from clearsight.data.preprocess import Preprocess
-from clearsight.engines.dense_engine import Rows, State, check_ends
-from clearsight.engines.objective import Recipe
-from clearsight.engines.predictor import Inputs, as_tensor, keep_freed_memory, rows_at_once, run_module, telling_memory
+from clearsight.engines.base import Rows, State, check_ends
+from clearsight.engines.objective import Objective
+from clearsight.engines.predictor import rows_at_once
 from clearsight.engines.team import Team
 from clearsight.engines.torch_optimizers import SWEEP, build_optimizer
+from clearsight.engines.torch_tools import Inputs, as_memory_error, as_tensor, keep_freed_memory, run_module
 from clearsight.errors import RunError
 from clearsight.models.convnet import ConvNet, Tail
 from clearsight.models.layers import Dropout
@@ -53,17 +54,11 @@ class _Batch:
         return _Batch(self.images[which], self.labels[which], self.goals[which], self.weights[which])
 
 
-class TorchEngine:
-    """A network of PyTorch trained on one device, by one process or several.
+@dataclass(frozen=True)
+class TorchOptions:
+    """How the engine computes, and what it does beside the objective's step.
 
     Args:
-        net, recipe: architecture, and what a step minimises and how.
-        images: (N, H, W, C) as stored; shared with the tensor on a CPU, copied once to an accelerator.
-        labels: (N,) int64 classes, or float32 targets.
-        preprocess: pixels to inputs.
-        params: first parameters, (net.num_values,); copied.
-        batch_size: rows of a step, over all processes together.
-        seed: of dropout and augmentation.
         device: `cpu`, `cuda` or `mps`, as PyTorch names them.
         bfloat16: compute products in bfloat16; sums, weights and losses stay float32.
         compile_module: compile the network with torch.compile.
@@ -72,6 +67,30 @@ class TorchEngine:
         lookahead: steps after which weights go half way back to where they were (Zhang et al. 2019); 0 for none.
         layer_decay: factor of the rate from each stage to the one before it (Howard & Ruder 2018, section 3.2).
         keep_statistics: normalise in training too by the means and variances that the network came with, which then stay.
+    """
+
+    device: str = "cpu"
+    bfloat16: bool = False
+    compile_module: bool = False
+    accumulate: int = 1
+    ema: float = 0.0
+    lookahead: int = 0
+    layer_decay: float = 1.0
+    keep_statistics: bool = False
+
+
+class TorchEngine:
+    """A network of PyTorch trained on one device, by one process or several.
+
+    Args:
+        net, objective: architecture, and what a step minimises and how.
+        images: (N, H, W, C) as stored; shared with the tensor on a CPU, copied once to an accelerator.
+        labels: (N,) int64 classes, or float32 targets.
+        preprocess: pixels to inputs.
+        params: first parameters, (net.num_values,); copied.
+        batch_size: rows of a step, over all processes together.
+        seed: of dropout and augmentation.
+        options: how it computes, and the like.
         augmentation: how training pictures are varied; None for as they are.
         pool: rows from which pictures to mix in are drawn.
         team: the processes that train together.
@@ -86,7 +105,7 @@ class TorchEngine:
     def __init__(
         self,
         net: MLP | ConvNet | Tail,
-        recipe: Recipe,
+        objective: Objective,
         *,
         images: NDArray[Any],
         labels: NDArray[Any],
@@ -94,65 +113,58 @@ class TorchEngine:
         params: NDArray[np.floating],
         batch_size: int,
         seed: int,
-        device: str = "cpu",
-        bfloat16: bool = False,
-        compile_module: bool = False,
-        accumulate: int = 1,
-        ema: float = 0.0,
-        lookahead: int = 0,
-        layer_decay: float = 1.0,
-        keep_statistics: bool = False,
+        options: TorchOptions = TorchOptions(),
         augmentation: Augmentation | None = None,
         pool: Rows | None = None,
         team: Team | None = None,
     ) -> None:
-        check_ends(net, recipe, labels, preprocess)
-        if device == "cpu":
+        check_ends(net, objective, labels, preprocess)
+        if options.device == "cpu":
             keep_freed_memory()
-        self.device = device
-        self._net, self._recipe, self._preprocess = net, recipe, preprocess
-        self._batch_size, self._seed, self._accumulate = batch_size, seed, accumulate
-        self._device, self._bfloat16 = torch.device(device), bfloat16
-        self._ema, self._lookahead, self._team = ema, lookahead, team or Team()
+        self.device = options.device
+        self._net, self._recipe, self._preprocess = net, objective, preprocess
+        self._batch_size, self._seed, self._accumulate = batch_size, seed, options.accumulate
+        self._device, self._bfloat16 = torch.device(options.device), options.bfloat16
+        self._ema, self._lookahead, self._team = options.ema, options.lookahead, team or Team()
         self._augmentation = augmentation if augmentation and augmentation.active() else None
         self._pool = np.arange(len(images)) if pool is None else pool
         self._images, self._inputs = as_tensor(images, self._device), Inputs(preprocess, self._device)
         self._sources = images if self._device.type == "cpu" else self._images  # arrays are varied by compiled code
         self._order: tuple[Rows, Rows, Tensor] | None = None
-        if recipe.is_regression:
+        if objective.is_regression:
             labels = preprocess.standardize_targets(labels).astype(np.float32)
         self._labels = as_tensor(labels, self._device)
-        self._class_weights = torch.tensor(recipe.class_weights or (1.0,) * net.outputs, device=self._device)
+        self._class_weights = torch.tensor(objective.class_weights or (1.0,) * net.outputs, device=self._device)
         values = as_tensor(params.astype(np.float32), self._device)
         self._trained, self._kept = (part.clone() for part in values.tensor_split([net.num_parameters]))
         self._grad = torch.zeros_like(self._trained)
-        self._module = build_module(net, dropout=recipe.dropout, device=self._device)
+        self._module = build_module(net, dropout=objective.dropout, device=self._device)
         bind(self._module, self._trained, self._kept, self._grad)
         self._drops = [m for m in self._module.modules() if isinstance(m, Dropout)]
         norms = [m for m in self._module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
-        self._norms = norms if keep_statistics else []
-        self._forward = torch.compile(self._module) if compile_module else self._module
+        self._norms = norms if options.keep_statistics else []
+        self._forward = torch.compile(self._module) if options.compile_module else self._module
         parameters = list(self._module.parameters())
         decayed = torch.cat([torch.full((p.numel(),), float(p.ndim > 1)) for p in parameters])
         self._rates: Tensor | None = None  # of each number, as a share of the rate
-        if layer_decay < 1 and not isinstance(net, MLP):
-            shares = [layer_decay ** net.stage_depth(name) for name, _ in self._module.named_parameters()]
+        if options.layer_decay < 1 and not isinstance(net, MLP):
+            shares = [options.layer_decay ** net.stage_depth(name) for name, _ in self._module.named_parameters()]
             flat = [torch.full((p.numel(),), s) for p, s in zip(parameters, shares, strict=True)]
             self._rates = torch.cat(flat).to(self._device)
         self._decayed = decayed.to(self._device)  # 1 for weights, 0 for biases and normalisation
         self._optimizer = build_optimizer(
-            recipe,
+            objective,
             self._trained,
             self._grad,
             shapes=[tuple(p.shape) for p in parameters],
             inputs_first=isinstance(net, MLP),
         )
-        self._slow = self._trained.clone() if lookahead else None
-        self._average = (self._trained.clone(), self._kept.clone()) if ema else (self._trained, self._kept)
-        self._judge = self._module
-        if ema:
-            self._judge = build_module(net, device=self._device)
-            bind(self._judge, *self._average)
+        self._slow = self._trained.clone() if options.lookahead else None
+        self._average = (self._trained.clone(), self._kept.clone()) if options.ema else (self._trained, self._kept)
+        self._ema_module = self._module
+        if options.ema:
+            self._ema_module = build_module(net, device=self._device)
+            bind(self._ema_module, *self._average)
 
     def train_steps(
         self, order: Rows, *, epoch: int, first_batch: int, first_step: int, lrs: NDArray[np.float64]
@@ -190,7 +202,7 @@ class TorchEngine:
             uses = count_uses(order) if self._augmentation else order[:0]
             self._order = order, uses, as_tensor(order, self._device)
         _, uses, places = self._order
-        labels, recipe, p = self._labels[places[chosen]], self._recipe, self._preprocess
+        labels, objective, p = self._labels[places[chosen]], self._recipe, self._preprocess
         others, shares = labels, torch.ones(len(labels), device=self._device)
         if self._augmentation is None or len(labels) == 0:
             images = self._images[places[chosen]]
@@ -203,13 +215,13 @@ class TorchEngine:
             if varied.partners is not None and varied.shares is not None:
                 others = self._labels[as_tensor(varied.partners, self._device)]
                 shares = as_tensor(varied.shares.astype(np.float32), self._device)
-        if recipe.is_regression:
+        if objective.is_regression:
             return _Batch(images, labels, (shares * labels + (1 - shares) * others)[:, None], torch.ones_like(shares))
         first, second = shares * self._class_weights[labels], (1 - shares) * self._class_weights[others]
         weights = first + second
         mine = torch.where(weights > 0, first / weights.clamp(min=1e-30), shares)[:, None]
         wanted = mine * F.one_hot(labels, self._net.outputs) + (1 - mine) * F.one_hot(others, self._net.outputs)
-        smooth = recipe.label_smoothing
+        smooth = objective.label_smoothing
         return _Batch(images, labels, (1 - smooth) * wanted + smooth / self._net.outputs, weights)
 
     def _backward(self, batch: _Batch, total: Tensor) -> tuple[Tensor, Tensor]:
@@ -223,7 +235,7 @@ class TorchEngine:
         return mean.detach(), (logits.argmax(1) == batch.labels).sum()
 
     def _row_losses(self, logits: Tensor, goals: Tensor) -> Tensor:
-        """Loss of each row, (n,): see `Recipe`."""
+        """Loss of each row, (n,): see `Objective`."""
         if self._recipe.loss == "cross_entropy":
             return -(goals * F.log_softmax(logits, 1)).sum(1)
         if self._recipe.loss == "huber":
@@ -239,17 +251,17 @@ class TorchEngine:
                 drop.moment.copy_(moment)
 
     def _update(self, lr: float, step: int) -> None:
-        """Penalties, clipping, decay, the optimiser's step, and the weights that follow from it."""
-        recipe, trained, grad = self._recipe, self._trained, self._grad
-        if recipe.l1 > 0:
-            grad.addcmul_(trained.sign(), self._decayed, value=recipe.l1)
-        if recipe.l2 > 0:
-            grad.addcmul_(trained, self._decayed, value=recipe.l2)
-        if recipe.clip_norm > 0:
-            grad.mul_((recipe.clip_norm / grad.norm().clamp(min=1e-30)).clamp(max=1))
+        """Penalties, clipping, decay, the optimiser's step, and the weights that broadcast from it."""
+        objective, trained, grad = self._recipe, self._trained, self._grad
+        if objective.l1 > 0:
+            grad.addcmul_(trained.sign(), self._decayed, value=objective.l1)
+        if objective.l2 > 0:
+            grad.addcmul_(trained, self._decayed, value=objective.l2)
+        if objective.clip_norm > 0:
+            grad.mul_((objective.clip_norm / grad.norm().clamp(min=1e-30)).clamp(max=1))
         before = None if self._rates is None else trained.clone()
-        if recipe.decay > 0:
-            trained.addcmul_(trained, self._decayed, value=-lr * recipe.decay)
+        if objective.decay > 0:
+            trained.addcmul_(trained, self._decayed, value=-lr * objective.decay)
         self._optimizer.step(lr)
         if (step + 1) % SWEEP == 0:
             self._optimizer.drop_tiny()
@@ -265,15 +277,15 @@ class TorchEngine:
     def logits(self, rows: Rows) -> NDArray[np.float32]:
         """See `Engine`."""
         for values in self._average:
-            self._team.follow(values)  # each process has normalised by the statistics of its own rows
+            self._team.broadcast(values)  # each process has normalised by the statistics of its own rows
         found = torch.zeros(len(rows), self._net.outputs, device=self._device)
         own = self._team.share(len(rows))
         mine = as_tensor(rows[own], self._device)
-        self._judge.eval()
+        self._ema_module.eval()
         size = rows_at_once(self._net)
         with torch.no_grad(), _at_work():
             for at in range(0, len(mine), size):
-                logits = run_module(self._judge, self._inputs(self._images[mine[at : at + size]]))
+                logits = run_module(self._ema_module, self._inputs(self._images[mine[at : at + size]]))
                 found[own.start + at : own.start + at + len(logits)] = logits
         self._team.sum(found)
         return np.asarray(found.cpu().numpy())
@@ -286,11 +298,11 @@ class TorchEngine:
             found[name] = _copy(output)
 
         kinds = (torch.nn.Conv2d, torch.nn.Linear, DenseLayer)
-        layers = [(name, m) for name, m in self._judge.named_modules() if isinstance(m, kinds)]
+        layers = [(name, m) for name, m in self._ema_module.named_modules() if isinstance(m, kinds)]
         hooks = [module.register_forward_hook(partial(keep, name)) for name, module in layers]
-        self._judge.eval()
+        self._ema_module.eval()
         with torch.no_grad(), _at_work():
-            run_module(self._judge, self._inputs(self._images[as_tensor(rows, self._device)]))
+            run_module(self._ema_module, self._inputs(self._images[as_tensor(rows, self._device)]))
         for hook in hooks:
             hook.remove()
         return found
@@ -356,7 +368,7 @@ def _at_work() -> Iterator[None]:
     """Only such algorithms on CUDA as give the same bits again, in full float32; memory that runs out is a MemoryError."""
     flags = {"enabled": True, "benchmark": False, "deterministic": True, "allow_tf32": False}
     try:
-        with telling_memory(), torch.backends.cudnn.flags(**flags):
+        with as_memory_error(), torch.backends.cudnn.flags(**flags):
             yield
     except Exception as error:
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):

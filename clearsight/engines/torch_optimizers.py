@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clearsight.engines.objective import Recipe
+from clearsight.engines.objective import Objective
 
 SWEEP = 32  # steps between two looks for slots that have all but vanished
 _TINY = 1e-36  # a slot that decays by 0.9 a step needs more than 32 of them from here to the first denormal, 1.18e-38
@@ -75,9 +75,9 @@ def _uncompiled(kind: type[torch.optim.Optimizer]) -> type[Any]:
 
 
 def build_optimizer(
-    recipe: Recipe, trained: Tensor, grad: Tensor, *, shapes: list[tuple[int, ...]], inputs_first: bool = False
+    objective: Objective, trained: Tensor, grad: Tensor, *, shapes: list[tuple[int, ...]], inputs_first: bool = False
 ) -> Stepper:
-    """The optimiser that a recipe names, over a flat tensor and its flat gradient. Decay and penalties are not its affair.
+    """The optimiser that a objective names, over a flat tensor and its flat gradient. Decay and penalties are not its affair.
 
     Args:
         trained, grad: (P,), which it reads and moves in place.
@@ -86,17 +86,17 @@ def build_optimizer(
             others by Adam at a fraction of the rate.
         inputs_first: matrices are (inputs, outputs), as dense nets have them, and not the other way round.
     """
-    if recipe.optimizer == "muon":
-        return _build_muon(recipe, trained, grad, shapes, inputs_first)
+    if objective.optimizer == "muon":
+        return _build_muon(objective, trained, grad, shapes, inputs_first)
     whole = [_leaf(trained, grad)]
     fused: dict[str, Any] = {"fused": True}
-    if recipe.optimizer in ("adam", "adamw"):
-        betas = (recipe.beta1, recipe.beta2)
-        return Stepper((_uncompiled(torch.optim.Adam)(whole, betas=betas, eps=recipe.eps, **fused), 1.0))
-    if recipe.optimizer == "rmsprop":
-        return Stepper((_uncompiled(torch.optim.RMSprop)(whole, alpha=recipe.rho, eps=recipe.eps), 1.0))
-    momentum = 0.0 if recipe.optimizer == "sgd" else recipe.momentum
-    nesterov = recipe.optimizer == "nesterov" and momentum > 0
+    if objective.optimizer in ("adam", "adamw"):
+        betas = (objective.beta1, objective.beta2)
+        return Stepper((_uncompiled(torch.optim.Adam)(whole, betas=betas, eps=objective.eps, **fused), 1.0))
+    if objective.optimizer == "rmsprop":
+        return Stepper((_uncompiled(torch.optim.RMSprop)(whole, alpha=objective.rho, eps=objective.eps), 1.0))
+    momentum = 0.0 if objective.optimizer == "sgd" else objective.momentum
+    nesterov = objective.optimizer == "nesterov" and momentum > 0
     return Stepper((_uncompiled(torch.optim.SGD)(whole, lr=1.0, momentum=momentum, nesterov=nesterov, **fused), 1.0))
 
 
@@ -107,7 +107,7 @@ def _leaf(values: Tensor, grad: Tensor) -> nn.Parameter:
 
 
 def _build_muon(
-    recipe: Recipe, trained: Tensor, grad: Tensor, shapes: list[tuple[int, ...]], inputs_first: bool
+    objective: Objective, trained: Tensor, grad: Tensor, shapes: list[tuple[int, ...]], inputs_first: bool
 ) -> Stepper:
     matrices, others, at = [], [], 0
     last = max((i for i, shape in enumerate(shapes) if len(shape) > 1), default=-1)
@@ -121,8 +121,8 @@ def _build_muon(
             others.append(_leaf(trained[part], grad[part]))
     parts: list[tuple[torch.optim.Optimizer, float]] = []
     if others:
-        betas = (recipe.beta1, recipe.beta2)
-        parts.append((_uncompiled(torch.optim.Adam)(others, betas=betas, eps=recipe.eps), MUON_REST))
+        betas = (objective.beta1, objective.beta2)
+        parts.append((_uncompiled(torch.optim.Adam)(others, betas=betas, eps=objective.eps), MUON_REST))
     if matrices:
-        parts.append((_uncompiled(torch.optim.Muon)(matrices, momentum=recipe.momentum, weight_decay=0.0), 1.0))
+        parts.append((_uncompiled(torch.optim.Muon)(matrices, momentum=objective.momentum, weight_decay=0.0), 1.0))
     return Stepper(*parts)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.core.intervals import wilson_interval
+from clearsight.core.notebook import render_facts
 from clearsight.core.numerics import log_softmax
 from clearsight.evaluation.calibration import Calibration
 
@@ -59,6 +60,17 @@ class Evaluation:
         else:
             parts = [f"accuracy {self.accuracy:.4f} ({self.low:.4f} to {self.high:.4f})"]
         return f"Evaluation({self.split}: {', '.join([*parts, f'loss {self.loss:.4g}', f'n = {self.n:,}'])})"
+
+    def facts(self) -> dict[str, object]:
+        """What counts, by name, as people read it."""
+        if self.accuracy is None:
+            found: dict[str, object] = {"mean absolute error": f"{self.mae:.4g}"}
+        else:
+            found = {"accuracy": f"{self.accuracy:.2%} (95 % interval {self.low:.2%} to {self.high:.2%})"}
+        return {**found, "loss": f"{self.loss:.4g}", "n": f"{self.n:,}"}
+
+    def _repr_html_(self) -> str:
+        return render_facts(f"Evaluation of {self.split or 'rows'}", self.facts())
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; what does not apply is left out."""

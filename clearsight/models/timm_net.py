@@ -92,12 +92,12 @@ def _build_body(family: str, input_shape: tuple[int, int, int]) -> Any:
             if isinstance(value, float) and ("drop" in name or (drops and name == "p")):
                 setattr(module, name, 0.0)
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.register_forward_pre_hook(_calm)
+            module.register_forward_pre_hook(_use_running_stats)
             module.register_forward_hook(_wake)
     return body
 
 
-def _calm(norm: Any, inputs: tuple[Tensor, ...]) -> None:
+def _use_running_stats(norm: Any, inputs: tuple[Tensor, ...]) -> None:
     """A single value a channel has no spread: it is normalised by the running statistics."""
     norm.woken = norm.training
     norm.training = norm.training and inputs[0].numel() > inputs[0].shape[1]

@@ -8,17 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.augment.presets import Augmentation
-from clearsight.bundle.bundle import load
+from clearsight.bundle.load import load
 from clearsight.config.rules import uses_torch
 from clearsight.config.schema import RunConfig, TrainConfig
 from clearsight.core.progress import MeterBuilder, SilentMeter
 from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import Preprocess
 from clearsight.data.split import Rows, Split
-from clearsight.engines.dense_engine import DenseEngine, Engine
-from clearsight.engines.objective import Recipe
-from clearsight.engines.predictor import telling_memory
+from clearsight.engines.base import Engine
+from clearsight.engines.dense_engine import DenseEngine
+from clearsight.engines.objective import Objective
 from clearsight.engines.team import Team, local_rank, started_by_torchrun
+from clearsight.engines.torch_tools import as_memory_error
 from clearsight.errors import UsageError
 from clearsight.models.convnet import ConvNet, Tail
 from clearsight.models.initialize import initialize, whiten
@@ -62,7 +63,7 @@ def build_net(config: RunConfig, preprocess: Preprocess, *, outputs: int, regres
     return net
 
 
-def build_recipe(config: RunConfig, dataset: Dataset, rows: Rows) -> Recipe:
+def build_objective(config: RunConfig, dataset: Dataset, rows: Rows) -> Objective:
     """The step's loss, penalties and optimiser, with class weights worked out from the training rows.
 
     Raises:
@@ -83,7 +84,7 @@ def build_recipe(config: RunConfig, dataset: Dataset, rows: Rows) -> Recipe:
         "huber_delta", "reduction", "label_smoothing", "dropout", "l1", "l2", "clip_norm", "optimizer", "momentum", "rho",
         "beta1", "beta2", "eps", "weight_decay",
     )  # fmt: skip
-    return Recipe(loss=loss, class_weights=weights, **{key: getattr(train, key) for key in shared})
+    return Objective(loss=loss, class_weights=weights, **{key: getattr(train, key) for key in shared})
 
 
 def find_huber(config: RunConfig) -> float | None:
@@ -158,7 +159,7 @@ def build_engine(
         "params": params, "seed": train.seed,
         "augmentation": augmentation, "pool": split.train,
     }  # fmt: skip
-    recipe = build_recipe(config, dataset, split.train)
+    objective = build_objective(config, dataset, split.train)
     if not uses_torch(config):
         if not isinstance(net, MLP):
             raise UsageError(
@@ -168,19 +169,19 @@ def build_engine(
             raise UsageError(
                 f"several processes must train with engine torch, got {team.size} of them. Add --engine torch."
             )
-        return DenseEngine(net, recipe, name="dense" if train.engine == "auto" else train.engine, **shared)
-    return build_torch_engine(config, net, recipe, team=team, **shared)
+        return DenseEngine(net, objective, name="dense" if train.engine == "auto" else train.engine, **shared)
+    return build_torch_engine(config, net, objective, team=team, **shared)
 
 
 def build_torch_engine(
-    config: RunConfig, net: MLP | ConvNet | Tail, recipe: Recipe, *, team: Team, **shared: Any
+    config: RunConfig, net: MLP | ConvNet | Tail, objective: Objective, *, team: Team, **shared: Any
 ) -> Engine:
     """The PyTorch engine on the device that a configuration means, for a whole network or its last stages.
 
     Raises:
         UsageError: a device, a precision or a compiler that cannot be had.
     """
-    from clearsight.engines.torch_engine import TorchEngine
+    from clearsight.engines.torch_engine import TorchEngine, TorchOptions
 
     train, device = config.train, choose_device(config)
     if (
@@ -189,12 +190,12 @@ def build_torch_engine(
         and not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++"))
     ):
         raise UsageError("compile must have a C++ compiler, got none. Install g++, or leave --compile out.")
-    with telling_memory():
-        return TorchEngine(
-            net, recipe, device=device, bfloat16=uses_bfloat16(config, device), compile_module=train.compile,
-            accumulate=train.accumulate, ema=train.ema, lookahead=train.lookahead, layer_decay=train.layer_decay, team=team,
-            keep_statistics=config.model.pretrained, **shared,
-        )  # fmt: skip
+    options = TorchOptions(
+        device=device, bfloat16=uses_bfloat16(config, device), compile_module=train.compile, accumulate=train.accumulate,
+        ema=train.ema, lookahead=train.lookahead, layer_decay=train.layer_decay, keep_statistics=config.model.pretrained,
+    )  # fmt: skip
+    with as_memory_error():
+        return TorchEngine(net, objective, options=options, team=team, **shared)
 
 
 def scale_features(features: NDArray[np.float32], rows: Rows, preprocess: Preprocess, *, one: bool) -> Preprocess:
@@ -210,7 +211,7 @@ def scale_features(features: NDArray[np.float32], rows: Rows, preprocess: Prepro
 
 
 def build_tail_engine(
-    config: RunConfig, net: ConvNet, recipe: Recipe, *, params: NDArray[np.float32], team: Team, **shared: Any
+    config: RunConfig, net: ConvNet, objective: Objective, *, params: NDArray[np.float32], team: Team, **shared: Any
 ) -> Engine:
     """The PyTorch engine for the last stages of a whole network with these numbers, on maps that the stages before give.
 
@@ -221,7 +222,7 @@ def build_tail_engine(
     last = np.empty(tail.num_values, np.float32)
     for name, values in tail.tensors(last).items():
         values[:] = whole[name]
-    return build_torch_engine(config, tail, recipe, team=team, params=last, **shared)
+    return build_torch_engine(config, tail, objective, team=team, params=last, **shared)
 
 
 def choose_device(config: RunConfig) -> str:

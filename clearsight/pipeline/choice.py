@@ -8,9 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from clearsight.config.build import build_config
 from clearsight.config.files import merge
 from clearsight.config.rules import check_used
-from clearsight.config.schema import USUAL_PRETRAINED, RunConfig, build_config
+from clearsight.config.schema import USUAL_PRETRAINED, RunConfig
 from clearsight.core.progress import MeterBuilder, SilentMeter
 from clearsight.data.photographs import MOST_PICTURES, describe_photographs
 from clearsight.data.read.load import build_request, survey_pictures
@@ -21,7 +22,7 @@ from clearsight.models.pretrained import find_weights
 Note = Callable[[str], None]
 LEAST_SIDE = 96
 """Pixels: with smaller pictures a pretrained network sees too little."""
-_GOES_ALONG = {"family", "outputs", "weights", "tune"}
+_GOES_ALONG = {"family", "outputs", "weights", "finetune"}
 _OTHER_NET = ("train.dropout", "train.engine", "train.weight_history", "preprocess.scale")
 _HOW = {
     "head": "the head of {} on pretrained features",
@@ -30,7 +31,7 @@ _HOW = {
 }
 
 
-def settle_family(
+def resolve_family(
     config: RunConfig,
     data: Any = None,
     *,

@@ -13,19 +13,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.config.build import build_config
 from clearsight.config.files import merge
-from clearsight.config.schema import RunConfig, build_config
+from clearsight.config.schema import RunConfig
 from clearsight.core.progress import render_seconds
 from clearsight.core.timm_library import is_timm
 from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import Preprocess
 from clearsight.data.split import Split
-from clearsight.engines.dense_engine import Engine
-from clearsight.engines.predictor import Inputs, as_tensor, build_bound, rows_at_once
+from clearsight.engines.base import Engine
+from clearsight.engines.predictor import rows_at_once
 from clearsight.engines.team import Team
+from clearsight.engines.torch_tools import Inputs, as_tensor, build_bound
 from clearsight.models.convnet import ConvNet, Tail
-from clearsight.pipeline.build import build_recipe, build_tail_engine, build_torch_engine, scale_features
-from clearsight.pipeline.data import settle_augmentation
+from clearsight.pipeline.build import build_objective, build_tail_engine, build_torch_engine, scale_features
+from clearsight.pipeline.data import resolve_augmentation
 from clearsight.pipeline.features import AT_ONCE, are_kept
 
 _ROWS = 2  # pictures of a measured step
@@ -123,10 +125,10 @@ def describe_deeper(
     """What larger pictures, or training more than the head, would cost after a run of the head alone."""
     costs = []
     for depth in ("all",) if is_timm(net.family) else ("last", "all"):
-        deeper = build_config(merge(config.model_dump(exclude_unset=True), {"model": {"tune": depth}}))
+        deeper = build_config(merge(config.model_dump(exclude_unset=True), {"model": {"finetune": depth}}))
         training = _Training(deeper, net, dataset, split, preprocess, params)
         one = _measure_picture(training)
-        costs.append(f"--tune {depth} takes {_carry_forward(one, training)}")
+        costs.append(f"--finetune {depth} takes {_carry_forward(one, training)}")
     if not is_timm(net.family):  # whose sizes are fixed
         height, width = (2 * side for side in net.input_shape[:2])
         memory = _used_memory() + 4 * dataset.images.nbytes + _forward_memory(net, growth=4)
@@ -151,7 +153,7 @@ def _measure_picture(training: _Training) -> _Picture:
             module.late(maps)
             ended = time.perf_counter()
     plain = config.model_copy(update={"train": config.train.model_copy(update={"compile": False, "accumulate": 1})})
-    recipe = build_recipe(config, dataset, split.train)
+    recipe = build_objective(config, dataset, split.train)
     shared: dict[str, Any] = {
         "params": params, "team": Team(), "labels": labels, "batch_size": len(some), "seed": 0, "pool": np.arange(len(some)),
     }  # fmt: skip
@@ -161,7 +163,7 @@ def _measure_picture(training: _Training) -> _Picture:
         own = scale_features(features, shared["pool"], preprocess, one=False)
         engine = build_tail_engine(plain, net, recipe, images=features, preprocess=own, **shared)
     else:
-        varied, _ = settle_augmentation(config, dataset)
+        varied, _ = resolve_augmentation(config, dataset)
         engine = build_torch_engine(
             plain, net, recipe, images=images, preprocess=preprocess, augmentation=varied, **shared
         )

@@ -12,8 +12,9 @@ import numpy as np
 from clearsight.augment.presets import MOVING, Augmentation, build_augmentation
 from clearsight.config.rules import is_chosen, leave_out
 from clearsight.config.schema import RunConfig
+from clearsight.core.findings import Finding
 from clearsight.core.progress import MeterBuilder, SilentMeter
-from clearsight.data.check import NEAR_ROWS_BEFORE_TRAINING, Finding, check_dataset
+from clearsight.data.check import NEAR_ROWS_BEFORE_TRAINING, check_dataset
 from clearsight.data.clean import drop_flawed
 from clearsight.data.dataset import Dataset
 from clearsight.data.read.load import load_data
@@ -104,7 +105,7 @@ def check_source(config: RunConfig, *, meter: MeterBuilder = SilentMeter) -> tup
     return dataset, find_flaws(config, dataset, near=True)
 
 
-def settle_augmentation(config: RunConfig, dataset: Dataset) -> tuple[Augmentation, list[str]]:
+def resolve_augmentation(config: RunConfig, dataset: Dataset) -> tuple[Augmentation, list[str]]:
     """How training pictures are varied, as far as the data allows the preset, and what was left out.
 
     Raises:
@@ -134,12 +135,12 @@ def find_unused(config: RunConfig, dataset: Dataset, data: Any = None) -> list[s
         data: what was handed over, which is not read again: an array, or a `Dataset` of another source.
 
     Raises:
-        UsageError, DataError: see `settle_augmentation` and `build_split`.
+        UsageError, DataError: see `resolve_augmentation` and `build_split`.
     """
     known = isinstance(data, Dataset) and is_source(config.data.source, data.origin)
     read = data is None or isinstance(data, str | Path) or known
     files, height, channels = read and bool(dataset.files), *dataset.picture_shape[::2]
-    augmentation, _ = settle_augmentation(config, dataset)
+    augmentation, _ = resolve_augmentation(config, dataset)
     moving = any(getattr(augmentation, name) > 0 for name in MOVING)
     drawn = [key for key in _DRAWING if is_chosen(config, "data", key)]
     split = build_split(config, dataset) if drawn or is_chosen(config, "eval", "calibrate") else None
@@ -227,8 +228,15 @@ def refuse_flaws(config: RunConfig, dataset: Dataset, *, note: Note) -> None:
         )
 
 
-def refuse_place(out: str | Path, dataset: Dataset) -> None:
-    """Refuse a run directory inside a folder of pictures, where it would pass for a class."""
-    folder = Path(dataset.origin)
-    if dataset.files and folder.is_dir() and Path(out).resolve().is_relative_to(folder):
+def refuse_place(out: str | Path, origin: str) -> None:
+    """Refuse a run directory inside a folder of data, where it would pass for a class.
+
+    Args:
+        origin: the full path of the data, or a name.
+
+    Raises:
+        UsageError: so.
+    """
+    folder = Path(origin)
+    if folder.is_absolute() and folder.is_dir() and Path(out).resolve().is_relative_to(folder):
         raise UsageError(f"--out or --root must lie outside the data, got {out} in {folder}. Choose another place.")

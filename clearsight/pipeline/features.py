@@ -20,7 +20,8 @@ from clearsight.core.timm_library import import_timm, is_timm
 from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import Preprocess
 from clearsight.data.read.cache import build_key, cache_folder, cache_limit, drop_entry, load_entry, save_entry
-from clearsight.engines.predictor import Inputs, as_tensor, build_bound, rows_at_once, telling_memory
+from clearsight.engines.predictor import rows_at_once
+from clearsight.engines.torch_tools import Inputs, as_memory_error, as_tensor, build_bound
 from clearsight.errors import DataError, UsageError
 from clearsight.models.convnet import ConvNet, Tail
 from clearsight.models.pretrained import HEAD, find_weights, load_weights
@@ -62,7 +63,7 @@ def find_features(
     size = 4 * len(dataset) * (prod(Tail(net).input_shape) if part == "last" else 1)
     if size > _MOST_BYTES:
         raise UsageError(
-            f"features for tune last must take 16 GiB or less, got {size:,} bytes. Use a smaller --image-size."
+            f"features for finetune last must take 16 GiB or less, got {size:,} bytes. Use a smaller --image-size."
         )
     key = _build_key(net, params, preprocess, dataset, part)
     with _lock:  # of several threads, one computes
@@ -124,7 +125,7 @@ def _collect(
     at_once, what, problem = min(AT_ONCE, rows_at_once(net)), f"features of {dataset.name}", ""
     whole: NDArray[np.float32] | None = None
     total, done, module = {"early": 0.0, "late": 0.0}, 0, None
-    with ExitStack() as stack, telling_memory():
+    with ExitStack() as stack, as_memory_error():
         for own, rows in _name_blocks(key, dataset):
             images = dataset.images[rows]
             block = _load(own, len(images))
@@ -212,7 +213,7 @@ def build_look(*, low: float, high: float) -> Callable[[NDArray[Any]], NDArray[n
         parts, threads = [], torch.get_num_threads()
         torch.set_num_threads(1)  # on small pictures several would wait for one another
         try:
-            with torch.no_grad(), telling_memory():
+            with torch.no_grad(), as_memory_error():
                 for start in range(0, len(images), AT_ONCE):
                     some = torch.from_numpy(images[start : start + AT_ONCE].astype(np.float32)).permute(0, 3, 1, 2)
                     some = some if some.shape[1] == 3 else some.mean(1, keepdim=True).expand(-1, 3, -1, -1)

@@ -1,21 +1,18 @@
 """What a run leaves behind: every split judged once, the model, tables, what a report shows. It must not know how runs begin."""
 
-import os
-import platform
 import shlex
 from dataclasses import replace
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight import __version__
+from clearsight.config.build import build_config
 from clearsight.config.files import merge
 from clearsight.config.rules import check_used
-from clearsight.config.schema import RunConfig, build_config
+from clearsight.config.schema import RunConfig
 from clearsight.core.files import write_durably
 from clearsight.data.duplicates import hash_rows
 from clearsight.data.photographs import describe_photographs
@@ -24,7 +21,9 @@ from clearsight.diagnose.next_step import Ended, NextStep, find_next_step
 from clearsight.errors import RunError, UsageError
 from clearsight.evaluation.metrics import Evaluation, worst_mistakes
 from clearsight.pipeline.choice import has_weights
-from clearsight.pipeline.prepare import Prepared, Run, judge, measure_signals
+from clearsight.pipeline.judge import Run, judge
+from clearsight.pipeline.prepare import Prepared
+from clearsight.pipeline.probe import measure_activations
 from clearsight.runs import store
 from clearsight.training.fit import FitResult
 
@@ -39,7 +38,7 @@ def finish_run(path: Path, prepared: Prepared, result: FitResult, signals: dict[
     dataset, parts = prepared.dataset, prepared.split.parts()
     judged = next(name for name in ("test", "valid", "train") if name in parts)
     mistakes, shown = _collect_mistakes(prepared, judged, parts[judged], logits[judged], run.bundle.temperature)
-    store.write_json(path / store.SIGNALS, signals | {"last": measure_signals(prepared)})
+    store.write_json(path / store.ACTIVATIONS, signals | {"last": measure_activations(prepared)})
     if result.history.weights:
         shown["weights"] = np.stack(result.history.weights)
     try:
@@ -137,16 +136,3 @@ def collect_numbers(run: Run) -> dict[str, float]:
             if value is not None:
                 found[f"final/{split}_{name}"] = float(value)
     return found
-
-
-def describe_environment() -> dict[str, Any]:
-    """What the run was made with."""
-    packages = ("matplotlib", "numpy", "numba", "scipy", "scikit-learn", "pillow", "safetensors")
-    return {
-        "clearsight": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        **{name: metadata.version(name) for name in packages},
-    }

@@ -15,19 +15,21 @@ from clearsight.core.progress import MeterBuilder, SilentMeter
 from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import Preprocess, fit_preprocess
 from clearsight.data.split import Rows, Split, find_groups
-from clearsight.engines.dense_engine import DenseEngine, Engine
-from clearsight.engines.objective import Recipe
+from clearsight.engines.base import Engine
+from clearsight.engines.dense_engine import DenseEngine
+from clearsight.engines.objective import Objective
 from clearsight.engines.partial import PartialEngine
 from clearsight.engines.team import Team
 from clearsight.errors import UsageError
+from clearsight.evaluation.losses import mean_loss
 from clearsight.models.convnet import ConvNet, Tail
 from clearsight.models.mlp import MLP
 from clearsight.models.pretrained import hash_weights
-from clearsight.pipeline.build import build_net, build_recipe, build_tail_engine, first_params, scale_features
+from clearsight.pipeline.build import build_net, build_objective, build_tail_engine, first_params, scale_features
 from clearsight.pipeline.cost import measure_cost
 from clearsight.pipeline.data import build_split
 from clearsight.pipeline.features import find_features
-from clearsight.training.fit import fit, mean_loss
+from clearsight.training.fit import fit
 from clearsight.training.plan import FitPlan, TrainingRows
 from clearsight.training.schedules import learning_rates
 
@@ -56,7 +58,7 @@ def check_weights(before: str | None, config: RunConfig) -> None:
         )
 
 
-def settle_penalty(
+def resolve_penalty(
     config: RunConfig,
     net: MLP | ConvNet,
     dataset: Dataset,
@@ -149,7 +151,7 @@ def _train_head(
 ) -> tuple[DenseEngine, Preprocess]:
     """A head trained on features of some rows, and how these were scaled."""
     own, train = scale_features(features, rows, preprocess, one=True), config.train
-    engine = _build_head(config, net, dataset, features, own, rows, build_recipe(config, dataset, rows))
+    engine = _build_head(config, net, dataset, features, own, rows, build_objective(config, dataset, rows))
     lrs = learning_rates(
         train.schedule, lr=config.lr, epochs=train.epochs, steps_per_epoch=-(-len(rows) // train.batch_size),
         unit=train.schedule_unit, warmup_epochs=train.warmup_epochs, step_epochs=train.step_epochs, step_gamma=train.step_gamma,
@@ -181,7 +183,7 @@ def fit_head(
     kept = {key: getattr(config.train, key) for key in ("seed", "loss", "huber_delta", "class_weights", "sampling")}
     train = TrainConfig.model_validate(PRETRAINED_DEFAULTS["head"]["train"] | kept)
     probe = config.model_copy(update={"train": train})
-    l2 = settle_penalty(probe, net, dataset, rows, preprocess, params=params, asked=False, meter=meter, note=note)
+    l2 = resolve_penalty(probe, net, dataset, rows, preprocess, params=params, asked=False, meter=meter, note=note)
     probe = probe.model_copy(update={"train": train.model_copy(update={"l2": l2})})
     features, _ = find_features(net, params, preprocess, dataset, part="head", meter=meter, note=note)
     engine, own = _train_head(probe, net, dataset, features, rows, preprocess)
@@ -210,16 +212,16 @@ def build_partial(
     assert isinstance(net, ConvNet)
     features, _ = find_features(net, params, preprocess, dataset, part=config.depth, meter=meter, note=note)
     own = scale_features(features, split.train, preprocess, one=config.depth == "head")
-    recipe = build_recipe(config, dataset, split.train)
+    objective = build_objective(config, dataset, split.train)
     if config.depth == "head":
         if team.size > 1:
-            raise UsageError(f"tune head must be one process, got {team.size}. Start it without torchrun.")
-        inner: Engine = _build_head(config, net, dataset, features, own, split.train, recipe)
+            raise UsageError(f"finetune head must be one process, got {team.size}. Start it without torchrun.")
+        inner: Engine = _build_head(config, net, dataset, features, own, split.train, objective)
         return PartialEngine(
             inner, net, params, partial(_head_tensors, scale=own.scale[0], outputs=net.outputs), features=features
         )
     inner = build_tail_engine(
-        config, net, recipe, params=params, team=team, images=features, labels=dataset.labels, preprocess=own,
+        config, net, objective, params=params, team=team, images=features, labels=dataset.labels, preprocess=own,
         batch_size=config.train.batch_size, seed=config.train.seed, pool=split.train,
     )  # fmt: skip
     return PartialEngine(inner, net, params, Tail(net).tensors)
@@ -255,12 +257,12 @@ def _build_head(
     features: NDArray[np.float32],
     own: Preprocess,
     rows: Rows,
-    recipe: Recipe,
+    objective: Objective,
 ) -> DenseEngine:
     """The dense engine for one layer on features (N, 1, 1, F)."""
     head, train = MLP((features.shape[-1], net.outputs), (), "unit", net.output), config.train
     return DenseEngine(
-        head, recipe, images=features, labels=dataset.labels, preprocess=own, batch_size=train.batch_size, pool=rows,
+        head, objective, images=features, labels=dataset.labels, preprocess=own, batch_size=train.batch_size, pool=rows,
         params=np.zeros(head.num_values, np.float32), seed=train.seed,
         name="dense" if train.engine == "auto" else train.engine,
     )  # fmt: skip

@@ -5,14 +5,14 @@ It must not know training.
 
 from collections.abc import Callable
 
-from clearsight.augment.safety import DOUBTFUL, Judge, Verdict, build_judge, judge_augmentation, judge_ladder
+from clearsight.augment.safety import DOUBTFUL, LabelProbes, Verdict, build_probes, judge_augmentation, judge_ladder
 from clearsight.config.schema import RunConfig
 from clearsight.core.progress import MeterBuilder, SilentMeter
 from clearsight.core.threads import one_blas_thread
 from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import find_range
 from clearsight.errors import UsageError
-from clearsight.pipeline.data import build_split, settle_augmentation
+from clearsight.pipeline.data import build_split, resolve_augmentation
 from clearsight.pipeline.features import build_look
 
 Note = Callable[[str], None]
@@ -20,19 +20,19 @@ Note = Callable[[str], None]
 
 def measure_safety(
     config: RunConfig, dataset: Dataset, *, meter: MeterBuilder = SilentMeter
-) -> tuple[Judge, list[Verdict]]:
+) -> tuple[LabelProbes, list[Verdict]]:
     """Whether transforms keep labels, measured on the training rows: those in use, or if there are none, all at rising strengths.
 
     Raises:
-        UsageError: rows of features. See `settle_augmentation`.
+        UsageError: rows of features. See `resolve_augmentation`.
     """
     if dataset.picture_shape[0] == 1:
         raise UsageError("augment must go with pictures, got rows of features. Leave it out.")
-    augmentation, _ = settle_augmentation(config, dataset)
+    augmentation, _ = resolve_augmentation(config, dataset)
     rows = build_split(config, dataset).train
     low, high = find_range(dataset, rows)
     with one_blas_thread():  # its products are small: threads would wait for each other
-        judge = build_judge(
+        judge = build_probes(
             dataset.images, dataset.labels, rows, class_names=dataset.class_names, low=low, high=high,
             find_look=lambda: build_look(low=low, high=high),
         )  # fmt: skip
@@ -55,7 +55,7 @@ def render_unsafe(verdicts: list[Verdict], level: str = "unsafe") -> list[str]:
     return found
 
 
-def explain_unknown(judge: Judge, verdicts: list[Verdict]) -> str | None:
+def explain_unknown(judge: LabelProbes, verdicts: list[Verdict]) -> str | None:
     """What could not be judged, why, and what to do about it; None where all could be."""
     unknown = [v for v in verdicts if v.level == "unknown"]
     if not unknown:
@@ -72,7 +72,7 @@ def refuse_unsafe(
     config: RunConfig, dataset: Dataset, *, note: Note, meter: MeterBuilder = SilentMeter
 ) -> list[Verdict]:
     """Measure whether the augmentation keeps labels; refuse or warn as the configuration says."""
-    if not settle_augmentation(config, dataset)[0].active() or config.augment.unsafe == "ignore":
+    if not resolve_augmentation(config, dataset)[0].active() or config.augment.unsafe == "ignore":
         return []
     judge, verdicts = measure_safety(config, dataset, meter=meter)
     unsafe = render_unsafe(verdicts)

@@ -12,15 +12,17 @@ import numpy as np
 
 from clearsight.actions.evaluate import evaluate
 from clearsight.actions.train import train
+from clearsight.config.build import build_config
 from clearsight.config.files import merge
-from clearsight.config.schema import RunConfig, build_config
+from clearsight.config.schema import RunConfig
 from clearsight.core.intervals import mean_interval
 from clearsight.data.dataset import Dataset
 from clearsight.data.named.counting import make_counting, parse_counts
 from clearsight.errors import DivergedError, UsageError
 from clearsight.evaluation.metrics import Evaluation
 from clearsight.pipeline.data import load_dataset
-from clearsight.pipeline.prepare import Run, train_dataset
+from clearsight.pipeline.judge import Run
+from clearsight.pipeline.train_in_memory import train_dataset
 from clearsight.recipes.table import Published, find_verdict, parse_published, render_row
 from clearsight.report.plots import draw_side_by_side
 from clearsight.runs.store import write_text

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from clearsight.actions.train import train
-from clearsight.actions.tune import Tuned, settle_final, tune
+from clearsight.actions.tune import Tuned, resolve_final, tune
+from clearsight.config.build import build_config
 from clearsight.config.files import merge
-from clearsight.config.schema import build_config
-from clearsight.pipeline.prepare import Run
+from clearsight.pipeline.judge import Run
 from clearsight.recipes import FOLDER
 from clearsight.recipes.table import Published, find_verdict, parse_published
 from clearsight.search.space import render_params
@@ -125,7 +125,7 @@ def run_search_recipe(recipe: SearchRecipe, *, root: Path, quiet: bool, note: Ca
         note=note,
         **recipe.options,
     )
-    best = settle_final(build_config(recipe.config), tuned.best.params, tuned.best.epochs).model_dump(
+    best = resolve_final(build_config(recipe.config), tuned.best.params, tuned.best.epochs).model_dump(
         exclude_unset=True
     )
     run = train(

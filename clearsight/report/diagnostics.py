@@ -14,20 +14,22 @@ from clearsight.report import curves, page, words
 Metrics = dict[str, Any]
 
 
-def render_signals(signals: dict[str, Any]) -> str:
+def render_activations(signals: dict[str, Any]) -> str:
     """What goes through the layers at the first step and at the end, and what follows from it."""
     titles = {"first": "before training", "last": "at the end"}
     stages = {title: signals[key]["layers"] for key, title in titles.items() if key in signals}
     if not stages:
         return ""
     first = signals["first"]
-    svg = curves.draw_signals(stages)
+    svg = curves.draw_activations(stages)
     label = f"Histograms of the outputs of {len(first['layers'])} layers on {first['n']} training rows"
     note = (
         f"Outputs before the activation on {first['n']} training rows; heights by the square root of counts; below each its "
         "mean ± standard deviation."
     )
-    sentences = [words.describe_signals(signals[key], when=title) for key, title in titles.items() if key in signals]
+    sentences = [
+        words.describe_activations(signals[key], when=title) for key, title in titles.items() if key in signals
+    ]
     return page.section(
         "Signals through the layers",
         page.plot(svg, label=label),

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from clearsight.data.check import Finding
+from clearsight.core.findings import Finding
 from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import find_range
 from clearsight.report.sheet import Strip, draw_sheet

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.bundle.bundle import Bundle, load
+from clearsight.bundle.bundle import Bundle
+from clearsight.bundle.load import load
 from clearsight.errors import RunError
 from clearsight.models.mlp import MLP
 from clearsight.report import diagnostics, page, pictures, plots, words
@@ -65,7 +66,7 @@ class _Files:
         model = self.settings.get("model", {})
         if not model.get("pretrained"):
             return "all"
-        return "head" if (tune := model.get("tune", "auto")) == "auto" else str(tune)
+        return "head" if (depth := model.get("finetune", model.get("tune", "auto"))) == "auto" else str(depth)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -123,7 +124,7 @@ def render_report(files: _Files) -> str:
         _render_losses(files),
         _render_epochs(files),
         "" if classes else _render_parity(files),
-        "" if files.depth == "head" else diagnostics.render_signals(files.signals),
+        "" if files.depth == "head" else diagnostics.render_activations(files.signals),
         "" if files.depth in ("head", "last") else _render_first_layer(files),
         _render_weight_history(files),
         "" if files.depth == "head" else _render_rates(files),
@@ -152,7 +153,7 @@ def _read_files(path: Path) -> _Files:
         metrics,
         history,
         _read_arrays(path / store.SHOWN),
-        store.read_json(path / store.SIGNALS) if (path / store.SIGNALS).is_file() else {},
+        store.read_json(path / store.ACTIVATIONS) if (path / store.ACTIVATIONS).is_file() else {},
         load(path / store.MODEL),
     )
 
@@ -191,10 +192,14 @@ def _render_headline(files: _Files) -> str:
         f"network {record['model']} · {metrics['parameters']:,} parameters · {metrics['status']}, weights of epoch "
         f"{metrics['epoch']} · {done} · {record['created'].replace('T', ' ')}"
     )
-    return (
-        f"<header><h1>{page.escape(record['data'])}</h1>{page.paragraph(meta, kind='meta')}"
-        f'<div class="score"><div><strong>{page.escape(score)}</strong><br>{page.escape(f"{words.NAMES[judged]} {what}")}</div>'
-        f"{page.paragraph(text)}</div>{page.paragraph(f'Next step: {step}') if step else ''}</header>"
+    return page.render(
+        "headline",
+        name=record["data"],
+        meta=meta,
+        score=score,
+        what=f"{words.NAMES[judged]} {what}",
+        text=text,
+        step=step,
     )
 
 
@@ -208,7 +213,7 @@ def _render_divergence(files: _Files) -> str:
     text = words.describe_divergence(
         files.history.step_losses, steps_per_epoch=files.history.steps_per_epoch, epoch=files.metrics["epoch"]
     )
-    return f'<div class="alert" role="alert"><strong>Training diverged:</strong> {page.escape(text)}</div>'
+    return page.render("alert", title="Training diverged:", text=text)
 
 
 def _render_splits(files: _Files) -> str:
@@ -289,11 +294,11 @@ def _render_classes(files: _Files) -> str:
 
 def _render_pairs(files: _Files) -> str:
     names = files.class_names
-    items = [
-        f"<li>{page.escape(f'{names[t]} taken for {names[a]}: {n:,} of {rows:,}')}</li>"
+    lines = [
+        f"{names[t]} taken for {names[a]}: {n:,} of {rows:,}"
         for t, a, n, rows in find_confused_pairs(files.confusion, count=_MAX_PAIRS)
     ]
-    return page.section(f"Most confused pairs ({files.judged})", f"<ol>{''.join(items)}</ol>") if items else ""
+    return page.section(f"Most confused pairs ({files.judged})", page.items(lines, numbered=True)) if lines else ""
 
 
 def _render_mistakes(files: _Files) -> str:
@@ -361,10 +366,10 @@ def _render_first_layer(files: _Files) -> str:
     ]
     which = f"the first {len(maps)} of {units} {what}s" if units > len(maps) else f"each {what}"
     mean = ", averaged over channels" if scaling.channels > 1 else ""
-    note = f"Weights into {which}{mean}, on one scale: −{limit:.3g} <ramp> {limit:.3g}; white is 0."
-    legend = page.escape(note).replace("&lt;ramp&gt;", '<span class="ramp"></span>')
+    text = f"Weights into {which}{mean}, on one scale:"
+    legend = page.render("ramp", text=text, low=f"−{limit:.3g}", high=f"{limit:.3g}", end="; white is 0.")
     grid = page.pictures(items, cell="4.5rem", shape=f"{width}/{height}")
-    return page.section("Weights of the first layer", f'<p class="note">{legend}</p>', grid)
+    return page.section("Weights of the first layer", legend, grid)
 
 
 def _render_weight_history(files: _Files) -> str:

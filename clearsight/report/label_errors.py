@@ -1,9 +1,8 @@
 """The gallery of labels that are likely wrong, as one HTML page with buttons to decide. It must not know how they were found."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,6 @@ from clearsight.report import page, pictures
 
 MOST_SHOWN = 1000
 _MOST_PARTS = 10
-_HERE = Path(__file__).parent
 _NOTE = (
     "Models that had not seen these pictures are confident of another class than the label. "
     "The models can be wrong: look at each picture and decide. The most suspicious come first."
@@ -60,27 +58,21 @@ def render_suspects(
     shown = min(len(rows), MOST_SHOWN)
     more = f" The first {shown:,} are shown; suspects.csv has all." if shown < len(rows) else ""
     agreement = f"The models agree with {agreed:.1%} of the {judged:,} labels.{more}"
-    items = "".join(f"<li>{page.escape(part)}</li>" for part in parts)
     heading = page.section(
         title,
-        f'<ul class="parts">{items}</ul>' if items else "",
+        page.items(parts, kind="parts") if parts else "",
         page.paragraph(agreement),
-        page.paragraph(_NOTE) if items else "",
+        page.paragraph(_NOTE) if parts else "",
     )
     if not len(rows):
         return page.render_page(f"Label errors of {dataset.name} – clearsight", [heading])
-    cards = "".join(
-        _render_card(dataset, place, int(rows[place]), int(suggested[place]), confidence[place])
+    cards = [
+        _describe_card(dataset, place, int(rows[place]), int(suggested[place]), confidence[place])
         for place in range(shown)
-    )
+    ]
     height, width, _ = dataset.picture_shape
     gallery = page.section(
-        "Decide", page.paragraph(_KEYS, kind="note"),
-        f'<div class="suspects" style="--shape:{width}/{height}">{cards}</div>',
-    )  # fmt: skip
-    bar = (
-        '<div class="bar" role="status"><span id="state"></span><button type="button" id="save">Save suspects.csv</button>'
-        "<small>Then train with <code>--relabel</code> and the path of the saved file.</small></div>"
+        "Decide", page.paragraph(_KEYS, kind="note"), page.render("suspects", cards=cards, shape=f"{width}/{height}")
     )
     facts = {
         "table": table.encode("utf-8", "backslashreplace").decode(),
@@ -90,33 +82,23 @@ def render_suspects(
         "suggested": suggested.tolist(),
     }
     return page.render_page(
-        f"Label errors of {dataset.name} – clearsight", [heading, gallery, bar],
-        style=(_HERE / "suspects.css").read_text(encoding="utf-8"),
-        script=(_HERE / "suspects.js").read_text(encoding="utf-8"), facts=json.dumps(facts),
+        f"Label errors of {dataset.name} – clearsight", [heading, gallery, page.render("save_bar")],
+        style="suspects.css", script="suspects.js", facts=facts,
     )  # fmt: skip
 
 
-def _render_card(dataset: Dataset, place: int, row: int, other: int, confidence: NDArray[np.float64]) -> str:
-    """One suspect with its four choices."""
+def _describe_card(
+    dataset: Dataset, place: int, row: int, other: int, confidence: NDArray[np.float64]
+) -> dict[str, Any]:
+    """What is shown of one suspect, with its choices."""
     names, low, high = dataset.class_names, *(dataset.value_range or (0.0, 255.0))
     own, name = names[dataset.labels[row]], dataset.row_name(row)
-    short = name if dataset.files else name.split(" (")[0]  # without the source, which is the same for all
-    image = ""
+    data = ""
     if dataset.picture_shape[0] > 1:
-        png = pictures.draw_picture(dataset.images[row], low=low, high=high)
-        image = page.image(png, f"labelled {own}, suggested {names[other]}")
-    choices = [("keep", f"keep {own}"), ("suggested", f"relabel to {names[other]}"), ("out", "leave out")]
-    radios = "".join(
-        f'<label><input type="radio" name="s{place}" value="{value}" autocomplete="off"><span>{page.escape(text)}</span></label>'
-        for value, text in choices
-    )
-    more = (
-        '<select aria-label="another class" autocomplete="off"><option value="">another class …</option></select>'
-        if len(names) > 2
-        else ""
-    )
-    return (
-        f'<fieldset data-place="{place}"><legend title="{page.escape(name)}">{page.escape(short)}</legend>{image}'
-        f"<p>labelled <b>{page.escape(own)}</b> ({confidence[0]:.0%}), suggested <b>{page.escape(names[other])}</b> "
-        f"({confidence[1]:.0%})</p>{radios}{more}</fieldset>"
-    )
+        data = page.encode_png(pictures.draw_picture(dataset.images[row], low=low, high=high))
+    return {
+        "place": place, "name": name, "data": data, "text": f"labelled {own}, suggested {names[other]}", "own": own,
+        "short": name if dataset.files else name.split(" (")[0],  # without the source, which is the same for all
+        "other": names[other], "confidence": [f"{share:.0%}" for share in confidence], "has_more": len(names) > 2,
+        "choices": [("keep", f"keep {own}"), ("suggested", f"relabel to {names[other]}"), ("out", "leave out")],
+    }  # fmt: skip

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.core.notebook import scale_pixels
 from clearsight.core.numerics import allow_infinities
 
 _NEGATIVE, _POSITIVE = np.array([0x05, 0x5A, 0x96]), np.array([0xB8, 0x48, 0x00])
@@ -19,9 +20,7 @@ def draw_picture(pixels: NDArray[Any], *, low: float, high: float) -> bytes:
         pixels: (H, W, C); three channels are drawn in colour, any other number as their mean in grey.
         low, high: values of black and white.
     """
-    values = pixels.astype(np.float64) if pixels.shape[2] == 3 else pixels.mean(axis=2, dtype=np.float64)
-    span = (high - low) or 1.0
-    return _encode((255 * np.clip(np.nan_to_num((values - low) / span), 0, 1)).round().astype(np.uint8))
+    return _encode(scale_pixels(pixels, low=low, high=high))
 
 
 def draw_overlay(pixels: NDArray[Any], heat: NDArray[np.floating], *, low: float, high: float) -> bytes:

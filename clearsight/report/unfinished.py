@@ -4,11 +4,13 @@ import tomllib
 from pathlib import Path
 
 import numpy as np
+from markupsafe import Markup
 
 from clearsight.errors import RunError
 from clearsight.report import page, plots
 from clearsight.runs import store
 from clearsight.runs.events import Course, read_course
+from clearsight.runs.record import RunStatus
 
 
 def write_unfinished(path: Path) -> Path:
@@ -31,7 +33,7 @@ def write_unfinished(path: Path) -> Path:
         raise RunError(
             f"{path / store.CONFIG} must be whole, got damage ({error}). Restore it or train again."
         ) from None
-    run, course = store.read_run(path), read_course(path)
+    run, course, machine = store.read_run(path), read_course(path), path / "environment.json"
     parts = [
         page.section(
             f"This run has not ended: {run.status}",
@@ -40,7 +42,7 @@ def write_unfinished(path: Path) -> Path:
             page.paragraph(f"{run.data} · {run.model} · begun {run.created}", kind="meta"),
         ),
         *_render_curves(course, classes=bool(record.get("class_names"))),
-        *page.origin_sections(config_text, store.read_json(path / "environment.json")),
+        *page.origin_sections(config_text, store.read_json(machine) if machine.is_file() else {}),
     ]
     report = path / store.REPORT
     store.write_text(report, page.render_page(f"{run.data}: {run.model} – clearsight", parts))
@@ -60,14 +62,15 @@ def describe_place(course: Course) -> str:
 
 
 def _advise(status: str, path: Path) -> str:
-    if status == "running":
+    if status in (RunStatus.PREPARING, RunStatus.RUNNING):
         return f"Follow it with `clearsight runs watch {path}`."
     return f"Go on with `clearsight train --resume {path}`."
 
 
-def _render_curves(course: Course, *, classes: bool) -> list[str]:
+def _render_curves(course: Course, *, classes: bool) -> list[Markup]:
     """Curves by step and by epoch, as far as there are any."""
-    parts, unit = [], plots.NATS if classes else plots.SQUARES
+    parts: list[Markup] = []
+    unit = plots.NATS if classes else plots.SQUARES
     points, each = course.points, round(course.steps_per_epoch)
     if len(points) > 1 and each:
         losses = np.interp(np.arange(1, points[-1, 0] + 1), points[:, 0], points[:, 1])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from clearsight.augment.presets import Augmentation
-from clearsight.augment.safety import Judge, Verdict, vary
+from clearsight.augment.safety import LabelProbes, Verdict, vary
 from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import find_range
 from clearsight.report.sheet import Strip, draw_sheet
@@ -16,15 +16,15 @@ _COLORS = {"safe": (20, 130, 70), "doubtful": (200, 120, 0), "unsafe": (200, 30,
 _PAIRS = 6
 
 
-def render_verdicts(judge: Judge, verdicts: Sequence[Verdict]) -> str:
+def render_verdicts(probes: LabelProbes, verdicts: Sequence[Verdict]) -> str:
     """A line a transform: up to which strength it is safe, and what happens from where it is not."""
-    clear = int(judge.clear.sum())
-    kinds = " and ".join(view.kind for view in judge.views)
+    clear = int(probes.clear.sum())
+    kinds = " and ".join(view.kind for view in probes.views)
     lines = [
-        f"probes on {kinds}: accuracy {judge.views[0].accuracy:.3f} on clean pictures not seen (largest class "
-        f"{judge.chance:.3f}); {clear} of {len(judge.rows)} pictures are clear",
+        f"probes on {kinds}: accuracy {probes.views[0].accuracy:.3f} on clean pictures not seen (largest class "
+        f"{probes.chance:.3f}); {clear} of {len(probes.rows)} pictures are clear",
     ]
-    if judge.strict:
+    if probes.strict:
         lines.append("labels are taken for counts: another number is wrong however odd the picture")
     lines += ["", f"{'transform':<11} {'safe up to':<11} then"]
     if not verdicts:
@@ -56,14 +56,14 @@ def describe_verdict(verdict: Verdict) -> str:
     return f"{v.level} at {_strength(v)}: {turned}{v.manner}{becomes}{unlike}"
 
 
-def draw_verdicts(dataset: Dataset, judge: Judge, verdicts: Sequence[Verdict], *, fill: str) -> Any:
+def draw_verdicts(dataset: Dataset, probes: LabelProbes, verdicts: Sequence[Verdict], *, fill: str) -> Any:
     """For each transform, at the weakest strength that is not safe (else the strongest): pictures beside what becomes of them.
 
     Captions name the class, and after the transform the probes' answer; frames are green, orange or red with the verdict.
     """
-    low, high = find_range(dataset, judge.pool)
-    class_of = dict(zip(judge.rows.tolist(), judge.classes.tolist(), strict=True))
-    settings: dict[str, Any] = {"pool": judge.pool, "low": low, "high": high}
+    low, high = find_range(dataset, probes.pool)
+    class_of = dict(zip(probes.rows.tolist(), probes.classes.tolist(), strict=True))
+    settings: dict[str, Any] = {"pool": probes.pool, "low": low, "high": high}
     strips = []
     for name, group in groupby(verdicts, key=lambda v: v.name):
         steps = list(group)
@@ -75,11 +75,11 @@ def draw_verdicts(dataset: Dataset, judge: Judge, verdicts: Sequence[Verdict], *
         pictures, captions, marks = [], [], []
         for row, answer in verdict.examples[:_PAIRS]:
             varied = vary(dataset.images, np.array([row]), augmentation, variant=verdict.variant, **settings)[0]
-            own = judge.names[class_of[row]]
+            own = probes.names[class_of[row]]
             pictures += [dataset.images[row], varied]
             captions += [own, f"-> {answer}"]
             marks += [None, _COLORS[verdict.level]]
         title = f"{name}  {describe_verdict(verdict)}"
         strips.append(Strip(title, pictures, captions, marks))
-    heading = f"{dataset.name}: which transforms keep the label? n = {int(judge.clear.sum())} clear pictures"
+    heading = f"{dataset.name}: which transforms keep the label? n = {int(probes.clear.sum())} clear pictures"
     return draw_sheet(strips, low=low, high=high, heading=heading, columns=2 * _PAIRS, side=72)

@@ -83,7 +83,7 @@ def describe_divergence(losses: NDArray[np.float64], *, steps_per_epoch: int, ep
     return f"{what}. The model and every number here are of {kept}. {advice[0].upper()}{advice[1:]}."
 
 
-def describe_signals(signals: dict[str, Any], *, when: str) -> str:
+def describe_activations(signals: dict[str, Any], *, when: str) -> str:
     """Whether what goes through the layers keeps its size, and how sure the answers are."""
     layers = [layer for layer in signals["layers"] if layer["std"] is not None]
     loss = number(signals["loss"]) if signals["loss"] is not None else "not finite"
@@ -126,7 +126,7 @@ def describe_bias(evaluations: dict[str, Metrics], judged: str, *, floor: float 
             f"{evaluations[judged]['n']:,} rows cannot show which of them matters."
         )
     if bias > variance:
-        deeper = "larger pictures (--image-size) or training more of the network (--tune last)"
+        deeper = "larger pictures (--image-size) or training more of the network (--finetune last)"
         wider = "a bigger network, longer training or another architecture"
         return f"{text}Bias is the larger: {deeper if head else wider} may help. More data will not."
     return (

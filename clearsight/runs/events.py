@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.runs import store
+from clearsight.runs.record import RunStatus
 from clearsight.training.observer import Observer
 
 _SECONDS = 1.0  # between two lines about steps
@@ -183,9 +184,10 @@ def read_course(path: Path) -> Course:
 def describe_course(path: Path) -> dict[str, Any]:
     """How a run stands now, for JSON: status, epochs and steps in all, steps done, seconds left, and the last epoch."""
     course, status = read_course(path), store.read_run(path).status
+    left = course.seconds_left if status == RunStatus.RUNNING else None
+    last = course.rows[-1] if course.rows else None
     return {
-        "status": status, "epochs": course.epochs, "steps": course.steps, "done": course.done,
-        "seconds_left": course.seconds_left if status == "running" else None, "last": course.rows[-1] if course.rows else None,
+        "status": status, "epochs": course.epochs, "steps": course.steps, "done": course.done, "seconds_left": left, "last": last,
     }  # fmt: skip
 
 
@@ -206,7 +208,7 @@ def follow(path: Path, observer: Observer, *, wait: Callable[[], None] = lambda:
             events, began = events[starts[-1] :], True
         for event in events if began else ():
             _replay(event, observer)
-        if status != "running":
+        if status not in (RunStatus.PREPARING, RunStatus.RUNNING):
             if began:
                 observer.on_end(status)
             return status

@@ -3,48 +3,30 @@
 The files are the truth; nothing else knows of a run. It must not know how training works.
 """
 
-import hashlib
 import json
 import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from clearsight.config.build import build_config
 from clearsight.config.files import find_differences, read_config_file
-from clearsight.config.schema import RunConfig, build_config
+from clearsight.config.schema import RunConfig
 from clearsight.core.files import write_durably
-from clearsight.data.dataset import Dataset
-from clearsight.data.relabel import hash_corrections, read_corrections
-from clearsight.errors import DataError, RunError, UsageError
+from clearsight.errors import RunError, UsageError
 from clearsight.runs.liveness import is_alive
+from clearsight.runs.record import RunRecord, RunStatus
 
 RECORD, CONFIG, METRICS = "run.json", "config.toml", "metrics.json"
 EPOCHS, STEPS, SHOWN, EVENTS = "history.csv", "steps.csv", "shown.safetensors", "events.jsonl"
 MODEL, REPORT, CHECKPOINTS = "model.clearsight", "report.html", "checkpoints"
-SAFETY, SEEN, SIGNALS, SERIES = "safety.json", "seen.safetensors", "signals.json", "series"
+SAFETY, SEEN, ACTIVATIONS, SERIES = "safety.json", "seen.safetensors", "signals.json", "series"
 CORRECTIONS = "corrections.csv"  # of labels, as the run began with them
-ENDED = ("finished", "stopped early", "diverged")  # of the statuses: with results
-LOOKS = "test-looks.jsonl"  # beside the runs
+ENDED = (RunStatus.FINISHED, RunStatus.STOPPED_EARLY, RunStatus.DIVERGED)  # with results
 _REMAINS = {".lock", CONFIG, "environment.json", SAFETY, CORRECTIONS}  # of a run whose record could not be written
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """One line about a run: its folder, how it stands, and its accuracies where it has them."""
-
-    path: Path
-    status: str
-    created: str
-    data: str
-    model: str
-    accuracy: dict[str, float]
 
 
 def create_run(root: Path, *, data: str, model: str, out: Path | None = None) -> Path:
@@ -74,6 +56,14 @@ def create_run(root: Path, *, data: str, model: str, out: Path | None = None) ->
             f"run directory must be writable, got {out or root}: {error.strerror}. Use --out elsewhere."
         ) from None
     raise RunError(f"run directory must be new, got a thousand of this second in {root}. Use --out.")
+
+
+def clear_run(path: Path, *, keep: bool) -> None:
+    """Take away a run that came to nothing while it was prepared; `keep` leaves its folder, which was there before."""
+    for inner in path.iterdir() if keep else ():
+        inner.unlink()
+    if not keep:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_free(names: set[str]) -> bool:
@@ -210,48 +200,12 @@ def read_run(path: Path) -> RunRecord:
 def find_status(path: Path, record: dict[str, Any]) -> str:
     """How a run stands: what its record says, or `killed` where nobody works on it any more."""
     status = str(record.get("status", "?"))
-    if status != "running":
+    if status not in (RunStatus.PREPARING, RunStatus.RUNNING):
         return status
     alive = is_alive(record, sign=path / EVENTS)
     if alive is None:  # a record of an earlier version
         alive = is_locked(path)
-    return status if alive else "killed"
-
-
-def keep_corrections(path: Path, config: RunConfig, relabelled: str) -> None:
-    """Copy the corrections of labels that work began with into its directory, as people go on to fill the file in.
-
-    Args:
-        relabelled: SHA-256 of the file as it was when the data was read.
-
-    Raises:
-        DataError: it has changed since. RunError: the disk is full.
-    """
-    if config.data.relabel is None:
-        return
-    content = read_corrections(Path(config.data.relabel).expanduser())
-    if hashlib.sha256(content).hexdigest() != relabelled:
-        raise DataError(
-            f"--relabel must stay as it is until the work has begun, got a change of {config.data.relabel}. Start again."
-        )
-    write_bytes(path / CORRECTIONS, content)
-
-
-def use_own_corrections(path: Path, config: RunConfig, relabelled: Any) -> RunConfig:
-    """The configuration with the corrections of labels that a directory keeps, wherever it lies now.
-
-    Args:
-        relabelled: their SHA-256 by the directory's record.
-
-    Raises:
-        RunError: they are no longer those that it began with.
-    """
-    own = path / CORRECTIONS
-    if config.data.relabel is None or not own.is_file():
-        return config
-    if hash_corrections(own) != relabelled:
-        raise RunError(f"{own} must be as the work began, got changes. Undo them, or start anew with --relabel.")
-    return config.model_copy(update={"data": config.data.model_copy(update={"relabel": str(own)})})
+    return status if alive else RunStatus.KILLED
 
 
 def read_run_config(path: Path) -> RunConfig:
@@ -319,83 +273,6 @@ def find_run(name: str, root: Path) -> Path:
         except (OSError, ValueError):  # a name too long, or with a null byte
             break
     raise UsageError(f"RUN must be a run directory, got {name!r}. See `clearsight runs list`.")
-
-
-def add_look(root: Path, dataset: Dataset, rows: NDArray[np.int64], *, model: str, by: str) -> None:
-    """Note that someone saw how a model does on a test split, so that it can be said how many models that were.
-
-    Args:
-        rows: (n,) of the test split. model: fingerprint of the model; one that was noted before is not noted again.
-
-    Raises:
-        RunError: the folder of runs is not writable.
-    """
-    test = _name_pictures(dataset, rows)
-    if any(look.get("test") == test and look.get("model") == model for look in _read_looks(root)):
-        return
-    line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S"), "test": test, "model": model, "by": by})
-    try:
-        with (root / LOOKS).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-    except OSError as error:
-        raise RunError(f"{root / LOOKS} must be writable, got: {error.strerror}. Check its permissions.") from None
-
-
-def count_models(root: Path, dataset: Dataset, rows: NDArray[np.int64]) -> int:
-    """How many different models were evaluated on these test pictures, as far as `root` knows; damaged lines are left out.
-
-    Lines of earlier versions name no model. There, a model is told by its path, and each run of a recipe counts.
-    """
-    looks = _read_looks(root)
-    names = {_name_pictures(dataset, rows), _name_rows(dataset.fingerprint, rows)}
-    paths = {_find_paths(look["by"])[-1]: look["model"] for look in looks if isinstance(look.get("model"), str)}
-    models: set[str] = set()
-    for look in looks:
-        if look["test"] not in names:
-            continue
-        if isinstance(look.get("model"), str):
-            models.add(look["model"])
-        elif isinstance(look.get("models"), int):
-            found = _find_paths(look["by"])
-            one_each = len(found) == look["models"]
-            models |= {paths.get(path, path) for path in found} if one_each else _number(look["by"], look["models"])
-    return len(models)
-
-
-def _number(name: str, count: int) -> set[str]:
-    return {f"{name} {k}" for k in range(count)}
-
-
-def _find_paths(by: str) -> list[str]:
-    """The models that a look names: `RUN`, `evaluate RUN/model.clearsight`, `mistakes RUN`, `compare RUN RUN`."""
-    words = by.split(" ")
-    told = words[1:] if words[0] in ("evaluate", "mistakes", "compare") and len(words) > 1 else words
-    return [word.removesuffix(f"/{MODEL}") for word in told]
-
-
-def _read_looks(root: Path) -> list[dict[str, Any]]:
-    """The sound lines of the file of looks."""
-    try:
-        lines = (root / LOOKS).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
-    looks = []
-    for line in lines:
-        with suppress(ValueError, RecursionError):
-            look = json.loads(line)
-            if isinstance(look, dict) and isinstance(look.get("test"), str) and isinstance(look.get("by"), str):
-                looks.append(look)
-    return looks
-
-
-def _name_pictures(dataset: Dataset, rows: NDArray[np.int64]) -> str:
-    """A test split in a word: its pictures as they came, in any order, at whatever size they are read."""
-    return hashlib.sha256(np.sort(dataset.row_hashes[rows]).tobytes()).hexdigest()[:16]
-
-
-def _name_rows(fingerprint: str, rows: NDArray[np.int64]) -> str:
-    """The same as earlier versions named it: by decoded pixels and places of rows."""
-    return hashlib.sha256(fingerprint.encode() + rows.tobytes()).hexdigest()[:16]
 
 
 def remove_run(path: Path) -> None:

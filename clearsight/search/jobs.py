@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.config.build import build_config
 from clearsight.config.rules import uses_torch
-from clearsight.config.schema import RunConfig, build_config
+from clearsight.config.schema import RunConfig
 from clearsight.data.dataset import Dataset
 from clearsight.errors import UsageError
 from clearsight.pipeline.data import build_split
-from clearsight.pipeline.prepare import build_bundle, evaluate_outputs, fit_prepared, prepare
+from clearsight.pipeline.judge import build_bundle, evaluate_outputs
+from clearsight.pipeline.prepare import fit_prepared, prepare
 from clearsight.training.fit import Saved
 from clearsight.training.observer import Observer
 

@@ -7,8 +7,8 @@ from itertools import product
 from math import inf, isfinite, prod
 from typing import Any
 
+from clearsight.config.build import find_near, known_keys, rename_key
 from clearsight.config.files import merge, nest
-from clearsight.config.schema import find_near, known_keys
 from clearsight.errors import UsageError
 
 KINDS = ("values", "range", "log", "int", "log_int")
@@ -121,7 +121,7 @@ def parse_space(table: dict[str, Any], flags: list[str]) -> Space:
         raise UsageError(
             "a search must have settings to vary, got none. Give --search train.lr=0.01,0.1, or a table [search] in --config."
         )
-    choices = [_parse_choice(key, value) for key, value in raw.items()]
+    choices = [_parse_choice(rename_key(key), value) for key, value in raw.items()]
     return Space(_sort(choices))
 
 

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.core.numerics import log_softmax
-from clearsight.engines.dense_engine import Engine, Rows, State
+from clearsight.engines.base import Engine, State
 from clearsight.engines.team import Team
-from clearsight.errors import Interrupted, UsageError
+from clearsight.errors import Interrupted, RunError, UsageError
+from clearsight.evaluation.losses import accuracy, mean_loss
 from clearsight.training.checkpoint import Tensors, load_checkpoint, save_checkpoint
 from clearsight.training.history import History
 from clearsight.training.observer import Observer, Observers
+from clearsight.training.order import epoch_order
 from clearsight.training.plan import FitPlan, TrainingRows
 from clearsight.training.stop import StopSignals
 
@@ -28,54 +29,6 @@ Saved = tuple[Tensors, dict[str, Any]]
 
 _CHUNK_SECONDS = 0.2
 MONITORS = {"valid_loss": -1, "valid_accuracy": 1, "train_loss": -1}
-
-
-def epoch_order(
-    rows: Rows, *, seed: int, epoch: int, shuffle: bool = True, classes: NDArray[np.int64] | None = None
-) -> Rows:
-    """The rows of epoch `epoch` (from 0) in the order of their use: a function of (seed, epoch) alone.
-
-    Args:
-        classes: (len(rows),) of the rows, to draw every class equally often (to within one): rows of small classes then
-            come several times, each as often as the others of its class to within one, and some of large ones not at all.
-    """
-    rng = np.random.default_rng([seed, epoch, 0x0DE5])
-    if classes is None:
-        return rng.permutation(rows) if shuffle else rows
-    present = np.unique(classes)
-    wanted = np.full(len(present), len(rows) // len(present))
-    wanted[rng.permutation(len(present))[: len(rows) % len(present)]] += 1
-    chosen = []
-    for k, count in zip(present, wanted, strict=True):
-        own = rows[classes == k]
-        rounds = [rng.permutation(own) for _ in range(-(-int(count) // len(own)))]
-        chosen.append(np.concatenate(rounds)[:count] if rounds else own[:0])
-    return np.asarray(rng.permutation(np.concatenate(chosen)))
-
-
-def mean_loss(
-    logits: NDArray[np.floating],
-    labels: NDArray[Any],
-    *,
-    mean: float = 0.0,
-    std: float = 1.0,
-    huber: float | None = None,
-) -> float:
-    """Mean cross-entropy of logits (n, K) under int64 classes; or, for float targets, 1/2 squared error in units of `std`.
-
-    Beyond an error of `huber` the latter grows linearly, as in training (see `Recipe`).
-    """
-    if labels.dtype.kind == "f":
-        error = logits[:, 0].astype(np.float64) - (labels.astype(np.float64) - mean) / std
-        inner = error if huber is None else np.clip(error, -huber, huber)
-        return float(np.mean(inner * (error - 0.5 * inner)))
-    rows = np.arange(len(labels))
-    return float(-np.mean(log_softmax(logits.astype(np.float64))[rows, labels]))
-
-
-def accuracy(logits: NDArray[np.floating], labels: NDArray[Any]) -> float | None:
-    """Share of rows whose largest logit is their class; None for regression."""
-    return None if labels.dtype.kind == "f" else float(np.mean(logits.argmax(axis=1) == labels))
 
 
 @dataclass(eq=False)
@@ -153,10 +106,9 @@ def fit(
     check_stopping(
         patience=plan.patience, monitor=plan.monitor, num_valid=len(rows.valid), regression=rows.is_regression
     )
-    classes = rows.labels[rows.train] if plan.balanced else None
-    steps, patience = -(-len(rows.train) // plan.batch_size), plan.patience
-    place, history = _Place(), History(steps)
+    steps = -(-len(rows.train) // plan.batch_size)
     source = restore or (checkpoints if resume else None)
+    place, history = _Place(), History(steps)
     if start is not None:
         place, history = _restore(engine, *start, steps)
     elif source and (found := load_checkpoint(source)):
@@ -166,77 +118,132 @@ def fit(
         place, history = _restore(engine, tensors, meta, steps)
     elif resume:
         note("no checkpoint was found; starting from the first step")
-    if not history.weights and plan.weight_history and place.epoch == place.batch == 0:
-        history.weights.append(_weights_of(engine))
-    if place.good is None:
-        place.good = engine.state()
-    team, watchers = team or Team(), Observers(observers)
-    chunk, saved_at = 1, time.monotonic()
+    loop = _Loop(engine, rows, plan, place, history, checkpoints, team or Team(), Observers(observers))
+    status = loop.run(pause_epoch)
+    if status == "diverged":
+        return _diverge(engine, place, history)
+    if status == "paused":
+        return FitResult("paused", place.epoch, history, saved=_pack(engine, place, history))
+    if plan.patience is not None and place.best is not None:
+        engine.load_state(place.best)
+        return FitResult(status, place.best_epoch, history)
+    return FitResult(status, place.epoch, history)
 
-    def pause(done: int) -> None:
-        """After `done` steps: save if it is time, and stop if that was asked for."""
-        nonlocal saved_at, chunk
-        chunk, asked = team.agree((chunk, stop.received or 0))
-        every, waited = plan.checkpoint_steps, time.monotonic() - saved_at
-        if checkpoints and (asked or (done % every == 0 if every else waited > plan.checkpoint_seconds)):
-            tensors, meta = _pack(engine, place, history)
-            save_checkpoint(checkpoints, step=done, tensors=tensors, meta=meta)
-            saved_at = time.monotonic()
-            watchers.on_checkpoint(done)
-        if asked:
-            raise Interrupted(f"stopped on request after step {done}.", 128 + asked)  # as shells have it
 
-    def train_epoch() -> bool:
+def restore_best(
+    engine: Engine, *, steps_per_epoch: int, checkpoints: Path, note: Callable[[str], None] = lambda text: None
+) -> FitResult:
+    """Leave `engine` with the best weights of a training that was stopped, as far as its newest checkpoint knows.
+
+    These are the best of those that `patience` watched, else those of the last whole epoch, else those of the checkpoint.
+
+    Args:
+        note: told of damaged checkpoints.
+
+    Raises:
+        RunError: there is no checkpoint.
+    """
+    found = load_checkpoint(checkpoints)
+    if found is None:
+        raise RunError(f"run must have a checkpoint to be finished, got none in {checkpoints}. Use --resume alone.")
+    tensors, meta, notes = found
+    for text in notes:
+        note(text)
+    place, history = _restore(engine, tensors, meta, steps_per_epoch)
+    state, epoch = (place.best, place.best_epoch) if place.best is not None else (place.good, place.good_epoch)
+    if state is not None and epoch > 0:
+        engine.load_state(state)
+    return FitResult("stopped early", epoch, history)
+
+
+class _Loop:
+    """A training under way: epochs in turn, each in chunks of steps, between which it can save and be stopped."""
+
+    def __init__(
+        self, engine: Engine, rows: TrainingRows, plan: FitPlan, place: _Place, history: History, checkpoints: Path | None,
+        team: Team, watchers: Observers,
+    ) -> None:  # fmt: skip
+        self._engine, self._rows, self._plan = engine, rows, plan
+        self._place, self._history, self._checkpoints = place, history, checkpoints
+        self._team, self._watchers = team, watchers
+        self._classes = rows.labels[rows.train] if plan.balanced else None
+        self._steps = history.steps_per_epoch
+        self._chunk, self._saved_at = 1, time.monotonic()
+        if not history.weights and plan.weight_history and place.epoch == place.batch == 0:
+            history.weights.append(_weights_of(engine))
+        if place.good is None:
+            place.good = engine.state()
+
+    def run(self, pause_epoch: int | None) -> str:
+        """Train to the end, or so far, and say how it ended: see `FitResult`."""
+        plan, place, steps, status = self._plan, self._place, self._steps, "failed"
+        with StopSignals(enabled=self._checkpoints is not None or self._team.size > 1) as stop:
+            self._watchers.on_start(
+                epochs=plan.epochs, steps=plan.epochs * steps, done=place.epoch * steps + place.batch
+            )
+            try:
+                status = self._run_epochs(min(plan.epochs, pause_epoch or plan.epochs), stop)
+            except (Interrupted, KeyboardInterrupt):
+                status = "interrupted"
+                raise
+            finally:
+                self._watchers.on_end(status)
+        return status
+
+    def _run_epochs(self, last: int, stop: StopSignals) -> str:
+        plan, place = self._plan, self._place
+        while place.epoch < last and not _exhausted(place, plan.patience):
+            if not self._train_epoch(stop):
+                return "diverged"
+            row = _end_epoch(self._engine, place, self._history, self._rows)
+            if plan.weight_history:
+                self._history.weights.append(_weights_of(self._engine))
+            _remember_state(self._engine, place, row, plan.patience, plan.monitor)
+            self._watchers.on_epoch(row)
+            self._pause(place.epoch * self._steps, stop)
+        if _exhausted(place, plan.patience):
+            return "stopped early"
+        return "finished" if place.epoch == plan.epochs else "paused"
+
+    def _train_epoch(self, stop: StopSignals) -> bool:
         """Train to the end of an epoch; False where numbers are no longer finite."""
-        nonlocal chunk
-        order = epoch_order(rows.train, seed=plan.seed, epoch=place.epoch, shuffle=plan.shuffle, classes=classes)
+        plan, place, steps, history = self._plan, self._place, self._steps, self._history
+        order = epoch_order(
+            self._rows.train, seed=plan.seed, epoch=place.epoch, shuffle=plan.shuffle, classes=self._classes
+        )
         while place.batch < steps:
-            size = min(chunk, steps - place.batch)
+            size = min(self._chunk, steps - place.batch)
             at = place.epoch * steps + place.batch
             for every in (plan.checkpoint_steps, plan.keep_steps):
                 size = min(size, every - at % every) if every else size
             began, lrs = time.perf_counter(), plan.lrs[at : at + size]
-            losses, hits = engine.train_steps(order, epoch=place.epoch, first_batch=place.batch, first_step=at, lrs=lrs)
+            losses, hits = self._engine.train_steps(
+                order, epoch=place.epoch, first_batch=place.batch, first_step=at, lrs=lrs
+            )
             spent = time.perf_counter() - began
-            chunk = max(1, min(steps, int(size * _CHUNK_SECONDS / max(spent, 1e-6))))
+            self._chunk = max(1, min(steps, int(size * _CHUNK_SECONDS / max(spent, 1e-6))))
             history.losses.append(losses)
             history.lrs.append(lrs[: len(losses)])
             if not np.isfinite(losses[-1]):
                 return False
             place.batch, place.hits, place.seconds = place.batch + size, place.hits + hits, place.seconds + spent
-            watchers.on_steps(at + size, epoch=place.epoch + 1, losses=losses, lrs=lrs)
+            self._watchers.on_steps(at + size, epoch=place.epoch + 1, losses=losses, lrs=lrs)
             if place.batch < steps:
-                pause(at + size)
-        return engine.is_finite()
+                self._pause(at + size, stop)
+        return self._engine.is_finite()
 
-    status = "failed"
-    with StopSignals(enabled=checkpoints is not None or team.size > 1) as stop:
-        watchers.on_start(epochs=plan.epochs, steps=plan.epochs * steps, done=place.epoch * steps + place.batch)
-        try:
-            while place.epoch < min(plan.epochs, pause_epoch or plan.epochs) and not _exhausted(place, patience):
-                if not train_epoch():
-                    status = "diverged"
-                    return _diverge(engine, place, history)
-                row = _end_epoch(engine, place, history, rows)
-                if plan.weight_history:
-                    history.weights.append(_weights_of(engine))
-                _judge(engine, place, row, patience, plan.monitor)
-                watchers.on_epoch(row)
-                pause(place.epoch * steps)
-            status = "stopped early" if _exhausted(place, patience) else "finished"
-            if status == "finished" and place.epoch < plan.epochs:
-                status = "paused"
-        except (Interrupted, KeyboardInterrupt):
-            status = "interrupted"
-            raise
-        finally:
-            watchers.on_end(status)
-    if status == "paused":
-        return FitResult("paused", place.epoch, history, saved=_pack(engine, place, history))
-    if patience is not None and place.best is not None:
-        engine.load_state(place.best)
-        return FitResult(status, place.best_epoch, history)
-    return FitResult(status, place.epoch, history)
+    def _pause(self, done: int, stop: StopSignals) -> None:
+        """After `done` steps: save if it is time, and stop if that was asked for."""
+        plan = self._plan
+        self._chunk, asked = self._team.sync((self._chunk, stop.received or 0))
+        every, waited = plan.checkpoint_steps, time.monotonic() - self._saved_at
+        if self._checkpoints and (asked or (done % every == 0 if every else waited > plan.checkpoint_seconds)):
+            tensors, meta = _pack(self._engine, self._place, self._history)
+            save_checkpoint(self._checkpoints, step=done, tensors=tensors, meta=meta)
+            self._saved_at = time.monotonic()
+            self._watchers.on_checkpoint(done)
+        if asked:
+            raise Interrupted(f"stopped on request after step {done}.", 128 + asked)  # as shells have it
 
 
 def check_stopping(*, patience: int | None, monitor: str, num_valid: int, regression: bool) -> None:
@@ -306,7 +313,7 @@ def _end_epoch(engine: Engine, place: _Place, history: History, rows: TrainingRo
     return row
 
 
-def _judge(engine: Engine, place: _Place, row: dict[str, Any], patience: int | None, monitor: str) -> None:
+def _remember_state(engine: Engine, place: _Place, row: dict[str, Any], patience: int | None, monitor: str) -> None:
     """Remember the state as the last good one, and as the best one if it is."""
     place.good, place.good_epoch = engine.state(), place.epoch
     if patience is None:

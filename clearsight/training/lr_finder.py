@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.engines.dense_engine import Engine, Rows
+from clearsight.engines.base import Engine, Rows
 from clearsight.errors import UsageError
-from clearsight.training.fit import epoch_order
+from clearsight.training.order import epoch_order
 
 LOW, HIGH, STEPS = 1e-7, 10.0, 100
 _STOP_FACTOR = 4.0  # times the best loss

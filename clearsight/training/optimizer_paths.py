@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.engines.dense import reference
-from clearsight.engines.objective import DENSE_OPTIMIZERS, Recipe
+from clearsight.engines.objective import DENSE_OPTIMIZERS, Objective
 from clearsight.errors import UsageError
 from clearsight.models.mlp import MLP
 
@@ -65,14 +65,14 @@ SURFACES = {
 class Path:
     """Where an optimiser went: `points` (steps + 1, 2) and their `heights` (steps + 1,), at the rate `lr`.
 
-    `flew` says that it left for far away; it then stays where it was last.
+    `diverged` says that it left for far away; it then stays where it was last.
     """
 
     optimizer: str
     lr: float
     points: Floats
     heights: Floats
-    flew: bool = False
+    diverged: bool = False
 
 
 def trace_path(optimizer: str, surface: Surface, *, lr: float, steps: int) -> Path:
@@ -86,26 +86,26 @@ def trace_path(optimizer: str, surface: Surface, *, lr: float, steps: int) -> Pa
             f"optimizers must be among {', '.join(DENSE_OPTIMIZERS)} (muon moves matrices, not points), got "
             f"{optimizer!r}. Leave it out."
         )
-    recipe, net = (
-        Recipe(optimizer=optimizer, weight_decay=0.0),
+    objective, net = (
+        Objective(optimizer=optimizer, weight_decay=0.0),
         MLP((1, 1), ()),
     )  # one weight and one bias: two variables
-    point, flew = np.array(surface.start), False
-    slots, points = np.zeros((recipe.num_slots, 2)), [point.copy()]
+    point, diverged = np.array(surface.start), False
+    slots, points = np.zeros((objective.num_slots, 2)), [point.copy()]
     for step in range(steps):
         before = point.copy()
-        reference.update(net, point, surface.slope(point), slots, recipe, lr=lr, step=step)
+        reference.update(net, point, surface.slope(point), slots, objective, lr=lr, step=step)
         if not (np.isfinite(point).all() and np.abs(point).max() < _FAR):
             points += [before] * (steps - step)
-            flew = True
+            diverged = True
             break
         points.append(point.copy())
     found = np.array(points)
-    return Path(optimizer, lr, found, surface.value(found[:, 0], found[:, 1]), flew)
+    return Path(optimizer, lr, found, surface.value(found[:, 0], found[:, 1]), diverged)
 
 
 def find_best_path(optimizer: str, surface: Surface, *, steps: int) -> Path:
     """The path at that rate, of 55 between 1e-4 and 3, which ends nearest to the minimum."""
     goal = np.array(surface.minimum)
     found = [trace_path(optimizer, surface, lr=float(lr), steps=steps) for lr in _RATES]
-    return min(found, key=lambda path: (path.flew, float(np.linalg.norm(path.points[-1] - goal))))
+    return min(found, key=lambda path: (path.diverged, float(np.linalg.norm(path.points[-1] - goal))))

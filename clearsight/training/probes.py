@@ -12,7 +12,9 @@ _MAX_LAYERS = 12
 SURE = 0.99
 
 
-def describe_signals(outputs: dict[str, NDArray[np.float32]], labels: NDArray[Any], *, loss: float) -> dict[str, Any]:
+def describe_activations(
+    outputs: dict[str, NDArray[np.float32]], labels: NDArray[Any], *, loss: float
+) -> dict[str, Any]:
     """Each layer's outputs before its activation, and for classes the probabilities of the answers, as plain values.
 
     Args:

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from clearsight.augment.presets import PRESETS, TRANSFORMS, Augmentation, build_augmentation
-from clearsight.config.schema import build_config
+from clearsight.config.build import build_config
 from clearsight.data.dataset import build_dataset
 from clearsight.data.read.load import load_data
 from clearsight.engines import dense_engine as engine_module
 from clearsight.engines.dense_engine import DenseEngine
 from clearsight.engines.predictor import Predictor
 from clearsight.errors import Interrupted, UsageError
-from clearsight.pipeline.prepare import fit_prepared, prepare, train_dataset
+from clearsight.pipeline.prepare import fit_prepared, prepare
+from clearsight.pipeline.train_in_memory import train_dataset
 from clearsight.report import contact
 from clearsight.training import fit as fit_module
 

@@ -1,5 +1,7 @@
 """The scikit-learn estimator: its whole contract, and inside scikit-learn's own tools."""
 
+from inspect import signature
+
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -10,6 +12,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import clearsight
+from clearsight.config.files import complete_key
+from clearsight.config.schema import RunConfig
 
 
 @pytest.mark.long
@@ -77,3 +81,37 @@ def test_a_model_that_is_no_name_is_refused(pictures):
         clearsight.ClearsightError, match=r"model must be one of mlp, cnn, .* or timm:NAME, got 3\. See"
     ):
         clearsight.Classifier(model=3, epochs=1).fit(pictures[0].reshape(60, -1), pictures[1])
+
+
+def test_arguments_are_settings_with_their_defaults_and_meanings():
+    config, own = RunConfig(), {"hidden": (128,), "model": "mlp", "epochs": 50, "scale": "standardize"}
+    parameters = signature(clearsight.Classifier).parameters
+    for name, parameter in parameters.items():
+        if name in ("image_shape", "random_state"):
+            continue
+        key = {"model": "model.family", "augment": "augment.preset"}.get(name) or complete_key(name)
+        section, _, field = key.partition(".")
+        assert parameter.default == own.get(name, getattr(getattr(config, section), field)), name
+        meaning = type(getattr(config, section)).model_fields[field].description
+        assert f"{name} ({parameter.default!r}): {meaning}" in clearsight.Classifier.__doc__
+    with pytest.raises(TypeError, match="unexpected keyword argument 'learning_rate'"):
+        clearsight.Classifier(learning_rate=0.1)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [{"ema": 0.5}, {"finetune": "last"}, {"augment": "digits"}, {"sampling": "balanced"}, {"engine": "reference"}],
+)
+def test_an_argument_reaches_the_training(pictures, choice):
+    """It changes the model, or is refused as it would be elsewhere."""
+    images, labels = pictures[0], np.minimum(pictures[1], 1)
+
+    def train(**options):
+        return clearsight.Classifier(**{"epochs": 2, "image_shape": (6, 6, 1), **options}).fit(images, labels)
+
+    if "finetune" in choice:
+        with pytest.raises(ValueError, match="finetune must go with pretrained"):
+            train(**choice)
+        return
+    found, plain = train(**choice), train()
+    assert found.bundle_.params.tobytes() != plain.bundle_.params.tobytes()

@@ -14,7 +14,7 @@ from clearsight.actions.compare import compare
 from clearsight.errors import UsageError
 from clearsight.evaluation.comparison import compare_answers, compare_runs
 from clearsight.report.comparisons import draw_comparison, render_answers, render_runs
-from clearsight.runs.store import add_look, count_models
+from clearsight.runs.test_uses import add_test_use, count_models
 
 pytestmark = pytest.mark.long
 FAST = {"epochs": 2, "hidden": (12,)}
@@ -89,7 +89,7 @@ def test_looks_of_earlier_versions_are_read_and_their_models_told_by_path(runs, 
     ]
     (tmp_path / "test-looks.jsonl").write_text("\n".join(lines + wrong) + "\n")
     assert count_models(tmp_path, data, rows) == 22  # a, other, and twenty runs
-    add_look(tmp_path, data, rows, model=a.bundle.fingerprint, by=str(root / "a"))
+    add_test_use(tmp_path, data, rows, model=a.bundle.fingerprint, by=str(root / "a"))
     assert count_models(tmp_path, data, rows) == 22
 
 

@@ -9,8 +9,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from clearsight.actions import cross_validate as cv
+from clearsight.config.build import build_config
 from clearsight.config.files import merge
-from clearsight.config.schema import build_config
 from clearsight.core.intervals import mean_interval
 from clearsight.data.read.load import load_data
 from clearsight.errors import RunError

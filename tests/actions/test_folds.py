@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 import clearsight
 from clearsight.actions import cross_validate as cv
 from clearsight.actions.cross_validate import cross_validate
-from clearsight.config.schema import build_config
+from clearsight.config.build import build_config
 from clearsight.core.intervals import mean_interval
 from clearsight.core.progress import SilentMeter
 from clearsight.data.read.load import load_data

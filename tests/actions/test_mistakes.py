@@ -70,7 +70,7 @@ def test_grad_cam_of_every_family_has_the_size_of_the_picture(conv):
 def test_grad_cam_is_what_its_equations_say(conv):
     """Against a plain forward pass and finite differences of the last maps, for the plain nets."""
     bundle = conv.bundle
-    from clearsight.engines.predictor import Inputs, build_bound
+    from clearsight.engines.torch_tools import Inputs, build_bound
 
     images, labels = corners(2, seed=2)
     module = build_bound(bundle.net, bundle.params).double()
@@ -182,7 +182,7 @@ def test_convolutional_nets_show_where_they_look(tmp_path, call, capsys):
 def test_grad_cam_of_a_net_with_mean_pool_and_one_layer_is_its_class_activation_map(family):
     """Selvaraju et al. 2017, section 3.1: there the weights of the head are the weights of the maps."""
     from clearsight.data.preprocess import fit_preprocess
-    from clearsight.engines.predictor import Inputs, build_bound
+    from clearsight.engines.torch_tools import Inputs, build_bound
     from clearsight.models.convnet import ConvNet
     from clearsight.models.initialize import initialize
 

@@ -17,14 +17,15 @@ from rich.console import Console
 from sklearn.datasets import load_digits
 
 import clearsight
-from clearsight.config.files import resolve_config
-from clearsight.config.schema import build_config
+from clearsight.config.build import build_config
+from clearsight.config.resolve import resolve_config
 from clearsight.core.progress import render_rate
 from clearsight.data.read.load import load_data
 from clearsight.engines.dense import compiling, kernel, reference
-from clearsight.engines.objective import Recipe
+from clearsight.engines.objective import Objective
 from clearsight.errors import DivergedError, UsageError
-from clearsight.pipeline.prepare import fit_prepared, prepare, train_dataset
+from clearsight.pipeline.prepare import fit_prepared, prepare
+from clearsight.pipeline.train_in_memory import train_dataset
 from clearsight.training import fit as fit_module
 from clearsight.training.progress import BarProgress, LineProgress
 
@@ -186,9 +187,9 @@ def test_balanced_class_weights_are_n_over_k_n_k(pictures):
     rows = np.r_[np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)[:5], np.flatnonzero(labels == 2)[:5]]
     dataset = load_data(images[rows], labels[rows])
     resolved = config(data={"valid_fraction": 0.0, "test_fraction": 0.0}, train={"class_weights": "balanced"})
-    from clearsight.pipeline.build import build_recipe
+    from clearsight.pipeline.build import build_objective
 
-    assert build_recipe(resolved, dataset, np.arange(30)).class_weights == pytest.approx((0.5, 2.0, 2.0))
+    assert build_objective(resolved, dataset, np.arange(30)).class_weights == pytest.approx((0.5, 2.0, 2.0))
     resolved = config(train={"class_weights": (1, 2)})
     with pytest.raises(UsageError, match=r"class_weights must be one a class \(3\), got 2\. Give as many\."):
         prepare(resolved, dataset)
@@ -224,7 +225,7 @@ def test_beta1_and_beta2_are_those_of_the_paper(pictures, engine, optimizer):
     params = prepared.engine.params().astype(np.float64)
     mean, square = np.zeros_like(params), np.zeros_like(params)
     for t in range(1, 6):
-        _, grad, _ = reference.gradient(net, params, x.astype(np.float64), labels, np.zeros((0, 3)), Recipe())
+        _, grad, _ = reference.gradient(net, params, x.astype(np.float64), labels, np.zeros((0, 3)), Objective())
         mean = beta1 * mean + (1 - beta1) * grad
         square = beta2 * square + (1 - beta2) * grad**2
         for weights, _ in net.layers(params):

@@ -14,10 +14,10 @@ from processes import CLEARSIGHT, LIMIT_SECONDS, wait_until
 
 import clearsight
 from clearsight.actions.tune import tune
-from clearsight.config.schema import build_config
+from clearsight.config.build import build_config
 from clearsight.errors import RunError, UsageError
 from clearsight.pipeline.data import build_split
-from clearsight.runs.store import count_models
+from clearsight.runs.test_uses import count_models
 from clearsight.search import executors, loop
 from clearsight.search.jobs import Outcome
 from clearsight.search.journal import read_trials

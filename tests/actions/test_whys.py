@@ -9,18 +9,19 @@ from conftest import SMALL_CNN
 
 import clearsight
 from clearsight.actions.learning_curve import measure_curve
-from clearsight.bundle.bundle import load
-from clearsight.config.schema import build_config
+from clearsight.bundle.load import load
+from clearsight.config.build import build_config
 from clearsight.core.progress import SilentMeter
 from clearsight.data.read.load import load_data
 from clearsight.data.split import Split, thin_training
 from clearsight.diagnose.floors import KNOWN_FLOORS, find_floor
 from clearsight.engines.dense import reference
 from clearsight.errors import DataError, UsageError
-from clearsight.pipeline.prepare import measure_signals, prepare
+from clearsight.pipeline.prepare import prepare
+from clearsight.pipeline.probe import measure_activations
 from clearsight.report import words
-from clearsight.report.diagnostics import render_errors, render_parity, render_signals
-from clearsight.training.probes import describe_signals
+from clearsight.report.diagnostics import render_activations, render_errors, render_parity
+from clearsight.training.probes import describe_activations
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("own_cache")]
 CNN = {"family": "cnn", "widths": (4, 6), "depths": (1, 1)}
@@ -53,7 +54,7 @@ def test_layer_outputs_of_both_engines_are_those_of_the_textbook():
 def test_measuring_signals_changes_nothing():
     prepared = prepare(build_config({"model": CNN}), load_data("digits"))
     before = {name: values.tobytes() for name, values in prepared.engine.state().items()}
-    signals = measure_signals(prepared)
+    signals = measure_activations(prepared)
     assert {name: values.tobytes() for name, values in prepared.engine.state().items()} == before
     assert [layer["name"] for layer in signals["layers"]] == ["features.0", "features.4", "classifier.2"]
     assert signals["n"] == 256
@@ -72,22 +73,22 @@ def test_measuring_signals_changes_nothing():
 )
 def test_first_weights_show_in_the_signals(model, sure, ratio):
     net = {"family": "vgg", "widths": (8, 16), "depths": (1, 1), "kernel": 5, "hidden": (64,), "norm": "none", **model}
-    signals = measure_signals(prepare(build_config({"model": net}), load_data("digits")))
+    signals = measure_activations(prepare(build_config({"model": net}), load_data("digits")))
     assert sure[0] <= signals["sure"] <= sure[1]
     layers = signals["layers"]
     assert ratio[0] <= layers[-1]["std"] / layers[0]["std"] <= ratio[1]
     if model.get("init_std") == 0.01:
         assert signals["loss"] == pytest.approx(np.log(10), abs=0.01)
-    assert render_signals({"first": signals, "last": signals}).count("<svg") == 1
+    assert render_activations({"first": signals, "last": signals}).count("<svg") == 1
 
 
 def test_signals_that_are_not_finite_are_told():
-    found = describe_signals({"a": np.full((2, 3), np.nan, np.float32)}, np.array([0, 1]), loss=float("nan"))
+    found = describe_activations({"a": np.full((2, 3), np.nan, np.float32)}, np.array([0, 1]), loss=float("nan"))
     assert found["layers"][0]["counts"] == []
     assert found["sure"] is None
-    text = words.describe_signals(found | {"loss": None}, when="at the end")
+    text = words.describe_activations(found | {"loss": None}, when="at the end")
     assert text == "At the end: some layers give numbers that are not finite; the loss is not finite."
-    assert "not finite" in render_signals({"first": found | {"loss": None}})
+    assert "not finite" in render_activations({"first": found | {"loss": None}})
 
 
 def evaluations(train, test, n=1000):

@@ -13,14 +13,14 @@ import clearsight
 from clearsight.augment.presets import Augmentation
 from clearsight.augment.safety import (
     LADDER,
-    Judge,
+    LabelProbes,
     Verdict,
-    build_judge,
+    build_probes,
     judge_augmentation,
     judge_ladder,
     judge_transform,
 )  # fmt: skip
-from clearsight.config.schema import build_config
+from clearsight.config.build import build_config
 from clearsight.core.threads import one_blas_thread
 from clearsight.data.dataset import build_dataset
 from clearsight.data.named.counting import draw_counting
@@ -67,7 +67,7 @@ def planted(kind, n=160, seed=0, side=14):
 
 
 def judge_of(images, labels, names=("left", "right"), *, seed=0, low=0.0, high=255.0):
-    return build_judge(images, labels, np.arange(len(images)), class_names=names, low=low, high=high, seed=seed)
+    return build_probes(images, labels, np.arange(len(images)), class_names=names, low=low, high=high, seed=seed)
 
 
 def levels(images, judge, transforms, low=0.0, high=255.0):
@@ -147,7 +147,7 @@ CUT = {"crop": 0.4, "zoom": 0.3}
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
-@pytest.mark.parametrize(("low", "per_class", "size"), [(1, 100, (96, 64)), (45, 40, (224, 224))], ids=["few", "many"])
+@pytest.mark.parametrize(("low", "per_class", "size"), [(1, 100, (96, 64)), (45, 25, (224, 224))], ids=["few", "many"])
 def test_counted_discs_may_be_mirrored_and_moved_a_little_but_not_cut(low, per_class, size, seed):
     """Discs lie in the central half: a move by 0.06 loses none. Zoom makes discs of one size cover as much as another number."""
     counts = np.repeat(np.arange(low, low + 5), per_class)
@@ -161,11 +161,11 @@ DIGITS = {"hflip": 1.0, "vflip": 1.0, "rot90": 1.0, "rotate": 15.0, "shift": 0.0
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_digits_may_be_turned_a_little_but_not_mirrored(seed):
     dataset = load_data("mnist")
     rows = build_split(build_config({"data": {"source": "mnist"}}), dataset).train
-    judge = build_judge(
+    judge = build_probes(
         dataset.images, dataset.labels, rows, class_names=dataset.class_names, low=0, high=255, seed=seed
     )
     found = levels(dataset.images, judge, DIGITS)
@@ -186,8 +186,8 @@ def test_paintings_may_be_mirrored():
 
 
 def test_the_identity_is_safe_on_random_small_sets():
-    """False alarms: strength 0 on fifty sets of any number of classes, size, noise and balance."""
-    for seed in range(50):
+    """False alarms: strength 0 on twenty sets of any number of classes, size, noise and balance."""
+    for seed in range(20):
         rng = np.random.default_rng(seed)
         n, k, size = int(rng.integers(20, 150)), int(rng.integers(2, 6)), rng.integers(2, 20, 2)
         labels = rng.integers(0, k, n)
@@ -214,7 +214,7 @@ def test_weak_noise_raises_no_alarm_on_random_small_sets(seeds):
 
 def ladder(images, labels, names, low=0.0, high=255.0):
     judge = judge_of(images, labels, names, low=low, high=high)
-    assert isinstance(judge, Judge)
+    assert isinstance(judge, LabelProbes)
     verdicts = judge_ladder(judge, images, low=low, high=high)
     assert all(np.isfinite([v.changed, v.sure, v.turned, v.low, v.high]).all() for v in verdicts)
     assert all(v.level in LEVELS for v in verdicts)
@@ -398,9 +398,9 @@ def test_training_and_its_safety_check_take_the_same_black_and_white(monkeypatch
 
     def spy(*arguments, low, high, **options):
         seen.update(low=low, high=high)
-        return build_judge(*arguments, low=low, high=high, **options)
+        return build_probes(*arguments, low=low, high=high, **options)
 
-    monkeypatch.setattr(safety, "build_judge", spy)
+    monkeypatch.setattr(safety, "build_probes", spy)
     measure_safety(config, dataset)
     trained = prepare(config, dataset).preprocess
     assert (seen["low"], seen["high"]) == (trained.low, trained.high) == (0.0, pytest.approx(trained.high))

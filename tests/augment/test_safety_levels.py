@@ -8,7 +8,7 @@ import pytest
 from benchmarks.safety_sets import CASES
 from clearsight.augment import safety
 from clearsight.augment.presets import Augmentation
-from clearsight.augment.safety import Judge, build_judge, judge_ladder, judge_transform, vary
+from clearsight.augment.safety import LabelProbes, build_probes, judge_ladder, judge_transform, vary
 from clearsight.augment.views import Evidence, build_view
 from clearsight.pipeline.safety import explain_unknown
 
@@ -25,7 +25,7 @@ class Told:
         self.clean = np.tile(classes, (7, 1))
         self.classes, self.shares = classes, shares
 
-    def look(self, features, classes, *, strict):
+    def answer(self, features, classes, *, strict):
         place = np.arange(len(classes)) // CLASSES / (len(classes) // CLASSES)  # the same share of each class
         turned, sure, changed, still = (place < self.shares.get(k, 0) for k in ("turned", "sure", "changed", "still"))
         answers = np.tile(np.where(turned | sure | changed, (classes + 1) % CLASSES, classes), (7, 1))
@@ -36,7 +36,7 @@ def judged(*views, n=COUNT, strict=False):
     classes = np.arange(n) % CLASSES
     images = np.zeros((n, 4, 4, 1), np.uint8)
     told = tuple(Told(classes, **shares) for shares in views)
-    judge = Judge(told, np.arange(n), classes, tuple("abcdefghij"), np.arange(n), 0.1, strict)
+    judge = LabelProbes(told, np.arange(n), classes, tuple("abcdefghij"), np.arange(n), 0.1, strict)
     return judge_transform(judge, images, Augmentation(cutout=0.2), name="cutout", strength=0.2, low=0, high=255)
 
 
@@ -56,11 +56,11 @@ def test_one_class_that_surely_turns_by_a_quarter_is_enough(hits, level):
     """Of 40 pictures the interval of 17 begins at 0.286, that of 14 at 0.221; of all 400 they are 4 %."""
     classes = np.arange(COUNT) % CLASSES
     view = Told(classes)
-    told = view.look(None, classes, strict=False)
+    told = view.answer(None, classes, strict=False)
     turned = (classes == 3) & (np.arange(COUNT) < hits * CLASSES)
     answers = np.tile(np.where(turned, 4, classes), (7, 1))
-    view.look = lambda *a, **k: Evidence(answers, turned, turned, told.still)
-    judge = Judge((view,), np.arange(COUNT), classes, tuple("abcdefghij"), np.arange(COUNT), 0.1, False)
+    view.answer = lambda *a, **k: Evidence(answers, turned, turned, told.still)
+    judge = LabelProbes((view,), np.arange(COUNT), classes, tuple("abcdefghij"), np.arange(COUNT), 0.1, False)
     images = np.zeros((COUNT, 4, 4, 1), np.uint8)
     v = judge_transform(judge, images, Augmentation(cutout=0.2), name="cutout", strength=0.2, low=0, high=255)
     assert (v.level, v.worst[:2]) == (level, ("d", "e"))
@@ -95,7 +95,7 @@ def moved(kind, along, aside):
     rows = features.copy()
     rows[classes == 0, 0] += along
     rows[classes == 0, 1] += aside
-    told = view.look(rows, classes, strict=False)
+    told = view.answer(rows, classes, strict=False)
     return {name: float(getattr(told, name)[classes == 0].mean()) for name in ("sure", "turned", "still")}
 
 
@@ -123,7 +123,7 @@ def test_a_view_still_knows_a_picture_only_as_clearly_as_before():
 def test_each_quarter_turn_is_judged_apart_and_the_worst_told():
     case = next(c for c in CASES if c.name == "letters b d p q")
     images, labels = case.make(0)
-    judge = build_judge(images, labels, np.arange(len(images)), class_names=case.classes, low=0, high=255)
+    judge = build_probes(images, labels, np.arange(len(images)), class_names=case.classes, low=0, high=255)
     v = judge_transform(judge, images, Augmentation(rot90=1.0), name="rot90", strength=1.0, low=0, high=255)
     assert (v.level, v.variant) == ("unsafe", "180")
     assert v.turned > 0.8
@@ -159,7 +159,7 @@ def photographs(n=200):
 def test_a_pretrained_network_is_asked_where_pixels_cannot_tell():
     images, labels, look = photographs()
     given = {"class_names": ("a", "b"), "low": 0, "high": 255}
-    blind = build_judge(images, labels, np.arange(200), **given)
+    blind = build_probes(images, labels, np.arange(200), **given)
     assert blind.missed
     assert not blind.knows
     told = explain_unknown(blind, judge_ladder(blind, images, low=0, high=255, names=("hflip", "blur")))
@@ -167,7 +167,7 @@ def test_a_pretrained_network_is_asked_where_pixels_cannot_tell():
     assert told.endswith(
         "add training pictures, or install a pretrained network with `pip install 'clearsight[pretrained]'`."
     )
-    judge = build_judge(images, labels, np.arange(200), find_look=lambda: look, **given)
+    judge = build_probes(images, labels, np.arange(200), find_look=lambda: look, **given)
     assert ([view.kind for view in judge.views], judge.missed, judge.knows) == (["pretrained features"], False, True)
 
 
@@ -187,7 +187,7 @@ def test_a_surface_that_tells_only_some_of_the_pictures_says_nothing():
     rng, labels = np.random.default_rng(0), np.arange(300) % 2
     levels = np.where(rng.random(300) < 0.9, labels, 1 - labels) * 60 + 90
     images = np.clip(levels[:, None, None, None] + rng.normal(0, 20, (300, 12, 12, 1)), 0, 255).astype(np.uint8)
-    judge = build_judge(images, labels, np.arange(300), class_names=("a", "b"), low=0, high=255)
+    judge = build_probes(images, labels, np.arange(300), class_names=("a", "b"), low=0, high=255)
     assert not {view.kind for view in judge.views} & {"figure", "surface"}
 
 
@@ -198,7 +198,7 @@ def test_a_network_is_not_asked_where_pixels_suffice(monkeypatch):
     def never():
         raise AssertionError("asked")
 
-    judge = build_judge(
+    judge = build_probes(
         images, labels, np.arange(len(images)), class_names=case.classes, low=0, high=255, find_look=never
     )
     assert judge.knows
@@ -210,7 +210,7 @@ def test_a_network_is_not_asked_where_pixels_suffice(monkeypatch):
 def test_what_used_to_be_doubtful_is_refused(name):
     case = next(c for c in CASES if c.name == name)
     images, labels = case.make(0)
-    judge = build_judge(images, labels, np.arange(len(images)), class_names=case.classes, low=0, high=255)
+    judge = build_probes(images, labels, np.arange(len(images)), class_names=case.classes, low=0, high=255)
     for truth, level in (("harmful", "unsafe"), ("harmless", "safe")):
         for transform, strength in getattr(case, truth).items():
             given = {"name": transform, "strength": strength, "low": 0, "high": 255}

@@ -10,9 +10,9 @@ from clearsight.augment.presets import Augmentation
 from clearsight.augment.probe import DESCRIPTIONS
 from clearsight.augment.randomness import draw_keys, draw_uniforms
 from clearsight.augment.safety import (
-    Judge,
+    LabelProbes,
     Verdict,
-    build_judge,
+    build_probes,
     judge_augmentation,
     judge_ladder,
     judge_transform,
@@ -27,12 +27,12 @@ SCALE = {"low": 0, "high": 255}
 
 def view_of(classes, *, accuracy=1.0, clean=None, kind="surface", evidence=None):
     answers = np.tile(classes, (7, 1)) if clean is None else np.asarray(clean)
-    return SimpleNamespace(kind=kind, accuracy=accuracy, clean=answers, look=lambda *a, **k: evidence)
+    return SimpleNamespace(kind=kind, accuracy=accuracy, clean=answers, answer=lambda *a, **k: evidence)
 
 
 def judge_by(*views, classes, names="abcdefghij", chance=0.1, strict=False, rows=None):
     rows = np.arange(len(classes)) if rows is None else rows
-    return Judge(tuple(views), rows, classes, tuple(names), rows, chance, strict)
+    return LabelProbes(tuple(views), rows, classes, tuple(names), rows, chance, strict)
 
 
 def evidence(classes, into, *, sure=None, turned=None, still=None, first=None):
@@ -105,7 +105,9 @@ def test_twenty_clear_pictures_are_needed(clear, knows):
 
 def test_a_view_of_pixels_is_described_and_one_of_a_network_looked_at():
     images = np.random.default_rng(0).integers(0, 256, (3, 6, 6, 1)).astype(np.uint8)
-    judge = Judge((), *[np.zeros(0, int)] * 2, (), np.zeros(0, int), 0.5, False, look=lambda pictures: pictures.sum())
+    judge = LabelProbes(
+        (), *[np.zeros(0, int)] * 2, (), np.zeros(0, int), 0.5, False, look=lambda pictures: pictures.sum()
+    )
     pixels = judge.describe(SimpleNamespace(kind="surface"), images, low=10, high=200)
     np.testing.assert_array_equal(pixels, DESCRIPTIONS["surface"](images, 10, 200))
     assert judge.describe(SimpleNamespace(kind=safety.PRETRAINED), images, **SCALE) == images.sum()
@@ -150,7 +152,7 @@ def built(monkeypatch):
         labels = np.arange(n) % 2 if labels is None else labels
         images = np.broadcast_to(np.zeros((1, 1, 1, 1), np.uint8), (len(labels), side, side, 1))
         rows = np.arange(len(labels)) if rows is None else rows
-        return build_judge(images, labels, rows, class_names=class_names, **SCALE, **more), asked
+        return build_probes(images, labels, rows, class_names=class_names, **SCALE, **more), asked
 
     return put_together
 

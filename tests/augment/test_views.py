@@ -39,7 +39,7 @@ def one_fold(answers, *, known=((0.0,), (10.0,)), classes=(0, 1), **says):
 
 
 def look(view, features, classes, *, strict=False):
-    e = view.look(np.array(features, np.float32), np.array(classes), strict=strict)
+    e = view.answer(np.array(features, np.float32), np.array(classes), strict=strict)
     return e.sure.tolist(), e.turned.tolist(), e.still.tolist()
 
 
@@ -101,7 +101,7 @@ def test_evidence_lies_where_the_folds_say():
         _Fold(second.probe, np.array([2, 0]), second.features, second.classes),
     )
     view = view_of(*folds)
-    e = view.look(np.array([[7.0], [8.0], [9.0]], np.float32), np.array([2, 0, 0]), strict=False)
+    e = view.answer(np.array([[7.0], [8.0], [9.0]], np.float32), np.array([2, 0, 0]), strict=False)
     np.testing.assert_array_equal(e.answers, [[2, 1, 0], [2, 1, 0]])
     assert (e.turned.tolist(), e.still.tolist()) == ([False, True, False], [True, False, True])
     assert first.probe.asked.places[0][1].tolist() == [[8.0]]

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from scipy import special
 
-from clearsight.bundle.bundle import Bundle, load
+from clearsight.bundle.bundle import Bundle
+from clearsight.bundle.load import load
 from clearsight.data.preprocess import Preprocess
 from clearsight.errors import DataError, ModelFileError, UsageError
 from clearsight.evaluation.novelty import remember
@@ -42,7 +43,7 @@ def by_hand(model, images):
     return hidden, hidden @ w2 + b2
 
 
-ASKING = ("predict", "predict_proba", "look")
+ASKING = ("predict", "predict_proba", "predict_and_compare")
 
 
 @pytest.mark.parametrize("ask", ASKING)
@@ -75,7 +76,7 @@ def test_probabilities_are_the_softmax_of_outputs_over_the_temperature(temperatu
     np.testing.assert_allclose(model.features(images), hidden, rtol=1e-5)
     expected = special.softmax(outputs / temperature, axis=1)
     np.testing.assert_allclose(model.predict_proba(images), expected, rtol=1e-5)
-    np.testing.assert_allclose(model.look(images)[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(model.predict_and_compare(images)[0], expected, rtol=1e-5)
     assert model.predict_proba(images).dtype == np.float32
     assert model.predict(images).tolist() == [NAMES[k] for k in expected.argmax(axis=1)]
 
@@ -90,7 +91,7 @@ def test_numbers_come_in_the_units_of_their_targets_and_have_no_probabilities():
     model, images = bundle(outputs=1), pictures()
     expected = by_hand(model, images)[1][:, 0] * 3 + 7
     np.testing.assert_allclose(model.predict(images), expected, rtol=1e-5)
-    np.testing.assert_allclose(model.look(images)[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(model.predict_and_compare(images)[0], expected, rtol=1e-5)
     with pytest.raises(
         UsageError, match=r"^predict_proba must have a classifier, got a regression model\. Use predict\.$"
     ):
@@ -121,13 +122,13 @@ def test_far_pictures_are_those_beyond_the_threshold_of_held_out_ones():
     known = remember(model.features(near[:20]), model.features(near[20:]))
     seen = replace(model, known=known)
     images = np.concatenate([near, 255 * np.indices((4, 4)).sum(axis=0)[None].astype(np.uint8) % 2])
-    _, far = seen.look(images)
+    _, far = seen.predict_and_compare(images)
     np.testing.assert_array_equal(far, known.measure(model.features(images)) > known.threshold)
     assert far[:20].sum() == 0
     assert far[20:40].sum() <= 1
-    assert model.look(images)[1] is None
+    assert model.predict_and_compare(images)[1] is None
     few = replace(model, known=remember(model.features(near[:20]), model.features(near[20:28])))
-    assert few.look(images)[1] is None
+    assert few.predict_and_compare(images)[1] is None
 
 
 @pytest.mark.parametrize("name", ["model.clearsight", "deep/model.clearsight", "folder"])

@@ -16,7 +16,7 @@ import pytest
 
 import clearsight
 from clearsight.bundle.archive import DESCRIPTION, MEMBERS, TENSORS, pack_zip
-from clearsight.bundle.bundle import load
+from clearsight.bundle.load import load
 from clearsight.errors import ModelFileError
 
 WEIGHT = "layers.0.weight"

@@ -10,20 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer.main
+from commands import walk_commands
 from PIL import Image
 
-from clearsight.cli.main import app
+from clearsight.cli.settings import SETTINGS
+from clearsight.config.build import build_config
 from clearsight.config.files import read_config_file
-from clearsight.config.schema import build_config
 
 TESTS = Path(__file__).parents[1]
-
-
-def walk(command, path=()):
-    yield path, command
-    for name, child in getattr(command, "commands", {}).items():
-        yield from walk(child, (*path, name))
 
 
 def lines():
@@ -41,8 +35,11 @@ def lines():
 @pytest.mark.long
 def test_every_option_of_every_command_is_used_by_a_test():
     used, missing = [words for words in lines() if any(word.startswith("--") for word in words)], []
-    for path, command in walk(typer.main.get_command(app)):
+    for path, command in walk_commands():
+        of_settings = {key.replace(".", "_") for key in SETTINGS}  # tested one by one in test_settings_options
         for option in (one for one in command.params if one.param_type_name == "option" and one.name != "help"):
+            if option.name in of_settings:
+                continue
             if not any({*path, name} <= words for words in used for name in option.opts):
                 missing.append(f"clearsight {' '.join(path)} {option.opts[0]}")
     assert not missing, (
@@ -237,27 +234,32 @@ SAME = {
         "--set model.hidden=[5] --set model.activation=tanh --set train.batch_size=9 --set train.optimizer=sgd "
         "--set preprocess.image_size=5 --set train.seed=2 --set train.engine=reference --set train.device=cpu",
     ),
+    "recipes of numbers": (
+        "compare base train.lr=0.1 --data numbers --target size --set train.epochs=1 --hidden 3",
+        "compare base train.lr=0.1 --data numbers --set data.task=regression --set data.label_column=size --set train.epochs=1 "
+        "--set model.hidden=[3]",
+    ),
     "rates of deep weights": (
-        "train colour --model resnet18 --pretrained --weights none.safetensors --tune last --engine torch --layer-decay 0.5",
+        "train colour --model resnet18 --pretrained --weights none.safetensors --finetune last --engine torch --layer-decay 0.5",
         "train colour --set model.family=resnet18 --set model.pretrained=true --set model.weights=none.safetensors "
-        "--set model.tune=last --set train.engine=torch --set train.layer_decay=0.5",
+        "--set model.finetune=last --set train.engine=torch --set train.layer_decay=0.5",
     ),
     **{
         name: (
             line,
             f"{line.split(' --model')[0]} --set model.family=resnet18 --set model.pretrained=true --set model.weights=none.safetensors "
-            "--set model.tune=last --set train.engine=torch",
+            "--set model.finetune=last --set train.engine=torch",
         )
         for name, line in (
             (
                 "deep search",
-                "tune colour --search train.lr=0.01,0.1 --model resnet18 --pretrained --weights none.safetensors --tune last "
+                "tune colour --search train.lr=0.01,0.1 --model resnet18 --pretrained --weights none.safetensors --finetune last "
                 "--engine torch",
             ),
-            ("deep folds", "cv colour --model resnet18 --pretrained --weights none.safetensors --tune last --engine torch"),
+            ("deep folds", "cv colour --model resnet18 --pretrained --weights none.safetensors --finetune last --engine torch"),
             (
                 "deep suspects",
-                "label-errors colour --model resnet18 --pretrained --weights none.safetensors --tune last --engine torch",
+                "label-errors colour --model resnet18 --pretrained --weights none.safetensors --finetune last --engine torch",
             ),
         )
     },
@@ -266,8 +268,8 @@ SAME = {
         "data check colour --set preprocess.image_size=8 --set preprocess.resize=pad --set data.skip_bad=true",
     ),
     "checks of numbers": (
-        "data check numbers --target size",
-        "data check numbers --set data.task=regression --set data.label_column=size",
+        "data check numbers --target size --config few.toml",
+        "data check numbers --set train.epochs=2 --set data.task=regression --set data.label_column=size",
     ),
     "safety": (
         "data safety colour --image-size 8 --resize crop --skip-bad --augment photo",
@@ -275,8 +277,8 @@ SAME = {
         "--set augment.preset=photo",
     ),
     "safety of numbers": (
-        "data safety numbers --target size",
-        "data safety numbers --set data.task=regression --set data.label_column=size",
+        "data safety numbers --target size --config few.toml",
+        "data safety numbers --set train.epochs=2 --set data.task=regression --set data.label_column=size",
     ),
 }  # fmt: skip
 
@@ -308,8 +310,8 @@ REFUSED = (
         )
     ),
     ("train digits --compile --engine dense", "compile must go with engine torch, got True without"),
-    ("train digits --layer-decay 0.5", "layer_decay must go with pretrained and tune last or all, got 0.5 without"),
-    ("train digits --l2 auto", "l2 auto must go with pretrained and tune head, got it without. Give a number, as --l2 0.001."),
+    ("train digits --layer-decay 0.5", "layer_decay must go with pretrained and finetune last or all, got 0.5 without"),
+    ("train digits --l2 auto", "l2 auto must go with pretrained and finetune head, got it without. Give a number, as --l2 0.001."),
     ("train digits --target size --task regression", "--target must stand alone, got --label-column or --task beside it"),
     ("tune digits --search train.lr=0.01,0.1 --track paper", "--track must be one of tensorboard, mlflow, got 'paper'"),
     ("cv digits --resume nowhere", "got 'nowhere'"),
@@ -364,7 +366,7 @@ def test_flags_of_contact_sheets_change_what_is_drawn(place, call, capsys):
     assert not np.array_equal(plain_one, cut)
     assert not np.array_equal(plain_one, sheet("data show colour --out s.png --per-class 3 --image-size 8 --quiet"))
     capsys.readouterr()
-    assert call("data", "show", "numbers", "--target", "size", "--out", "n.png", "--json") == 0
+    assert call("data", "show", "numbers", "--target", "size", "--config", "few.toml", "--out", "n.png", "--json") == 0
     assert json.loads(capsys.readouterr().out)["classes"] == []
 
 

@@ -3,8 +3,9 @@
 import re
 from pathlib import Path
 
+from clearsight.config.build import known_keys
 from clearsight.config.reference import render_reference
-from clearsight.config.schema import RunConfig, known_keys
+from clearsight.config.schema import RunConfig
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
 

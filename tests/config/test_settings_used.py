@@ -9,9 +9,9 @@ from published_weights import packaged, published_state
 from settings_table import CASES, REFUSING, build_place
 
 import clearsight
+from clearsight.config.build import build_config, known_keys
 from clearsight.config.files import merge, nest
 from clearsight.config.rules import check_used
-from clearsight.config.schema import build_config, known_keys
 from clearsight.data.read.load import load_data
 from clearsight.errors import ClearsightError, UsageError
 from clearsight.pipeline.data import find_unused

@@ -17,7 +17,7 @@ from picture_trees import PAIR, bad_of, make, many, pack_tar, pack_zip, refuse
 from PIL import Image
 
 import clearsight
-from clearsight.config.files import resolve_config
+from clearsight.config.resolve import resolve_config
 from clearsight.data.read.load import load_data
 from clearsight.errors import DataError
 from clearsight.pipeline.data import find_flaws, load_dataset

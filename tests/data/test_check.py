@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 import clearsight
-from clearsight.config.files import resolve_config
-from clearsight.data.check import LEVELS, Finding, check_dataset
+from clearsight.config.resolve import resolve_config
+from clearsight.core.findings import LEVELS, Finding
+from clearsight.data.check import check_dataset
 from clearsight.data.clean import drop_flawed
 from clearsight.data.dataset import build_dataset
 from clearsight.data.duplicates import build_signatures, find_copies, find_near_copies

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 import clearsight
 from clearsight.bundle.predict import predict_files
-from clearsight.config.schema import build_config
+from clearsight.config.build import build_config
 from clearsight.data.read import pictures
 from clearsight.data.read.load import build_request, load_data, parse_background
 from clearsight.data.read.pictures import PictureFormat, calm_decoder, decode_picture, read_facts, resize_images

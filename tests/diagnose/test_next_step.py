@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import clearsight
+from clearsight.config.build import build_config
 from clearsight.config.files import merge, parse_setting
 from clearsight.config.rules import check_used
-from clearsight.config.schema import build_config
 from clearsight.diagnose.next_step import Ended, find_next_step
 from clearsight.errors import UsageError
-from clearsight.pipeline.choice import settle_family
+from clearsight.pipeline.choice import resolve_family
 from clearsight.pipeline.finish import _accepts, _write_reading
 
 GOOD = Ended(
@@ -128,7 +128,7 @@ def test_each_case_has_its_threshold(changes, kind):
         ),
         (
             {"hits": 700, "train_hits": 2800, "hidden": (), "head": True},
-            "A training accuracy of 0.70 leaves room. Train more of the network, with --tune last.",
+            "A training accuracy of 0.70 leaves room. Train more of the network, with --finetune last.",
         ),
         ({"hits": 700, "train_hits": 2800, "hidden": ()}, "A training accuracy of 0.70 leaves room. Train longer, with --epochs 40."),
     ],
@@ -141,14 +141,14 @@ def test_steps_are_sentences_with_numbers_and_a_command(changes, text):
 CONFIGS = [
     {}, {"model": {"hidden": []}}, {"train": {"engine": "reference"}}, {"model": {"family": "cnn"}},
     {"model": {"family": "resnet18", "pretrained": True}}, {"model": {"family": "timm:vit_tiny", "pretrained": True}, "preprocess": {"scale": "imagenet"}},
-    {"model": {"family": "resnet18", "pretrained": True, "tune": "last"}}, {"model": {"family": "speednet"}},
+    {"model": {"family": "resnet18", "pretrained": True, "finetune": "last"}}, {"model": {"family": "speednet"}},
     {"data": {"folds": 4}}, {"data": {"train_per_class": 5}}, {"data": {"valid_fraction": 0.2}}, {"train": {"dropout": 0.5}},
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("values", CONFIGS, ids=str)
 def test_no_recommended_setting_is_refused(values, monkeypatch):
-    monkeypatch.setattr("clearsight.config.schema.describe_pictures", lambda family: {"image_size": 224})
+    monkeypatch.setattr("clearsight.config.build.describe_pictures", lambda family: {"image_size": 224})
     config = build_config(values)
     numbers = itertools.product((1000, 700, 100), (4000, 2800), ((), (4.0, 2.0, 1.0, 0.5)), (False, True))
     for hits, train_hits, losses, varied in numbers:
@@ -176,8 +176,10 @@ def test_what_the_run_would_refuse_is_passed_over():
 
 
 def test_the_pretrained_command_begins_as_it_stands():
-    check_used(settle_family(build_config({"model": {"pretrained": True}})))
-    with pytest.raises(UsageError, match="preset must go with tune all"):  # which is why the command has no more flags
+    check_used(resolve_family(build_config({"model": {"pretrained": True}})))
+    with pytest.raises(
+        UsageError, match="preset must go with finetune all"
+    ):  # which is why the command has no more flags
         check_used(build_config({"model": {"pretrained": True}, "augment": {"preset": "photo"}}))
 
 

@@ -9,7 +9,7 @@ from clearsight.core.denormals import can_flush, flush_denormals
 from clearsight.data.dataset import build_dataset
 from clearsight.data.preprocess import fit_preprocess
 from clearsight.engines.dense_engine import DenseEngine
-from clearsight.engines.objective import Recipe
+from clearsight.engines.objective import Objective
 from clearsight.models.initialize import initialize
 from clearsight.models.mlp import MLP
 
@@ -27,7 +27,7 @@ def is_denormal(values):
     return (bits > 0) & (bits < 0x00800000)
 
 
-def build(name, recipe, seed=0, batch_size=4, **rest):
+def build(name, objective, seed=0, batch_size=4, **rest):
     """An engine on pictures whose last two columns show something in the first picture alone."""
     images = np.random.default_rng(0).integers(0, 256, (32, 4, 4, 1)).astype(np.uint8)
     images[1:, :, 2:] = 0
@@ -38,8 +38,8 @@ def build(name, recipe, seed=0, batch_size=4, **rest):
     if name == "torch":
         from clearsight.engines.torch_engine import TorchEngine
 
-        return TorchEngine(net, recipe, **parts)
-    return DenseEngine(net, recipe, name=name, **parts)
+        return TorchEngine(net, objective, **parts)
+    return DenseEngine(net, objective, name=name, **parts)
 
 
 def train(engine, *, first_picture_steps, later_steps, first_step=0):
@@ -60,7 +60,7 @@ def test_slots_of_weights_without_gradient_become_zero_and_never_denormal(name, 
         pytest.importorskip("torch")
     elif not can_flush():
         pytest.skip("this processor's switch is not known, or not needed")
-    engine = build(name, Recipe(optimizer=optimizer, beta2=0.9))
+    engine = build(name, Objective(optimizer=optimizer, beta2=0.9))
     train(engine, first_picture_steps=3, later_steps=1021)  # 1,024 steps in all, a multiple of torch's sweep
     slots = {key: value for key, value in engine.state().items() if key.startswith("slots")}
     assert slots
@@ -78,7 +78,7 @@ def test_signals_that_vanish_never_become_denormal(name):
     slots = np.zeros((1, params.size), np.float32)
     module = {"dense": kernel, "reference": reference}[name]
     module.train_steps(
-        net, Recipe(optimizer="momentum"), inputs=np.full((4, 16), 200, np.uint8), labels=np.arange(4) % 3,
+        net, Objective(optimizer="momentum"), inputs=np.full((4, 16), 200, np.uint8), labels=np.arange(4) % 3,
         targets=np.zeros((0, 3), np.float32), order=np.arange(4), batch_size=4, scale=np.full(16, 1 / 255, np.float32),
         offset=np.zeros(16, np.float32), params=params, slots=slots, lrs=np.full(1, 0.1), first_batch=0, first_step=0, seed=0,
     )  # fmt: skip
@@ -129,7 +129,7 @@ def test_other_threads_keep_their_denormals():
 @pytest.mark.parametrize("name", ["dense", "reference"])
 def test_training_leaves_the_callers_arithmetic_alone(name):
     before = shrink()
-    train(build(name, Recipe()), first_picture_steps=1, later_steps=0)
+    train(build(name, Objective()), first_picture_steps=1, later_steps=0)
     assert shrink() == before
 
 
@@ -139,7 +139,7 @@ def test_a_state_with_denormal_slots_goes_on_as_if_they_were_zero(name):
     """Checkpoints of earlier versions hold them."""
     ends = []
     for value in (0.0, 1e-40):
-        engine = build(name, Recipe(optimizer="momentum"))
+        engine = build(name, Objective(optimizer="momentum"))
         state = engine.state()
         state["slots"][:] = value
         engine.load_state(state)
@@ -153,10 +153,10 @@ def test_a_state_with_denormal_slots_goes_on_as_if_they_were_zero(name):
 def test_torch_drops_slots_at_the_same_steps_after_a_resume():
     """The sweep counts steps of the run and not of the process."""
     pytest.importorskip("torch")
-    recipe = Recipe(optimizer="momentum", momentum=0.5)
-    whole = build("torch", recipe)
+    objective = Objective(optimizer="momentum", momentum=0.5)
+    whole = build("torch", objective)
     train(whole, first_picture_steps=3, later_steps=137)
-    first, second = build("torch", recipe), build("torch", recipe)
+    first, second = build("torch", objective), build("torch", objective)
     train(first, first_picture_steps=3, later_steps=100)
     second.load_state(first.state())
     train(second, first_picture_steps=0, later_steps=37, first_step=103)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clearsight.engines.dense import kernel, reference
-from clearsight.engines.objective import DENSE_OPTIMIZERS, LOSSES, REDUCTIONS, Recipe
+from clearsight.engines.objective import DENSE_OPTIMIZERS, LOSSES, REDUCTIONS, Objective
 from clearsight.models.initialize import INITIALIZERS, initialize
 from clearsight.models.mlp import ACTIVATIONS, BIASES, MLP
 
@@ -33,13 +33,13 @@ def batch(dtype=np.float64, seed=0):
     return images, rng.integers(0, CLASSES, ROWS), rng.normal(size=(ROWS, CLASSES)).astype(dtype)
 
 
-def run(engine, net, recipe, params, dtype, *, lr=0.05, batch_size=8, seed=11, epochs=2):
+def run(engine, net, objective, params, dtype, *, lr=0.05, batch_size=8, seed=11, epochs=2):
     images, labels, targets = batch(dtype)
-    params, slots = params.copy(), np.zeros((recipe.num_slots, params.size), dtype)
+    params, slots = params.copy(), np.zeros((objective.num_slots, params.size), dtype)
     losses, hits, steps = [], 0, -(-ROWS // batch_size)
     for epoch in range(epochs):
         found, right = engine.train_steps(
-            net, recipe, inputs=images, labels=labels, targets=targets,
+            net, objective, inputs=images, labels=labels, targets=targets,
             order=np.random.default_rng(epoch).permutation(ROWS), batch_size=batch_size,
             scale=np.full(INPUTS, 1 / 255, dtype), offset=np.full(INPUTS, -0.5, dtype), params=params, slots=slots,
             lrs=np.full(steps, lr), first_batch=0, first_step=epoch * steps, seed=seed,
@@ -49,40 +49,40 @@ def run(engine, net, recipe, params, dtype, *, lr=0.05, batch_size=8, seed=11, e
     return params, slots, np.array(losses), hits
 
 
-def assert_engines_agree(net, recipe, params, dtype=np.float64, **options):
+def assert_engines_agree(net, objective, params, dtype=np.float64, **options):
     params = params.astype(dtype)
-    expected, got = (run(engine, net, recipe, params, dtype, **options) for engine in (reference, kernel))
+    expected, got = (run(engine, net, objective, params, dtype, **options) for engine in (reference, kernel))
     for one, other in zip(expected[:3], got[:3], strict=True):
         np.testing.assert_allclose(other, one, **TOLERANCE[np.dtype(dtype).name])
-    if recipe.loss == "cross_entropy":
+    if objective.loss == "cross_entropy":
         assert expected[3] == got[3]
 
 
-def penalty(net, params, recipe):
+def penalty(net, params, objective):
     """l1 |w| + l2 / 2 w^2 over all weights; biases are free."""
-    return sum(recipe.l1 * np.abs(w).sum() + recipe.l2 / 2 * (w * w).sum() for w, _ in net.layers(params))
+    return sum(objective.l1 * np.abs(w).sum() + objective.l2 / 2 * (w * w).sum() for w, _ in net.layers(params))
 
 
-def assert_gradient_is_exact(net, recipe, params):
+def assert_gradient_is_exact(net, objective, params):
     """Central differences in float64 of loss + penalties against the reference's gradient; `sum` has B times the loss."""
     images, labels, targets = batch()
     x = images / 255 - 0.5
     scale = 1.0
-    if recipe.reduction == "sum":
-        weights = np.array(recipe.class_weights or np.ones(CLASSES))
-        scale = weights[labels].sum() if recipe.loss == "cross_entropy" else ROWS
+    if objective.reduction == "sum":
+        weights = np.array(objective.class_weights or np.ones(CLASSES))
+        scale = weights[labels].sum() if objective.loss == "cross_entropy" else ROWS
 
-    def objective(p):
-        loss, _, _ = reference.gradient(net, p, x, labels, targets, recipe, seed=5, step=2)
-        return loss * scale + penalty(net, p, recipe)
+    def value(p):
+        loss, _, _ = reference.gradient(net, p, x, labels, targets, objective, seed=5, step=2)
+        return loss * scale + penalty(net, p, objective)
 
-    _, grad, _ = reference.gradient(net, params, x, labels, targets, recipe, seed=5, step=2)
+    _, grad, _ = reference.gradient(net, params, x, labels, targets, objective, seed=5, step=2)
     h = 1e-5
     for i in np.random.default_rng(1).permutation(params.size)[:40]:
         ahead, behind = params.copy(), params.copy()
         ahead[i] += h
         behind[i] -= h
-        numeric = (objective(ahead) - objective(behind)) / (2 * h)
+        numeric = (value(ahead) - value(behind)) / (2 * h)
         assert grad[i] == pytest.approx(numeric, rel=1e-6, abs=1e-8)
 
 
@@ -91,21 +91,21 @@ def assert_gradient_is_exact(net, recipe, params):
 @pytest.mark.parametrize("optimizer", DENSE_OPTIMIZERS)
 def test_engines_agree_on_every_optimizer(optimizer, dtype):
     net, params = build()
-    assert_engines_agree(net, Recipe(optimizer=optimizer), params, dtype)
+    assert_engines_agree(net, Objective(optimizer=optimizer), params, dtype)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_engines_agree_on_every_activation(activation, dtype):
     net, params = build(activation=activation)
-    assert_engines_agree(net, Recipe(), params, dtype)
+    assert_engines_agree(net, Objective(), params, dtype)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("bias", BIASES)
 def test_engines_agree_on_every_bias_and_loss(bias, loss):
     net, params = build(bias=bias, loss=loss)
-    assert_engines_agree(net, Recipe(loss=loss), params)
+    assert_engines_agree(net, Objective(loss=loss), params)
 
 
 OPTIONS = [
@@ -118,19 +118,19 @@ OPTIONS = [
 @pytest.mark.parametrize("option", OPTIONS, ids=str)
 def test_engines_agree_on_every_regulariser(option, dtype):
     net, params = build()
-    assert_engines_agree(net, Recipe(optimizer="momentum", **option), params, dtype)
+    assert_engines_agree(net, Objective(optimizer="momentum", **option), params, dtype)
 
 
 @pytest.mark.parametrize("sizes", [(INPUTS, CLASSES), (INPUTS, 1, CLASSES), (INPUTS, 5, 5, 5, 5, 5, CLASSES)])
 def test_engines_agree_on_any_number_of_layers(sizes):
     net, params = build(sizes=sizes)
-    assert_engines_agree(net, Recipe(), params)
+    assert_engines_agree(net, Objective(), params)
 
 
 @pytest.mark.parametrize("batch_size", [1, 8, ROWS, 100])
 def test_engines_agree_on_any_batch_size_and_keep_the_last_batch(batch_size):
     net, params = build()
-    assert_engines_agree(net, Recipe(dropout=0.2), params, batch_size=batch_size)
+    assert_engines_agree(net, Objective(dropout=0.2), params, batch_size=batch_size)
 
 
 def test_engines_agree_on_a_wide_deep_net():
@@ -143,7 +143,7 @@ def test_engines_agree_on_a_wide_deep_net():
     for engine in (reference, kernel):
         p, slots = params.copy(), np.zeros((2, params.size))
         engine.train_steps(
-            net, Recipe(optimizer="adam"), inputs=images, labels=labels, targets=np.zeros((0, 5)), order=np.arange(40),
+            net, Objective(optimizer="adam"), inputs=images, labels=labels, targets=np.zeros((0, 5)), order=np.arange(40),
             batch_size=13, scale=np.full(1100, 1 / 255), offset=np.full(1100, -0.5), params=p, slots=slots,
             lrs=np.full(4, 0.01), first_batch=0, first_step=0, seed=0,
         )  # fmt: skip
@@ -159,8 +159,8 @@ def test_tanh_keeps_its_precision_near_zero():
     np.testing.assert_allclose(got, np.tanh(z.astype(np.float64)), rtol=3e-6)
 
 
-recipes = st.builds(
-    Recipe,
+objectives = st.builds(
+    Objective,
     loss=st.sampled_from(LOSSES),
     reduction=st.sampled_from(REDUCTIONS),
     label_smoothing=st.sampled_from([0.0, 0.1]),
@@ -177,38 +177,40 @@ recipes = st.builds(
 @pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(
-    recipes,
+    objectives,
     st.lists(st.integers(1, 9), max_size=3),
     st.sampled_from(ACTIVATIONS),
     st.sampled_from(BIASES),
     st.integers(0, 99),
 )
-def test_engines_agree_on_any_combination(recipe, hidden, activation, bias, seed):
-    if recipe.optimizer in ("rmsprop", "adam", "adamw"):
-        recipe = replace(recipe, eps=0.1)  # a gradient that is 0 but for rounding must not become a step of size lr
-    net, params = build((INPUTS, *hidden, CLASSES), activation, bias, recipe.loss, seed=seed)
-    assert_engines_agree(net, recipe, params, lr=0.01)
+def test_engines_agree_on_any_combination(objective, hidden, activation, bias, seed):
+    if objective.optimizer in ("rmsprop", "adam", "adamw"):
+        objective = replace(
+            objective, eps=0.1
+        )  # a gradient that is 0 but for rounding must not become a step of size lr
+    net, params = build((INPUTS, *hidden, CLASSES), activation, bias, objective.loss, seed=seed)
+    assert_engines_agree(net, objective, params, lr=0.01)
 
 
 @pytest.mark.long
 @settings(max_examples=40, deadline=None)
 @given(
-    recipes.filter(lambda r: r.clip_norm == 0),
+    objectives.filter(lambda r: r.clip_norm == 0),
     st.sampled_from(["sigmoid", "tanh", "gelu", "identity"]),
     st.sampled_from(BIASES),
 )
-def test_gradient_equals_finite_differences_on_any_combination(recipe, activation, bias):
-    net, params = build(activation=activation, bias=bias, loss=recipe.loss)
-    assert_gradient_is_exact(net, recipe, params)
+def test_gradient_equals_finite_differences_on_any_combination(objective, activation, bias):
+    net, params = build(activation=activation, bias=bias, loss=objective.loss)
+    assert_gradient_is_exact(net, objective, params)
 
 
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
 def test_gradient_equals_finite_differences_away_from_kinks(activation):
     net, params = build(activation=activation)
-    assert_gradient_is_exact(net, Recipe(l2=0.01), params)
+    assert_gradient_is_exact(net, Objective(l2=0.01), params)
 
 
-def torch_twin(net, params, recipe, dtype):
+def torch_twin(net, params, objective, dtype):
     """The same network and step, written with PyTorch's own parts."""
     torch = pytest.importorskip("torch")
     nn = torch.nn
@@ -229,18 +231,18 @@ def torch_twin(net, params, recipe, dtype):
         layers += [linear, kinds[net.activations[i]]()] if i < net.num_layers - 1 else [linear]
     model = nn.Sequential(*layers)
     groups = [
-        {"params": [m.weight for m in layers if isinstance(m, nn.Linear)], "weight_decay": recipe.decay},
+        {"params": [m.weight for m in layers if isinstance(m, nn.Linear)], "weight_decay": objective.decay},
         {"params": [m.bias for m in layers if isinstance(m, nn.Linear)], "weight_decay": 0.0},
     ]
     make = {
         "sgd": lambda: torch.optim.SGD(groups, lr=0.05),
-        "momentum": lambda: torch.optim.SGD(groups, lr=0.05, momentum=recipe.momentum),
-        "nesterov": lambda: torch.optim.SGD(groups, lr=0.05, momentum=recipe.momentum, nesterov=True),
-        "rmsprop": lambda: torch.optim.RMSprop(groups, lr=0.05, alpha=recipe.rho, eps=recipe.eps),
-        "adam": lambda: torch.optim.Adam(groups, lr=0.05, eps=recipe.eps),
-        "adamw": lambda: torch.optim.AdamW(groups, lr=0.05, eps=recipe.eps),
+        "momentum": lambda: torch.optim.SGD(groups, lr=0.05, momentum=objective.momentum),
+        "nesterov": lambda: torch.optim.SGD(groups, lr=0.05, momentum=objective.momentum, nesterov=True),
+        "rmsprop": lambda: torch.optim.RMSprop(groups, lr=0.05, alpha=objective.rho, eps=objective.eps),
+        "adam": lambda: torch.optim.Adam(groups, lr=0.05, eps=objective.eps),
+        "adamw": lambda: torch.optim.AdamW(groups, lr=0.05, eps=objective.eps),
     }
-    return torch, model, make[recipe.optimizer]()
+    return torch, model, make[objective.optimizer]()
 
 
 def torch_params(net, model):
@@ -253,9 +255,9 @@ def torch_params(net, model):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("optimizer", DENSE_OPTIMIZERS)
 def test_training_equals_pytorch(optimizer, activation):
-    recipe = Recipe(optimizer=optimizer, l1=0.001, l2=0.01, clip_norm=0.5, label_smoothing=0.1)
+    objective = Objective(optimizer=optimizer, l1=0.001, l2=0.01, clip_norm=0.5, label_smoothing=0.1)
     net, params = build(activation=activation)
-    torch, model, stepper = torch_twin(net, params, recipe, np.float64)
+    torch, model, stepper = torch_twin(net, params, objective, np.float64)
     images, labels, _ = batch()
     x = torch.tensor(images / 255 - 0.5)
     for epoch in range(2):
@@ -265,11 +267,11 @@ def test_training_equals_pytorch(optimizer, activation):
             stepper.zero_grad()
             loss = torch.nn.functional.cross_entropy(model(x[rows]), torch.tensor(labels[rows]), label_smoothing=0.1)
             weights = [m.weight for m in model if hasattr(m, "weight")]
-            loss = loss + sum(recipe.l1 * w.abs().sum() + recipe.l2 / 2 * (w * w).sum() for w in weights)
+            loss = loss + sum(objective.l1 * w.abs().sum() + objective.l2 / 2 * (w * w).sum() for w in weights)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
             stepper.step()
-    got = run(kernel, net, recipe, params, np.float64)[0]
+    got = run(kernel, net, objective, params, np.float64)[0]
     np.testing.assert_allclose(
         got, torch_params(net, model), rtol=1e-5, atol=1e-6
     )  # PyTorch adds 1e-6 to the norm it clips by
@@ -278,28 +280,28 @@ def test_training_equals_pytorch(optimizer, activation):
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_gradient_equals_autograd_in_float32(loss, reduction):
-    recipe = Recipe(
+    objective = Objective(
         loss=loss,
         reduction=reduction,
         class_weights=(1.0, 2.0, 0.5, 1.0) if loss == "cross_entropy" else (),
         huber_delta=0.4,
     )
     net, params = build(activation="gelu", loss=loss, dtype=np.float32)
-    torch, model, _ = torch_twin(net, params, recipe, np.float32)
+    torch, model, _ = torch_twin(net, params, objective, np.float32)
     images, labels, targets = batch(np.float32)
     x = (images / 255 - 0.5).astype(np.float32)
     z = model(torch.tensor(x))
     if loss == "cross_entropy":
-        value = torch.nn.functional.cross_entropy(z, torch.tensor(labels), weight=torch.tensor(recipe.class_weights))
-        size = sum(recipe.class_weights[k] for k in labels)
+        value = torch.nn.functional.cross_entropy(z, torch.tensor(labels), weight=torch.tensor(objective.class_weights))
+        size = sum(objective.class_weights[k] for k in labels)
     elif loss == "huber":
-        rows = torch.nn.functional.huber_loss(z, torch.tensor(targets), reduction="none", delta=recipe.huber_delta)
+        rows = torch.nn.functional.huber_loss(z, torch.tensor(targets), reduction="none", delta=objective.huber_delta)
         value, size = rows.sum(dim=1).mean(), ROWS
     else:
         value = 0.5 * ((z - torch.tensor(targets)) ** 2).sum(dim=1).mean()
         size = ROWS
     (value * size if reduction == "sum" else value).backward()
-    ours, grad, _ = reference.gradient(net, params, x, labels, targets, recipe)
+    ours, grad, _ = reference.gradient(net, params, x, labels, targets, objective)
     theirs = [
         np.concatenate([m.weight.grad.numpy().T.ravel(), m.bias.grad.numpy()]) for m in model if hasattr(m, "weight")
     ]
@@ -310,7 +312,7 @@ def test_gradient_equals_autograd_in_float32(loss, reduction):
 def test_delta_of_softmax_and_cross_entropy_is_a_minus_y():
     z = np.random.default_rng(0).normal(size=(5, CLASSES))
     labels = np.array([0, 1, 2, 3, 0])
-    _, delta = reference.loss_and_delta(z, labels, np.zeros((0, CLASSES)), Recipe(reduction="sum"))
+    _, delta = reference.loss_and_delta(z, labels, np.zeros((0, CLASSES)), Objective(reduction="sum"))
     np.testing.assert_allclose(delta, reference.softmax(z) - np.eye(CLASSES)[labels], atol=1e-15)
 
 
@@ -325,7 +327,7 @@ def test_softmax_survives_huge_logits(size):
 @pytest.mark.parametrize("engine", [reference, kernel])
 def test_untrained_zero_net_has_loss_ln_k(engine):
     net, params = build()
-    losses = run(engine, net, Recipe(), params * 0, np.float64, lr=0.0)[2]
+    losses = run(engine, net, Objective(), params * 0, np.float64, lr=0.0)[2]
     np.testing.assert_allclose(losses, np.log(CLASSES), rtol=1e-12)
 
 
@@ -336,7 +338,7 @@ def test_a_loss_that_is_not_finite_ends_training_without_its_update(engine):
     images, labels, targets = batch()
     before = params.copy()
     losses, hits = engine.train_steps(
-        net, Recipe(), inputs=images, labels=labels, targets=targets, order=np.arange(ROWS), batch_size=8,
+        net, Objective(), inputs=images, labels=labels, targets=targets, order=np.arange(ROWS), batch_size=8,
         scale=np.ones(INPUTS), offset=np.zeros(INPUTS), params=params, slots=np.zeros((0, params.size)),
         lrs=np.full(3, 0.1), first_batch=0, first_step=0, seed=0,
     )  # fmt: skip
@@ -360,10 +362,11 @@ def test_kernel_reads_float_pictures_as_it_reads_bytes():
     images, labels, targets = batch()
     found = []
     for inputs in (images, images.astype(np.float32)):
-        p = params.copy()
+        p = params.astype(np.float32)
         kernel.train_steps(
-            net, Recipe(), inputs=inputs, labels=labels, targets=targets, order=np.arange(ROWS), batch_size=8,
-            scale=np.full(INPUTS, 1 / 255), offset=np.zeros(INPUTS), params=p, slots=np.zeros((0, p.size)),
+            net, Objective(), inputs=inputs, labels=labels, targets=targets.astype(np.float32), order=np.arange(ROWS),
+            batch_size=8, scale=np.full(INPUTS, 1 / 255, np.float32), offset=np.zeros(INPUTS, np.float32), params=p,
+            slots=np.zeros((0, p.size), np.float32),
             lrs=np.full(3, 0.1), first_batch=0, first_step=0, seed=0,
         )  # fmt: skip
         found.append(p)
@@ -373,11 +376,11 @@ def test_kernel_reads_float_pictures_as_it_reads_bytes():
 @pytest.mark.parametrize("optimizer", DENSE_OPTIMIZERS)
 def test_every_optimizer_solves_a_quadratic(optimizer):
     net = MLP((1, 1), (), "none", "identity")  # minimise (w - 3)^2 / 2
-    recipe = Recipe(loss="squared_error", optimizer=optimizer, weight_decay=0.0)
-    params, slots = np.array([0.0]), np.zeros((recipe.num_slots, 1))
+    objective = Objective(loss="squared_error", optimizer=optimizer, weight_decay=0.0)
+    params, slots = np.array([0.0]), np.zeros((objective.num_slots, 1))
     rates = np.linspace(0.1, 0.0, 400)
     kernel.train_steps(
-        net, recipe, inputs=np.ones((1, 1), np.uint8), labels=np.zeros(1, np.int64), targets=np.full((1, 1), 3.0),
+        net, objective, inputs=np.ones((1, 1), np.uint8), labels=np.zeros(1, np.int64), targets=np.full((1, 1), 3.0),
         order=np.zeros(400, np.int64), batch_size=1, scale=np.ones(1), offset=np.zeros(1), params=params, slots=slots,
         lrs=rates, first_batch=0, first_step=0, seed=0,
     )  # fmt: skip
@@ -411,9 +414,12 @@ def test_shared_bias_is_one_number_a_layer_and_none_is_none():
 def test_code_just_compiled_and_code_from_the_cache_give_the_same_bits(tmp_path):
     """Numba links them differently: what LLVM may reorder or fuse then comes out differently."""
     code = (
-        "import clearsight, hashlib;"
-        "run = clearsight.train('digits', epochs=2, hidden=(8, 7), activation=('tanh', 'gelu'), dropout=0.1, l1=1e-4, l2=1e-3, clip_norm=1.0,"
-        f"label_smoothing=0.1, root={str(tmp_path)!r}); print(hashlib.sha256(run.bundle.params.tobytes()).hexdigest())"
+        "import hashlib; from clearsight.config.build import build_config; from clearsight.data.read.load import load_data;"
+        "from clearsight.pipeline.train_in_memory import train_dataset;"
+        "model = {'hidden': (8, 7), 'activation': ('tanh', 'gelu')};"
+        "train = {'epochs': 2, 'dropout': 0.1, 'l1': 1e-4, 'l2': 1e-3, 'clip_norm': 1.0, 'label_smoothing': 0.1};"
+        "run = train_dataset(build_config({'model': model, 'train': train}), load_data('digits'));"
+        "print(hashlib.sha256(run.bundle.params.tobytes()).hexdigest())"
     )
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     command = [sys.executable, "-c", code]

@@ -14,7 +14,7 @@ from clearsight.data.preprocess import fit_preprocess
 from clearsight.data.read.load import load_data
 from clearsight.engines.dense import kernel, reference
 from clearsight.engines.dense_engine import ENGINES, DenseEngine
-from clearsight.engines.objective import DENSE_OPTIMIZERS, REDUCTIONS, Recipe
+from clearsight.engines.objective import DENSE_OPTIMIZERS, REDUCTIONS, Objective
 from clearsight.models.initialize import initialize
 from clearsight.models.mlp import ACTIVATIONS, BIASES, MLP
 
@@ -43,13 +43,13 @@ def batch(dtype=np.float64, seed=0):
     return images.astype(np.uint8), labels, rng.normal(size=(ROWS, CLASSES)).astype(dtype), others, shares
 
 
-def run(engine, net, recipe, params, dtype, *, mixed=True, lr=0.05, batch_size=8):
+def run(engine, net, objective, params, dtype, *, mixed=True, lr=0.05, batch_size=8):
     images, labels, targets, others, shares = batch(dtype)
-    params, slots = params.astype(dtype), np.zeros((recipe.num_slots, params.size), dtype)
+    params, slots = params.astype(dtype), np.zeros((objective.num_slots, params.size), dtype)
     losses, hits, steps = [], 0, -(-ROWS // batch_size)
     for epoch in range(2):
         found, right = engine.train_steps(
-            net, recipe, inputs=images, labels=labels, targets=targets,
+            net, objective, inputs=images, labels=labels, targets=targets,
             order=np.random.default_rng(epoch).permutation(ROWS), batch_size=batch_size,
             scale=np.full(INPUTS, 1 / 255, dtype), offset=np.full(INPUTS, -0.5, dtype), params=params, slots=slots,
             lrs=np.full(steps, lr), first_batch=0, first_step=epoch * steps, seed=11,
@@ -60,11 +60,11 @@ def run(engine, net, recipe, params, dtype, *, mixed=True, lr=0.05, batch_size=8
     return params, slots, np.array(losses), hits
 
 
-def assert_engines_agree(net, recipe, params, dtype=np.float64, **options):
-    expected, got = (run(engine, net, recipe, params, dtype, **options) for engine in (reference, kernel))
+def assert_engines_agree(net, objective, params, dtype=np.float64, **options):
+    expected, got = (run(engine, net, objective, params, dtype, **options) for engine in (reference, kernel))
     for one, other in zip(expected[:3], got[:3], strict=True):
         np.testing.assert_allclose(other, one, **TOLERANCE[np.dtype(dtype).name])
-    if recipe.loss == "cross_entropy":
+    if objective.loss == "cross_entropy":
         assert expected[3] == got[3]
 
 
@@ -73,24 +73,24 @@ def assert_engines_agree(net, recipe, params, dtype=np.float64, **options):
 @pytest.mark.parametrize("optimizer", DENSE_OPTIMIZERS)
 def test_engines_agree_on_mixed_labels_under_every_optimizer(optimizer, dtype):
     net, params = build()
-    assert_engines_agree(net, Recipe(optimizer=optimizer), params, dtype)
+    assert_engines_agree(net, Objective(optimizer=optimizer), params, dtype)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("option", OPTIONS, ids=str)
 def test_engines_agree_on_mixed_labels_under_every_option(option, dtype):
     net, params = build(loss=option.get("loss", "cross_entropy"))
-    assert_engines_agree(net, Recipe(optimizer="momentum", **option), params, dtype)
+    assert_engines_agree(net, Objective(optimizer="momentum", **option), params, dtype)
 
 
 @pytest.mark.parametrize("batch_size", [1, 8, ROWS, 100])
 def test_engines_agree_on_mixed_labels_at_any_batch_size(batch_size):
     net, params = build()
-    assert_engines_agree(net, Recipe(dropout=0.2), params, batch_size=batch_size)
+    assert_engines_agree(net, Objective(dropout=0.2), params, batch_size=batch_size)
 
 
-recipes = st.builds(
-    Recipe,
+objectives = st.builds(
+    Objective,
     reduction=st.sampled_from(REDUCTIONS),
     label_smoothing=st.sampled_from([0.0, 0.1]),
     class_weights=st.sampled_from([(), (1.0, 2.0, 0.5, 0.0)]),
@@ -102,30 +102,32 @@ recipes = st.builds(
 
 
 @settings(max_examples=40, deadline=None)
-@given(recipes, st.sampled_from(ACTIVATIONS), st.sampled_from(BIASES), st.integers(0, 99))
-def test_engines_agree_on_mixed_labels_in_any_combination(recipe, activation, bias, seed):
-    if recipe.optimizer in ("rmsprop", "adam", "adamw"):
-        recipe = replace(recipe, eps=0.1)  # a gradient that is 0 but for rounding must not become a step of size lr
+@given(objectives, st.sampled_from(ACTIVATIONS), st.sampled_from(BIASES), st.integers(0, 99))
+def test_engines_agree_on_mixed_labels_in_any_combination(objective, activation, bias, seed):
+    if objective.optimizer in ("rmsprop", "adam", "adamw"):
+        objective = replace(
+            objective, eps=0.1
+        )  # a gradient that is 0 but for rounding must not become a step of size lr
     net, params = build(activation, bias, seed=seed)
-    assert_engines_agree(net, recipe, params, lr=0.01)
+    assert_engines_agree(net, objective, params, lr=0.01)
 
 
 @pytest.mark.long
 @settings(max_examples=25, deadline=None)
-@given(recipes, st.sampled_from(["sigmoid", "tanh", "gelu", "identity"]))
-def test_gradient_of_mixed_labels_equals_finite_differences(recipe, activation):
+@given(objectives, st.sampled_from(["sigmoid", "tanh", "gelu", "identity"]))
+def test_gradient_of_mixed_labels_equals_finite_differences(objective, activation):
     net, params = build(activation)
     images, labels, targets, others, shares = batch()
-    by_class = np.array(recipe.class_weights or np.ones(CLASSES))
-    size = (shares * by_class[labels] + (1 - shares) * by_class[others]).sum() if recipe.reduction == "sum" else 1.0
+    by_class = np.array(objective.class_weights or np.ones(CLASSES))
+    size = (shares * by_class[labels] + (1 - shares) * by_class[others]).sum() if objective.reduction == "sum" else 1.0
 
     def look(p):
         return reference.gradient(
-            net, p, images / 255 - 0.5, labels, targets, recipe, mixed=(others, shares), seed=5, step=2
+            net, p, images / 255 - 0.5, labels, targets, objective, mixed=(others, shares), seed=5, step=2
         )
 
-    def objective(p):
-        penalty = sum(recipe.l1 * np.abs(w).sum() + recipe.l2 / 2 * (w * w).sum() for w, _ in net.layers(p))
+    def value(p):
+        penalty = sum(objective.l1 * np.abs(w).sum() + objective.l2 / 2 * (w * w).sum() for w, _ in net.layers(p))
         return look(p)[0] * size + penalty
 
     grad, h = look(params)[1], 1e-5
@@ -133,7 +135,7 @@ def test_gradient_of_mixed_labels_equals_finite_differences(recipe, activation):
         ahead, behind = params.copy(), params.copy()
         ahead[i] += h
         behind[i] -= h
-        assert grad[i] == pytest.approx((objective(ahead) - objective(behind)) / (2 * h), rel=1e-6, abs=1e-8)
+        assert grad[i] == pytest.approx((value(ahead) - value(behind)) / (2 * h), rel=1e-6, abs=1e-8)
 
 
 @pytest.mark.parametrize("weights", [(), (1.0, 2.0, 0.5, 3.0), (1.0, 0.0, 0.0, 3.0)])
@@ -157,8 +159,8 @@ def test_loss_and_gradient_equal_pytorch_on_each_class_by_its_share(smoothing, w
     ]
     value = (parts[0] + parts[1]).sum() / (by_class[a] * share + by_class[b] * (1 - share)).sum()
     value.backward()
-    recipe = Recipe(label_smoothing=smoothing, class_weights=weights)
-    loss, delta = reference.loss_and_delta(z, labels, targets, recipe, (others, shares))
+    objective = Objective(label_smoothing=smoothing, class_weights=weights)
+    loss, delta = reference.loss_and_delta(z, labels, targets, objective, (others, shares))
     assert loss == pytest.approx(value.item(), rel=1e-12)
     np.testing.assert_allclose(delta, logits.grad.numpy(), atol=1e-14)
 
@@ -170,7 +172,7 @@ def test_loss_equals_pytorchs_own_soft_targets(smoothing):
     z, hot = np.random.default_rng(2).normal(size=(ROWS, CLASSES)), np.eye(CLASSES)
     soft = torch.tensor(shares[:, None] * hot[labels] + (1 - shares)[:, None] * hot[others])
     value = torch.nn.functional.cross_entropy(torch.tensor(z), soft, label_smoothing=smoothing)
-    loss, _ = reference.loss_and_delta(z, labels, targets, Recipe(label_smoothing=smoothing), (others, shares))
+    loss, _ = reference.loss_and_delta(z, labels, targets, Objective(label_smoothing=smoothing), (others, shares))
     assert loss == pytest.approx(value.item(), rel=1e-12)
 
 
@@ -180,8 +182,8 @@ def test_loss_equals_pytorchs_own_soft_targets(smoothing):
 def test_a_share_of_one_is_the_same_as_no_mixing(engine, dtype, option):
     net, params = build(loss=option.get("loss", "cross_entropy"))
     others = batch()[3]
-    alone = run(engine, net, Recipe(**option), params, dtype, mixed=None)
-    whole = run(engine, net, Recipe(**option), params, dtype, mixed=(others, np.ones(ROWS)))
+    alone = run(engine, net, Objective(**option), params, dtype, mixed=None)
+    whole = run(engine, net, Objective(**option), params, dtype, mixed=(others, np.ones(ROWS)))
     for one, other in zip(alone[:3], whole[:3], strict=True):
         np.testing.assert_allclose(other, one, **TOLERANCE[np.dtype(dtype).name])
     assert alone[3] == whole[3]
@@ -195,7 +197,7 @@ def test_the_two_classes_may_change_places(engine):
     for first, second, share in ((labels, others, shares), (others, labels, 1 - shares)):
         p = params.copy()
         losses, _ = engine.train_steps(
-            net, Recipe(class_weights=(1.0, 2.0, 0.5, 3.0), label_smoothing=0.1), inputs=images, labels=first, targets=targets,
+            net, Objective(class_weights=(1.0, 2.0, 0.5, 3.0), label_smoothing=0.1), inputs=images, labels=first, targets=targets,
             order=np.arange(ROWS), batch_size=8, scale=np.full(INPUTS, 1 / 255), offset=np.zeros(INPUTS), params=p,
             slots=np.zeros((0, p.size)), lrs=np.full(3, 0.1), first_batch=0, first_step=0, seed=0, mixed=(second, share),
         )  # fmt: skip
@@ -209,7 +211,7 @@ def test_rows_whose_classes_weigh_nothing_change_nothing(engine):
     images, labels, targets, others, shares = batch()
     p = params.copy()
     losses, _ = engine.train_steps(
-        net, Recipe(class_weights=(0.0, 0.0, 0.0, 1.0)), inputs=images, labels=labels % 3, targets=targets,
+        net, Objective(class_weights=(0.0, 0.0, 0.0, 1.0)), inputs=images, labels=labels % 3, targets=targets,
         order=np.arange(ROWS), batch_size=8, scale=np.full(INPUTS, 1 / 255), offset=np.zeros(INPUTS), params=p,
         slots=np.zeros((0, p.size)), lrs=np.full(3, 0.1), first_batch=0, first_step=0, seed=0, mixed=(others % 3, shares),
     )  # fmt: skip
@@ -217,10 +219,10 @@ def test_rows_whose_classes_weigh_nothing_change_nothing(engine):
     np.testing.assert_array_equal(p, params)
 
 
-def engine_of(dataset, name, augmentation, rows, **recipe):
+def engine_of(dataset, name, augmentation, rows, **objective):
     net = MLP((16, 3 if dataset.class_names else 1), (), "unit", "softmax" if dataset.class_names else "identity")
     return DenseEngine(
-        net, Recipe(loss="cross_entropy" if dataset.class_names else "squared_error", **recipe), images=dataset.images,
+        net, Objective(loss="cross_entropy" if dataset.class_names else "squared_error", **objective), images=dataset.images,
         labels=dataset.labels, preprocess=fit_preprocess(dataset, rows, scaling="unit"),
         params=initialize(net, init="xavier", seed=0, dtype=np.float64), batch_size=len(rows), seed=7, name=name,
         augmentation=augmentation, pool=rows,

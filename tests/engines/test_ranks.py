@@ -4,13 +4,14 @@ import functools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import LIMIT_SECONDS, Processes, wait_until
+from processes import CLEARSIGHT, LIMIT_SECONDS, Processes, wait_until
 
 import clearsight
 from clearsight.engines.team import Team
@@ -42,9 +43,12 @@ def begin(processes, ranks, *arguments):
     )  # fmt: skip
 
 
-def finish(process):
+def finish(process, *others):
     out, err = process.communicate(timeout=LIMIT_SECONDS)
     assert process.returncode == 0, err
+    for other in others:
+        assert other.communicate(timeout=LIMIT_SECONDS) == ("", "")
+        assert other.returncode == 0
     lines = [line for line in out.splitlines() if line.startswith("{")]
     assert len(lines) == 1  # only the first process speaks
     return json.loads(lines[0])
@@ -56,10 +60,25 @@ def start(processes):
     return functools.partial(begin, processes)
 
 
+def begin_alone(processes, *arguments):
+    """Two ranks without torchrun, which would be a third process: as a cluster starts them. Process 0 first."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    return [
+        processes.start(
+            [*CLEARSIGHT, "train", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=os.environ | shared | {"RANK": rank, "LOCAL_RANK": rank},
+        )
+        for rank in ("0", "1")
+    ]  # fmt: skip
+
+
 @pytest.fixture
-def run(start):
-    """Runs so many ranks to their end."""
-    return lambda *arguments: finish(start(*arguments))
+def run(processes):
+    """Runs two ranks to their end."""
+    return lambda *arguments: finish(*begin_alone(processes, *arguments))
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +86,7 @@ def two(arrays, tmp_path_factory):
     """A run of two processes, to its end: its directory and its answer."""
     place, started = tmp_path_factory.mktemp("runs") / "two", Processes()
     try:
-        return place, finish(begin(started, 2, arrays, *FLAGS, *SPLIT, "--out", place))
+        return place, finish(*begin_alone(started, arrays, *FLAGS, *SPLIT, "--out", place))
     finally:
         started.end()
 
@@ -117,7 +136,7 @@ def test_a_lost_process_ends_all_with_a_message_and_resume_gives_the_same_model(
     assert process.returncode != 0
     told = "error: all 2 processes must go on together, got another one lost" in err and "go on with --resume." in err
     assert told or "Signal 9 (SIGKILL) received by PID" in err, err  # torchrun may end the others before they can speak
-    again = run(2, "--resume", tmp_path / "lost", "--json")
+    again = run("--resume", tmp_path / "lost", "--json")
     assert again["valid"] == answer["valid"]
     for name in ("model.clearsight", "steps.csv"):
         assert (tmp_path / "lost" / name).read_bytes() == (whole / name).read_bytes()
@@ -173,7 +192,7 @@ def test_all_that_two_processes_can_do_together_ends_well(run, arrays, tmp_path)
         "--model", "cnn", "--set", "model.widths=[8,16]", "--set", "model.depths=[1,1]", "--epochs", "4", "--batch-size", "43",
         "--lr", "auto", "--ema", "0.9", "--accumulate", "2", "--patience", "2", "--keep-steps", "5", "--json",
     ]  # fmt: skip
-    found = run(2, arrays, *flags, *SPLIT, "--out", tmp_path / "all")  # 303 rows: the last batch of each epoch has two
+    found = run(arrays, *flags, *SPLIT, "--out", tmp_path / "all")  # 303 rows: the last batch of each epoch has two
     assert found["valid"]["n"] == 101
     assert len(list((tmp_path / "all" / "series").iterdir())) >= 2
     assert clearsight.evaluate(tmp_path / "all", split="valid").accuracy == pytest.approx(found["valid"]["accuracy"])

@@ -5,7 +5,7 @@ import pytest
 from scipy import special
 
 from clearsight.engines.dense import reference
-from clearsight.engines.objective import DENSE_OPTIMIZERS, Recipe
+from clearsight.engines.objective import DENSE_OPTIMIZERS, Objective
 from clearsight.models.initialize import initialize
 from clearsight.models.mlp import ACTIVATIONS, BIASES, LEAK, MLP
 
@@ -70,8 +70,8 @@ def test_dropout_begins_with_seed_0_and_step_0_and_differs_by_layer_step_and_see
     usual = reference.forward(net, params, x, dropout=0.4)[0]
     for one, other in zip(usual, reference.forward(net, params, x, dropout=0.4, seed=0, step=0)[0], strict=True):
         np.testing.assert_array_equal(one, other)
-    loss = reference.gradient(net, params, x, labels, NO_TARGETS, Recipe(dropout=0.4))[0]
-    assert loss == reference.gradient(net, params, x, labels, NO_TARGETS, Recipe(dropout=0.4), seed=0, step=0)[0]
+    loss = reference.gradient(net, params, x, labels, NO_TARGETS, Objective(dropout=0.4))[0]
+    assert loss == reference.gradient(net, params, x, labels, NO_TARGETS, Objective(dropout=0.4), seed=0, step=0)[0]
     first = {"seed": 0, "step": 0, "layer": 0, "dtype": np.dtype(float)}
     masks = [
         reference.dropout_mask((40, 50), 0.5, **first | own) for own in ({}, {"seed": 1}, {"step": 1}, {"layer": 1})
@@ -103,8 +103,8 @@ def test_mixed_rows_have_the_loss_and_gradient_of_both_their_classes(weights, sm
         loss = loss - (torch.tensor(share) * hit).sum()
     total = (first + second).sum()
     (loss / total if reduction == "mean" else loss).backward()
-    recipe = Recipe(class_weights=weights, label_smoothing=smoothing, reduction=reduction)
-    ours, delta = reference.loss_and_delta(z, labels, NO_TARGETS, recipe, (others, shares))
+    objective = Objective(class_weights=weights, label_smoothing=smoothing, reduction=reduction)
+    ours, delta = reference.loss_and_delta(z, labels, NO_TARGETS, objective, (others, shares))
     assert ours == pytest.approx(loss.item() / total, rel=1e-9)
     np.testing.assert_allclose(delta, logits.grad.numpy(), rtol=1e-9, atol=1e-12)
 
@@ -115,19 +115,21 @@ def test_training_takes_the_mixture_of_its_own_rows():
     images, labels, others, shares = rng.random((8, 7)), rng.integers(0, 4, 8), rng.integers(0, 4, 8), rng.random(8)
     order = np.array([6, 1, 4, 3])
     losses, _ = reference.train_steps(
-        net, Recipe(), inputs=images, labels=labels, targets=NO_TARGETS, order=order, batch_size=2, scale=np.ones(7),
+        net, Objective(), inputs=images, labels=labels, targets=NO_TARGETS, order=order, batch_size=2, scale=np.ones(7),
         offset=np.zeros(7), params=params.copy(), slots=np.zeros((0, params.size)), lrs=np.zeros(1), first_batch=1, first_step=0,
         seed=0, mixed=(others, shares),
     )  # fmt: skip
     rows = order[2:]
     z = reference.logits(net, params, images[rows])
-    expected, _ = reference.loss_and_delta(z, labels[rows], NO_TARGETS, Recipe(), (others[rows], shares[rows]))
+    expected, _ = reference.loss_and_delta(z, labels[rows], NO_TARGETS, Objective(), (others[rows], shares[rows]))
     assert losses.tolist() == pytest.approx([expected])
 
 
 def test_a_batch_of_classes_without_weight_has_no_loss_and_no_gradient():
     z = np.random.default_rng(0).normal(size=(3, 4))
-    loss, delta = reference.loss_and_delta(z, np.zeros(3, int), NO_TARGETS, Recipe(class_weights=(0.0, 1.0, 1.0, 1.0)))
+    loss, delta = reference.loss_and_delta(
+        z, np.zeros(3, int), NO_TARGETS, Objective(class_weights=(0.0, 1.0, 1.0, 1.0))
+    )
     assert loss == 0
     np.testing.assert_array_equal(delta, np.zeros((3, 4)))
 
@@ -150,9 +152,11 @@ def test_each_slope_is_the_derivative_of_its_activation(name, dtype):
 def test_each_update_is_that_of_pytorch(optimizer, decay):
     """Four steps with other gradients and rates; the decay is of weights alone, before the step."""
     torch = pytest.importorskip("torch")
-    recipe = Recipe(optimizer=optimizer, weight_decay=decay, momentum=0.8, rho=0.7, beta1=0.6, beta2=0.75, eps=0.01)
+    objective = Objective(
+        optimizer=optimizer, weight_decay=decay, momentum=0.8, rho=0.7, beta1=0.6, beta2=0.75, eps=0.01
+    )
     net, params = build()
-    rng, slots = np.random.default_rng(0), np.zeros((recipe.num_slots, params.size))
+    rng, slots = np.random.default_rng(0), np.zeros((objective.num_slots, params.size))
     twin = torch.tensor(params.copy(), requires_grad=True)
     make = {
         "sgd": lambda: torch.optim.SGD([twin], lr=1.0),
@@ -169,7 +173,7 @@ def test_each_update_is_that_of_pytorch(optimizer, decay):
     for step in range(4):
         grad, lr = rng.normal(size=params.size), 0.1 + 0.02 * step
         kept = grad.copy()
-        reference.update(net, params, grad, slots, recipe, lr=lr, step=step)
+        reference.update(net, params, grad, slots, objective, lr=lr, step=step)
         np.testing.assert_array_equal(grad, kept)
         with torch.no_grad():
             twin *= torch.tensor(1 - lr * share * weights)
@@ -241,11 +245,11 @@ def test_losses_of_numbers_are_those_of_pytorch(loss, d, reduction):
     else:
         value = 0.5 * ((twin - torch.tensor(targets)) ** 2).sum()
     (value / 6 if reduction == "mean" else value).backward()
-    recipe = Recipe(loss=loss, huber_delta=d, reduction=reduction)
-    ours, delta = reference.loss_and_delta(z, np.zeros(6, int), targets, recipe)
+    objective = Objective(loss=loss, huber_delta=d, reduction=reduction)
+    ours, delta = reference.loss_and_delta(z, np.zeros(6, int), targets, objective)
     assert ours == pytest.approx(value.item() / 6)
     np.testing.assert_allclose(delta, twin.grad.numpy())
-    assert reference.loss_and_delta(z.astype(np.float32), np.zeros(6, int), targets, recipe)[1].dtype == np.float32
+    assert reference.loss_and_delta(z.astype(np.float32), np.zeros(6, int), targets, objective)[1].dtype == np.float32
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -253,7 +257,7 @@ def test_the_loss_and_slope_of_classes_keep_the_type_of_the_logits(dtype):
     z, labels = np.random.default_rng(0).normal(size=(5, 4)).astype(dtype), np.array([0, 1, 2, 3, 0])
     pair = (labels[::-1], np.linspace(0, 1, 5))
     for mixed in (None, pair):
-        _, delta = reference.loss_and_delta(z, labels, NO_TARGETS, Recipe(class_weights=(1.0, 2.0, 3.0, 4.0)), mixed)
+        _, delta = reference.loss_and_delta(z, labels, NO_TARGETS, Objective(class_weights=(1.0, 2.0, 3.0, 4.0)), mixed)
         assert delta.dtype == dtype
 
 
@@ -272,18 +276,18 @@ def numeric_gradient(net, params, objective, h=1e-6):
 def test_the_gradient_is_that_of_the_loss_with_penalties_on_weights_alone(activation, bias):
     net, params = build((3, 4, 3, 4), activation, bias)
     rng = np.random.default_rng(0)
-    x, labels, recipe = rng.normal(size=(5, 3)), rng.integers(0, 4, 5), Recipe(l1=0.02, l2=0.3, dropout=0.3)
+    x, labels, objective = rng.normal(size=(5, 3)), rng.integers(0, 4, 5), Objective(l1=0.02, l2=0.3, dropout=0.3)
     given = {"seed": 5, "step": 2}
 
-    def objective(p):
-        loss = reference.gradient(net, p, x, labels, NO_TARGETS, recipe, **given)[0]
+    def value(p):
+        loss = reference.gradient(net, p, x, labels, NO_TARGETS, objective, **given)[0]
         return loss + sum(0.02 * np.abs(w).sum() + 0.15 * (w * w).sum() for w, _ in net.layers(p))
 
-    loss, grad, z = reference.gradient(net, params, x, labels, NO_TARGETS, recipe, **given)
-    np.testing.assert_allclose(grad, numeric_gradient(net, params, objective), rtol=1e-5, atol=1e-8)
+    loss, grad, z = reference.gradient(net, params, x, labels, NO_TARGETS, objective, **given)
+    np.testing.assert_allclose(grad, numeric_gradient(net, params, value), rtol=1e-5, atol=1e-8)
     outputs, _ = reference.forward(net, params, x, dropout=0.3, **given)
     np.testing.assert_array_equal(z, outputs[-1])
-    assert loss == reference.loss_and_delta(z, labels, NO_TARGETS, recipe)[0]
+    assert loss == reference.loss_and_delta(z, labels, NO_TARGETS, objective)[0]
 
 
 @pytest.mark.parametrize("limit", [0.01, 0.5, 1e6])
@@ -291,15 +295,15 @@ def test_a_gradient_longer_than_the_limit_is_shortened_to_it(limit):
     net, params = build()
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(5, 7)), rng.integers(0, 4, 5)
-    plain = reference.gradient(net, params, x, labels, NO_TARGETS, Recipe(l2=0.3))[1]
+    plain = reference.gradient(net, params, x, labels, NO_TARGETS, Objective(l2=0.3))[1]
     norm = np.linalg.norm(plain)
-    clipped = reference.gradient(net, params, x, labels, NO_TARGETS, Recipe(l2=0.3, clip_norm=limit))[1]
+    clipped = reference.gradient(net, params, x, labels, NO_TARGETS, Objective(l2=0.3, clip_norm=limit))[1]
     np.testing.assert_allclose(clipped, plain * min(1, limit / norm))
     assert 0.5 < norm < 1e6
 
 
 def train(
-    net, recipe, params, *, order, batch_size, lrs, first_batch=0, first_step=0, seed=0, dtype=np.float64, **given
+    net, objective, params, *, order, batch_size, lrs, first_batch=0, first_step=0, seed=0, dtype=np.float64, **given
 ):
     rng = np.random.default_rng(2)
     data = {
@@ -308,9 +312,9 @@ def train(
         "targets": NO_TARGETS,
     }
     data |= given
-    params, slots = params.astype(dtype), np.zeros((recipe.num_slots, params.size), dtype)
+    params, slots = params.astype(dtype), np.zeros((objective.num_slots, params.size), dtype)
     found = reference.train_steps(
-        net, recipe, **data, order=np.asarray(order), batch_size=batch_size, scale=np.linspace(0.001, 0.004, 7).astype(dtype),
+        net, objective, **data, order=np.asarray(order), batch_size=batch_size, scale=np.linspace(0.001, 0.004, 7).astype(dtype),
         offset=np.linspace(-1, 0.5, 7).astype(dtype), params=params, slots=slots, lrs=np.asarray(lrs), first_batch=first_batch,
         first_step=first_step, seed=seed,
     )  # fmt: skip
@@ -321,19 +325,19 @@ def train(
 def test_training_is_one_update_for_each_batch_of_its_order(loss):
     net, params = build()
     targets = np.random.default_rng(5).normal(size=(9, 4)) if loss == "squared_error" else NO_TARGETS
-    recipe = Recipe(loss=loss, optimizer="adam", dropout=0.2)
+    objective = Objective(loss=loss, optimizer="adam", dropout=0.2)
     order, lrs = np.array([8, 2, 5, 0, 7, 1, 3]), [0.1, 0.05]
     got, slots, losses, hits, data = train(
-        net, recipe, params, order=order, batch_size=3, lrs=lrs, first_batch=1, first_step=4, seed=6, targets=targets
+        net, objective, params, order=order, batch_size=3, lrs=lrs, first_batch=1, first_step=4, seed=6, targets=targets
     )
     expected, memory, right = params.copy(), np.zeros((2, params.size)), 0
     for i, rows in enumerate((order[3:6], order[6:])):  # the last batch is short
         x = data["inputs"][rows] * np.linspace(0.001, 0.004, 7) + np.linspace(-1, 0.5, 7)
         own = targets[rows] if len(targets) else targets
-        value, grad, z = reference.gradient(net, expected, x, data["labels"][rows], own, recipe, seed=6, step=4 + i)
+        value, grad, z = reference.gradient(net, expected, x, data["labels"][rows], own, objective, seed=6, step=4 + i)
         assert losses[i] == pytest.approx(value)
         right += (z.argmax(axis=1) == data["labels"][rows]).sum()
-        reference.update(net, expected, grad, memory, recipe, lr=lrs[i], step=4 + i)
+        reference.update(net, expected, grad, memory, objective, lr=lrs[i], step=4 + i)
     np.testing.assert_allclose(got, expected)
     np.testing.assert_allclose(slots, memory)
     assert (hits, type(hits), len(losses)) == (right, int, 2)
@@ -343,7 +347,7 @@ def test_training_counts_the_rows_it_classified_rightly_before_each_update():
     """Weights of zero name class 0 for every row; the rates are zero, so they go on to."""
     net, params = build()
     labels = np.array([0, 1, 0, 2, 0, 3, 1, 0, 2])
-    *_, hits, _ = train(net, Recipe(), 0 * params, order=np.arange(9), batch_size=4, lrs=[0.0] * 3, labels=labels)
+    *_, hits, _ = train(net, Objective(), 0 * params, order=np.arange(9), batch_size=4, lrs=[0.0] * 3, labels=labels)
     assert hits == 4
 
 
@@ -353,8 +357,8 @@ def test_a_loss_that_is_not_finite_ends_training_with_it_and_without_its_update(
     inputs[4] = np.inf
     given = {"order": np.arange(9), "batch_size": 2, "inputs": inputs}
     with np.errstate(invalid="ignore"):
-        got, _, losses, hits, _ = train(net, Recipe(), params, lrs=[0.1] * 4, **given)
-    kept, _, first, before, _ = train(net, Recipe(), params, lrs=[0.1] * 2, **given)
+        got, _, losses, hits, _ = train(net, Objective(), params, lrs=[0.1] * 4, **given)
+    kept, _, first, before, _ = train(net, Objective(), params, lrs=[0.1] * 2, **given)
     np.testing.assert_array_equal(got, kept)
     assert len(losses) == 3
     np.testing.assert_array_equal(losses[:2], first)
@@ -365,10 +369,10 @@ def test_a_loss_that_is_not_finite_ends_training_with_it_and_without_its_update(
 def test_training_in_single_precision_stays_in_it():
     net, params = build()
     got, slots, losses, *_ = train(
-        net, Recipe(optimizer="momentum"), params, order=np.arange(9), batch_size=3, lrs=[0.1] * 3, dtype=np.float32
+        net, Objective(optimizer="momentum"), params, order=np.arange(9), batch_size=3, lrs=[0.1] * 3, dtype=np.float32
     )
     assert got.dtype == slots.dtype == np.float32
-    double = train(net, Recipe(optimizer="momentum"), params, order=np.arange(9), batch_size=3, lrs=[0.1] * 3)
+    double = train(net, Objective(optimizer="momentum"), params, order=np.arange(9), batch_size=3, lrs=[0.1] * 3)
     np.testing.assert_allclose(got, double[0], rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(losses, double[2], rtol=1e-4)
 

@@ -7,12 +7,13 @@ import pytest
 import torch
 from conftest import SMALL_CNN
 
-from clearsight.config.schema import build_config
+from clearsight.config.build import build_config
 from clearsight.data.read.load import load_data
 from clearsight.engines.objective import DENSE_OPTIMIZERS
 from clearsight.engines.torch_optimizers import build_optimizer
 from clearsight.errors import DivergedError, Interrupted, UsageError
-from clearsight.pipeline.prepare import fit_prepared, prepare, train_dataset
+from clearsight.pipeline.prepare import fit_prepared, prepare
+from clearsight.pipeline.train_in_memory import train_dataset
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 CNN = {"family": "cnn", "widths": (4, 6), "depths": (1, 2)}
@@ -168,7 +169,7 @@ def test_the_running_average_is_what_is_judged_and_kept():
     np.testing.assert_allclose(engine.params(), average, rtol=1e-5, atol=1e-6)
     assert not np.allclose(engine.params(), now, atol=1e-4)
     result = fit_prepared(prepared)
-    from clearsight.pipeline.prepare import judge
+    from clearsight.pipeline.judge import judge
 
     run, _ = judge(prepared, result)
     assert run.valid.loss == pytest.approx(result.history.epochs[-1]["valid_loss"], rel=1e-5)
@@ -186,12 +187,12 @@ def test_lookahead_goes_half_way_back():
 
 @pytest.mark.parametrize("optimizer", [*DENSE_OPTIMIZERS, "muon"])
 def test_every_optimizer_solves_a_quadratic(optimizer):
-    from clearsight.engines.objective import Recipe
+    from clearsight.engines.objective import Objective
 
     rng = np.random.default_rng(0)
     goal = torch.from_numpy(rng.normal(size=(6 * 4 + 5)).astype(np.float32))
     values, grad = torch.zeros_like(goal), torch.zeros_like(goal)
-    stepper = build_optimizer(Recipe(optimizer=optimizer), values, grad, shapes=[(5,), (6, 4)])
+    stepper = build_optimizer(Objective(optimizer=optimizer), values, grad, shapes=[(5,), (6, 4)])
     for step in range(400):
         grad.copy_(values - goal)
         stepper.step((0.5 if optimizer == "muon" else 0.05) * (1 - step / 400))
@@ -199,12 +200,12 @@ def test_every_optimizer_solves_a_quadratic(optimizer):
 
 
 def test_muon_moves_matrices_along_orthogonal_directions():
-    from clearsight.engines.objective import Recipe
+    from clearsight.engines.objective import Objective
 
     rng = np.random.default_rng(0)
     grad = torch.from_numpy(rng.normal(size=8 * 3 * 4 + 4 * 2).astype(np.float32))
     values = torch.zeros_like(grad)
-    build_optimizer(Recipe(optimizer="muon"), values, grad, shapes=[(8, 3, 2, 2), (4, 2)]).step(1.0)
+    build_optimizer(Objective(optimizer="muon"), values, grad, shapes=[(8, 3, 2, 2), (4, 2)]).step(1.0)
     singular = np.linalg.svd(values[:96].view(8, 12).numpy(), compute_uv=False)
     assert singular.min() > 0.5
     assert singular.max() < 1.5
@@ -291,7 +292,8 @@ def test_a_gpu_gives_the_same_bits_again_and_nearly_those_of_a_cpu():
 @pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of PyTorch's own
 def test_a_compiled_net_trains_like_one_that_is_not():
-    wanted = {"dropout": 0.3, "optimizer": "sgd", "lr": 0.05, "epochs": 2}
+    # a batch of all rows: each other size of a batch is compiled anew
+    wanted = {"dropout": 0.3, "optimizer": "sgd", "lr": 0.05, "epochs": 6, "batch_size": 60}
     small = {"family": "cnn", "widths": (4,), "depths": (1,)}
     plain, compiled = (train_dataset(config(small, AUGMENT, compile=c, **wanted), data()) for c in (False, True))
     np.testing.assert_allclose(plain.bundle.params, compiled.bundle.params, rtol=1e-3, atol=1e-5)
@@ -348,7 +350,7 @@ def test_batch_normalisation_of_single_rows_still_measures_maps_of_many_places()
 
 
 def test_muon_moves_dense_nets_as_it_moves_pytorchs_own_layers():
-    from clearsight.engines.objective import Recipe
+    from clearsight.engines.objective import Objective
 
     grad = torch.from_numpy(np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32))
     moved = []
@@ -356,7 +358,7 @@ def test_muon_moves_dense_nets_as_it_moves_pytorchs_own_layers():
         values = torch.zeros(124)
         flat = torch.cat([first.reshape(-1), torch.ones(4)])
         stepper = build_optimizer(
-            Recipe(optimizer="muon"), values, flat, shapes=[tuple(first.shape), (4, 1)], inputs_first=inputs_first
+            Objective(optimizer="muon"), values, flat, shapes=[tuple(first.shape), (4, 1)], inputs_first=inputs_first
         )
         stepper.step(1.0)
         moved.append(values[:120].view(first.shape))

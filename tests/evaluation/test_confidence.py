@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import clearsight
-from clearsight.bundle.bundle import load
+from clearsight.bundle.load import load
 from clearsight.bundle.predict import predict_files
 from clearsight.core.numerics import softmax
 from clearsight.data.dataset import build_dataset
@@ -315,12 +315,12 @@ def test_a_trained_model_carries_its_confidence_in_its_file(digits):
     assert len(again.scores) == digits.valid.n
     assert (again.known.features == digits.bundle.known.features).all()
     data = clearsight.load_data("digits")
-    assert again.look(data.images)[1].mean() < 0.05
+    assert again.predict_and_compare(data.images)[1].mean() < 0.05
     noise = np.random.default_rng(0).integers(0, 17, (50, 8, 8)).astype(np.uint8)
-    assert again.look(noise)[1].mean() > 0.5
+    assert again.predict_and_compare(noise)[1].mean() > 0.5
     plain = clearsight.train("digits", epochs=1, root=digits.path.parent, calibrate=False).bundle
     assert (plain.temperature, len(plain.scores), plain.known) == (1.0, 0, None)
-    assert plain.look(noise)[1] is None
+    assert plain.predict_and_compare(noise)[1] is None
 
 
 def test_predict_divides_by_the_temperature_in_the_file(digits, tmp_path, call, capsys):
@@ -330,7 +330,7 @@ def test_predict_divides_by_the_temperature_in_the_file(digits, tmp_path, call, 
     wanted = softmax(bundle.logits(images).astype(np.float64) / bundle.temperature)
     assert np.abs(wanted - softmax(bundle.logits(images))).max() > 1e-3
     np.testing.assert_allclose(bundle.predict_proba(images), wanted, atol=1e-6)
-    np.testing.assert_allclose(bundle.look(images)[0], wanted, atol=1e-6)
+    np.testing.assert_allclose(bundle.predict_and_compare(images)[0], wanted, atol=1e-6)
     np.save(tmp_path / "some.npy", images)
     assert call("predict", digits.path, tmp_path / "some.npy", "--json") == 0
     found = [list(one["probabilities"].values()) for one in json.loads(capsys.readouterr().out)["predictions"]]
@@ -422,7 +422,9 @@ def test_with_few_held_out_pictures_none_is_called_far(tmp_path, call, capsys, p
     options = {"train_per_class": 10, "valid_per_class": 2, "test_per_class": 2}
     run = clearsight.train(images, labels, epochs=1, hidden=(8,), root=tmp_path, **options)
     assert not run.bundle.known.can_tell
-    assert clearsight.load(run.path).look(run.bundle.preprocess.check_shape(images[..., None]))[1] is None
+    assert (
+        clearsight.load(run.path).predict_and_compare(run.bundle.preprocess.check_shape(images[..., None]))[1] is None
+    )
     np.save(tmp_path / "some.npy", images[:2])
     assert call("predict", run.path, tmp_path / "some.npy") == 0
     assert (

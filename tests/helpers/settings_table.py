@@ -19,7 +19,7 @@ PRETRAINED = {
     **COLOUR, "model.family": "resnet18", "model.pretrained": True, "model.weights": "a.safetensors", "train.epochs": 1,
     "preprocess.image_size": 32, "train.batch_size": 32, "train.l2": 0.01,
 }  # fmt: skip
-WHOLE = {**PRETRAINED, "model.tune": "all", "augment.preset": "none"}
+WHOLE = {**PRETRAINED, "model.finetune": "all", "augment.preset": "none"}
 LITE = {key: value for key, value in PRETRAINED.items() if key != "model.weights"}
 LITE |= {
     "model.family": "efficientnet_lite0",
@@ -98,7 +98,7 @@ CASES = {
     "model.start_from": ("start/model.clearsight", MLP, EVERYWHERE),
     "model.pretrained": (True, LITE, MLP),
     "model.weights": ("b.safetensors", PRETRAINED, MLP),
-    "model.tune": ("last", PRETRAINED, MLP),
+    "model.finetune": ("last", PRETRAINED, MLP),
     "train.engine": ("reference", MLP, {**PRETRAINED, "train.engine": "torch"}),
     "train.device": ("mps", CNN, DENSE),
     "train.precision": ("bfloat16", CNN, DENSE),

@@ -8,13 +8,15 @@ import torch
 from processes import CLEARSIGHT
 
 import clearsight
-from clearsight.bundle.bundle import Bundle, load
-from clearsight.config.schema import DEFAULT_HIDDEN, build_config
+from clearsight.bundle.bundle import Bundle
+from clearsight.bundle.load import load
+from clearsight.config.build import build_config
+from clearsight.config.schema import DEFAULT_HIDDEN
 from clearsight.core.hashing import mix
 from clearsight.data.preprocess import fit_preprocess
 from clearsight.data.read.load import load_data
 from clearsight.engines.dense import reference
-from clearsight.engines.predictor import build_bound
+from clearsight.engines.torch_tools import build_bound
 from clearsight.errors import ModelFileError, UsageError
 from clearsight.models.convnet import FAMILIES, ConvNet
 from clearsight.models.count import count_multiply_adds, list_models
@@ -23,7 +25,8 @@ from clearsight.models.layers import ACTIVATE, Dropout
 from clearsight.models.layers import mix as torch_mix
 from clearsight.models.mlp import MLP
 from clearsight.models.modules import _PickingConv2d, build_module
-from clearsight.pipeline.prepare import prepare, train_dataset
+from clearsight.pipeline.prepare import prepare
+from clearsight.pipeline.train_in_memory import train_dataset
 
 SMALL = {"vgg": {"hidden": (9,), "widths": (4, 5), "depths": (1, 2)}, "resnet50": {"widths": (2, 2, 2, 2)}}
 
@@ -68,6 +71,7 @@ def test_every_family_learns_one_batch_by_heart(family):
     model |= {"hidden": (16,)} if family == "vgg" else {}
     model |= {"widths": (8, 8, 8)} if family == "speednet" else {}
     model |= {"widths": (8, 8, 8, 8)} if family in ("resnet18", "resnet34", "resnet50") else {}
+    model |= {"depths": (1,) * 7} if family == "efficientnet_lite0" else {}
     train = {"epochs": 60, "batch_size": 30, "optimizer": "adam", "lr": 0.01}
     split = {"valid_fraction": 0.0, "test_fraction": 0.0}
     run = train_dataset(build_config({"model": model, "train": train, "data": split}), data())

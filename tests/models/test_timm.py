@@ -12,10 +12,10 @@ from timm_stub import import_timm
 
 import clearsight
 from clearsight.bundle.archive import DESCRIPTION, pack_zip
-from clearsight.bundle.bundle import load
-from clearsight.config.schema import build_config
+from clearsight.bundle.load import load
+from clearsight.config.build import build_config
 from clearsight.core.timm_library import import_timm as import_library
-from clearsight.engines.predictor import build_bound
+from clearsight.engines.torch_tools import build_bound
 from clearsight.errors import ClearsightError, DataError, UsageError
 from clearsight.models.convnet import ConvNet
 from clearsight.models.initialize import initialize
@@ -85,7 +85,7 @@ def test_each_trains_and_its_file_answers_the_same(name, tune, folder, tmp_path)
     published(name, tmp_path / "w.safetensors")
     settings = {"epochs": 2, "image_size": 64} if tune == "all" else {"l2": 0.01, "image_size": 64}
     run = clearsight.train(
-        folder, family=f"timm:{name}", pretrained=True, weights=str(tmp_path / "w.safetensors"), tune=tune, seed=1,
+        folder, family=f"timm:{name}", pretrained=True, weights=str(tmp_path / "w.safetensors"), finetune=tune, seed=1,
         root=tmp_path / "runs", **settings,
     )  # fmt: skip
     pictures = clearsight.load_data(folder, image_size=64, channels="rgb").images[:6]
@@ -262,7 +262,7 @@ def test_names_that_are_none(settings, text, folder, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"pretrained": True, "tune": "last"}, r"tune last must go with resnet18, .*, got timm:test_resnet. Use tune head or all."),
+        ({"pretrained": True, "finetune": "last"}, r"finetune last must go with resnet18, .*, got timm:test_resnet. Use finetune head or all."),
         ({"init": "he"}, "init must go with a network of our own, got he without"),
         ({"widths": [4]}, r"widths must go with a convolutional model of our own, got \(4,\) without"),
         ({"pad_to": 64}, "pad_to must go with a convolutional model of our own, got 64 without"),

@@ -7,14 +7,14 @@ import pytest
 from PIL import Image
 
 import clearsight
-from clearsight.config.files import resolve_config
+from clearsight.config.build import build_config
+from clearsight.config.resolve import resolve_config
 from clearsight.config.rules import check_used
-from clearsight.config.schema import build_config
 from clearsight.data.photographs import describe_photographs
 from clearsight.data.read.pictures import PictureFacts
 from clearsight.errors import DataError, UsageError
 from clearsight.pipeline import choice
-from clearsight.pipeline.choice import settle_family
+from clearsight.pipeline.choice import resolve_family
 from clearsight.runs.store import read_run_config
 
 LITE = "efficientnet_lite0"
@@ -66,7 +66,7 @@ def test_photographs_are_files_in_colour_larger_than_thumbnails_and_few(found, c
 
 def test_few_colour_photographs_get_the_pretrained_head_and_one_sentence(tmp_path, weights, own_cache):
     said = []
-    found = settle_family(build_config({"data": {"source": str(put(tmp_path / "photos"))}}), note=said.append)
+    found = resolve_family(build_config({"data": {"source": str(put(tmp_path / "photos"))}}), note=said.append)
     assert (found.model.family, found.model.pretrained, found.depth, found.train.epochs) == (LITE, True, "head", 60)
     assert (found.preprocess.image_size, found.preprocess.channels) == (224, "rgb")
     assert said == [
@@ -89,7 +89,7 @@ def test_few_colour_photographs_get_the_pretrained_head_and_one_sentence(tmp_pat
 )  # fmt: skip
 def test_what_only_fits_another_network_keeps_that(tmp_path, weights, own_cache, said):
     config = resolve_config({"data": {"source": str(put(tmp_path / "photos"))}}, said)
-    found = settle_family(config, note=pytest.fail)
+    found = resolve_family(config, note=pytest.fail)
     assert found.model.family == said.get("family", "mlp")
     assert not found.model.pretrained
     assert found.model_copy(update={"model": config.model}) == config
@@ -98,14 +98,14 @@ def test_what_only_fits_another_network_keeps_that(tmp_path, weights, own_cache,
 @pytest.mark.parametrize(
     ("said", "depth", "image_size"),
     [
-        ({"image_size": 96}, "head", 96), ({"epochs": 5, "lr": 0.1}, "head", 224), ({"tune": "last"}, "last", 224),
-        ({"tune": "all", "augment.preset": "photo"}, "all", 224), ({"batch_size": 8, "seed": 3, "skip_bad": True}, "head", 224),
+        ({"image_size": 96}, "head", 96), ({"epochs": 5, "lr": 0.1}, "head", 224), ({"finetune": "last"}, "last", 224),
+        ({"finetune": "all", "augment.preset": "photo"}, "all", 224), ({"batch_size": 8, "seed": 3, "skip_bad": True}, "head", 224),
         ({"outputs": 2, "class_weights": "balanced", "patience": 3}, "head", 224), ({"augment.preset": "none"}, "head", 224),
     ],
     ids=str,
 )  # fmt: skip
 def test_what_fits_the_pretrained_network_goes_along(tmp_path, weights, own_cache, said, depth, image_size):
-    found = settle_family(resolve_config({"data": {"source": str(put(tmp_path / "photos"))}}, said))
+    found = resolve_family(resolve_config({"data": {"source": str(put(tmp_path / "photos"))}}, said))
     assert (found.family, found.depth, found.preprocess.image_size) == (LITE, depth, image_size)
     check_used(found)
 
@@ -113,31 +113,31 @@ def test_what_fits_the_pretrained_network_goes_along(tmp_path, weights, own_cach
 @pytest.mark.parametrize("key", ["model.hidden", "model.family", "augment.preset", "train.dropout"])
 def test_a_search_among_what_does_not_go_with_it_keeps_the_dense_net(tmp_path, weights, own_cache, key):
     config = build_config({"data": {"source": str(put(tmp_path / "photos"))}})
-    assert settle_family(config, searched=[key]).family == "mlp"
-    assert settle_family(config, searched=["train.lr", "train.l2"]).family == LITE
+    assert resolve_family(config, searched=[key]).family == "mlp"
+    assert resolve_family(config, searched=["train.lr", "train.l2"]).family == LITE
 
 
 def test_other_data_keep_the_dense_net(tmp_path, weights, own_cache, pictures):
     np.savez(tmp_path / "a.npz", images=pictures[0], labels=pictures[1])
     (tmp_path / "a.csv").write_text("label,a,b\n0,1,2\n1,3,4\n")
     for source in ("digits", str(tmp_path / "a.npz"), str(tmp_path / "a.csv")):
-        assert settle_family(build_config({"data": {"source": source}}), note=pytest.fail).family == "mlp"
+        assert resolve_family(build_config({"data": {"source": source}}), note=pytest.fail).family == "mlp"
     small, grey = put(tmp_path / "small", sides=((40, 30), (20, 60))), put(tmp_path / "grey", mode="L")
     for folder in (small, grey):
-        assert settle_family(build_config({}), folder, note=pytest.fail).model.family == "mlp"
+        assert resolve_family(build_config({}), folder, note=pytest.fail).model.family == "mlp"
     photos = put(tmp_path / "photos")
-    assert settle_family(build_config({}), clearsight.load_data(photos), note=pytest.fail).family == "mlp"
+    assert resolve_family(build_config({}), clearsight.load_data(photos), note=pytest.fail).family == "mlp"
     regression = build_config({"data": {"source": str(photos), "task": "regression"}})
-    assert settle_family(regression, note=pytest.fail).family == "mlp"
+    assert resolve_family(regression, note=pytest.fail).family == "mlp"
     with pytest.raises(DataError, match=r"DATA must be digits, .* or a path that exists, got 'nowhere'"):
-        settle_family(build_config({"data": {"source": "nowhere"}}))
+        resolve_family(build_config({"data": {"source": "nowhere"}}))
 
 
 def test_pretrained_without_a_name_is_the_usual_network():
-    found = settle_family(build_config({"model": {"pretrained": True}}), note=pytest.fail)
+    found = resolve_family(build_config({"model": {"pretrained": True}}), note=pytest.fail)
     assert (found.model.family, found.depth) == (LITE, "head")
     with pytest.raises(UsageError, match="tune must go with pretrained, got last without"):
-        check_used(build_config({"model": {"tune": "last"}}))
+        check_used(build_config({"model": {"finetune": "last"}}))
 
 
 @pytest.mark.parametrize("missing", ["weights", "torch"])

@@ -16,9 +16,9 @@ from safetensors.numpy import save_file
 
 import clearsight
 from clearsight.actions.compare import _read_recipe
-from clearsight.bundle.bundle import load
+from clearsight.bundle.load import load
 from clearsight.bundle.predict import predict_files
-from clearsight.config.schema import build_config
+from clearsight.config.build import build_config
 from clearsight.data.named.download import RemoteFile
 from clearsight.data.named.fetch import RemoteData
 from clearsight.data.preprocess import fit_preprocess
@@ -53,7 +53,7 @@ def nothing_in_memory():
 
 def module_of(net, tensors):
     """The module of a network with these tensors."""
-    from clearsight.engines.predictor import build_bound
+    from clearsight.engines.torch_tools import build_bound
     from clearsight.models.initialize import initialize
 
     params = initialize(net, init="auto", seed=0)
@@ -286,7 +286,7 @@ def weights(tmp_path_factory):
 @pytest.mark.parametrize("tune", ["head", "last", "all"])
 def test_every_depth_learns_and_its_file_predicts_what_the_engine_said(shapes, weights, tmp_path, own_cache, tune):
     options = {} if tune == "head" else {"epochs": 2, "augment.preset": "none"} if tune == "all" else {"epochs": 2}
-    run = clearsight.train(shapes, root=tmp_path / "runs", **settings(weights, tune=tune), **options)
+    run = clearsight.train(shapes, root=tmp_path / "runs", **settings(weights, finetune=tune), **options)
     again = load(run.path)
     data = clearsight.load_data(shapes, image_size=32, channels="rgb")
     assert run.test.accuracy == clearsight.evaluate(run.path).accuracy
@@ -392,7 +392,7 @@ def test_a_penalty_is_chosen_with_groups_kept_together(count, groups, classes, m
     net, rows = ConvNet("resnet18", (32, 32, 3), classes), np.arange(count)
     config = build_config({})
     shared = {"params": None, "asked": True}
-    assert head.settle_penalty(config, net, data, rows, None, **shared) == head.PENALTIES[-1]
+    assert head.resolve_penalty(config, net, data, rows, None, **shared) == head.PENALTIES[-1]
     judged = [one for _, one in seen[: head.FOLDS]]
     assert sum(len(one) for one in judged) == min(count, 5000)
     for rows, one in seen[: head.FOLDS]:
@@ -520,8 +520,10 @@ def test_the_head_alone_tells_what_more_would_cost(shapes, weights, tmp_path, ow
     text = capsys.readouterr().err
     assert "chosen by 5-fold over the training rows" in text
     assert "only the head was trained. On this machine, --image-size 64 takes about" in text
-    assert re.search(r"--tune last takes about \d+ (s|min) and \d+\.\d GB of memory, --tune all takes about", text)
-    assert call("train", *common, "--valid-fraction", 0, "--tune", "head") == 0
+    assert re.search(
+        r"--finetune last takes about \d+ (s|min) and \d+\.\d GB of memory, --finetune all takes about", text
+    )
+    assert call("train", *common, "--valid-fraction", 0, "--finetune", "head") == 0
     assert "only the head was trained" not in capsys.readouterr().err
     assert call("train", *common) == 0  # all validation pictures are right: more cannot be won there
     assert "only the head was trained" not in capsys.readouterr().err
@@ -529,7 +531,7 @@ def test_the_head_alone_tells_what_more_would_cost(shapes, weights, tmp_path, ow
 
 def test_deeper_training_keeps_the_size_and_says_its_cost_before_it_begins(shapes, weights, tmp_path, own_cache):
     said = []
-    run = clearsight.train(shapes, root=tmp_path, **settings(weights, tune="last", epochs=1), note=said.append)
+    run = clearsight.train(shapes, root=tmp_path, **settings(weights, finetune="last", epochs=1), note=said.append)
     (told,) = (text for text in said if text.startswith("this run takes about"))
     assert re.fullmatch(r"this run takes about \d+ (s|min) and \d+\.\d GB of memory", told)
     assert run.config.preprocess.image_size == 32
@@ -539,13 +541,15 @@ def test_deeper_training_keeps_the_size_and_says_its_cost_before_it_begins(shape
 def run_notes(shapes, weights, tmp_path):
     """What a run of the head alone says."""
     said = []
-    clearsight.train(shapes, root=tmp_path, **settings(weights, tune="head"), note=said.append)
+    clearsight.train(shapes, root=tmp_path, **settings(weights, finetune="head"), note=said.append)
     return said
 
 
 def test_the_cost_grows_with_epochs_and_with_the_batch(shapes, weights, own_cache, monkeypatch):
     """Of a picture that takes given times: seconds and bytes are sums that can be done by hand."""
-    config = build_config({"model": {"family": "resnet18", "pretrained": True, "tune": "all"}, "train": {"epochs": 10}})
+    config = build_config(
+        {"model": {"family": "resnet18", "pretrained": True, "finetune": "all"}, "train": {"epochs": 10}}
+    )
     data = clearsight.load_data(shapes, image_size=32, channels="rgb")
     split, preprocess = build_split(config, data), fit_preprocess(data, np.arange(48), scaling="unit")
     net = ConvNet("resnet18", (32, 32, 3), 2, stem="large")
@@ -567,14 +571,14 @@ def test_compare_takes_pretrained_networks_and_settings_for_each_side(
     found = json.loads(capsys.readouterr().out)
     assert found["names"] == sides
     assert len(found["values"][0]) == 10
-    side = _read_recipe("tune=last image_size=640")
-    assert side == {"model": {"tune": "last"}, "preprocess": {"image_size": 640}}
+    side = _read_recipe("finetune=last image_size=640")
+    assert side == {"model": {"finetune": "last"}, "preprocess": {"image_size": 640}}
 
 
 @pytest.mark.report
 @pytest.mark.parametrize("tune", ["auto", "head", "last"])
 def test_a_report_leaves_out_what_was_not_trained(shapes, weights, tmp_path, own_cache, tune):
-    options = {"tune": tune, "epochs": 2, "weight_history": True}
+    options = {"finetune": tune, "epochs": 2, "weight_history": True}
     run = clearsight.train(shapes, out=tmp_path / "run", **settings(weights, **options))
     html = (run.path / "report.html").read_text()
     titles = re.findall("<h2>(.*?)</h2>", html)
@@ -594,7 +598,7 @@ def test_rates_fall_from_stage_to_stage(shapes, weights, tmp_path, own_cache):
     moved = {}
     for decay in (1.0, 0.1):
         options = {
-            "tune": "all",
+            "finetune": "all",
             "optimizer": "sgd",
             "schedule": "constant",
             "lr": 1.0,
@@ -628,13 +632,13 @@ def test_rates_fall_from_stage_to_stage(shapes, weights, tmp_path, own_cache):
         ({"pretrained": False}, "weights must go with pretrained"),
         (
             {"augment.preset": "light"},
-            "preset must go with tune all, as features are kept of pictures as they are, got light",
+            "preset must go with finetune all, as features are kept of pictures as they are, got light",
         ),
-        ({"layer_decay": 0.5}, "layer_decay must go with pretrained and tune last or all, got 0.5"),
-        ({"engine": "torch"}, "engine must go with tune last or all, got torch without"),
+        ({"layer_decay": 0.5}, "layer_decay must go with pretrained and finetune last or all, got 0.5"),
+        ({"engine": "torch"}, "engine must go with finetune last or all, got torch without"),
         ({"channels": "grey"}, "scale imagenet must have pictures in colour, got 1 channels"),
         ({"widths": (8, 8, 8, 8)}, "widths must go with weights of one's own"),
-        ({"tune": "last", "l2": "auto"}, "l2 auto must go with pretrained and tune head"),
+        ({"finetune": "last", "l2": "auto"}, "l2 auto must go with pretrained and finetune head"),
         ({"weights": "/nowhere.pth"}, r"weights must be a file of weights, got /nowhere\.pth"),
         (
             {"train_per_class": 3, "l2": "auto"},
@@ -654,10 +658,10 @@ def test_defaults_of_pretrained_nets_give_way_to_what_is_said():
     config = build_config({"model": {"family": LITE, "pretrained": True}, "preprocess": {"image_size": 128}})
     assert (config.preprocess.image_size, config.preprocess.channels) == (128, "rgb")
     again = build_config(
-        config.model_dump(exclude_unset=True) | {"model": {"family": LITE, "pretrained": True, "tune": "all"}}
+        config.model_dump(exclude_unset=True) | {"model": {"family": LITE, "pretrained": True, "finetune": "all"}}
     )
     assert (again.train.l2, again.train.patience, again.augment.preset) == (0.0, 12, "light")
-    deeper = build_config({"model": {"family": LITE, "pretrained": True, "tune": "last"}})
+    deeper = build_config({"model": {"family": LITE, "pretrained": True, "finetune": "last"}})
     assert (deeper.preprocess.image_size, deeper.train.lr, deeper.train.epochs) == (224, 0.00003, 6)
 
 
@@ -665,10 +669,10 @@ def test_trials_of_several_depths_see_the_same_pictures(shapes, tmp_path, own_ca
     monkeypatch.setitem(FAMILIES, "resnet18", WIDE)  # as in other processes
     weights = tmp_path / "wide.safetensors"
     save_file(published_state("resnet18"), weights)
-    choices = {"model.tune": ["last", "head"], "train.l2": [0.01]}
+    choices = {"model.finetune": ["last", "head"], "train.l2": [0.01]}
     options = {"family": "resnet18", "pretrained": True, "weights": str(weights), "epochs": 1, "root": tmp_path}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("clearsight.config.schema._PRETRAINED_PICTURES", {"image_size": 32, "channels": "rgb"})
+        patch.setattr("clearsight.config.build._PRETRAINED_PICTURES", {"image_size": 32, "channels": "rgb"})
         found = clearsight.tune(shapes, search=choices, **options)
         assert found.run.bundle.preprocess.height == 32
         assert found.run.config.preprocess.image_size == 32
@@ -682,7 +686,7 @@ def test_a_tail_holds_what_the_whole_network_ends_with():
         tail, whole = Tail(net), net.layout()
         assert set(tail.layout()) < set(whole)
         assert all(whole[name] == shape for name, shape in tail.layout().items())
-        from clearsight.engines.predictor import build_bound
+        from clearsight.engines.torch_tools import build_bound
         from clearsight.models.initialize import initialize
 
         params = initialize(net, init="he", seed=0)
@@ -698,7 +702,7 @@ def test_a_tail_holds_what_the_whole_network_ends_with():
 
 
 def test_a_run_at_the_last_stages_resumes_to_the_same_bits(shapes, weights, tmp_path, own_cache):
-    options = settings(weights, tune="last", epochs=3, batch_size=16, calibrate=False)
+    options = settings(weights, finetune="last", epochs=3, batch_size=16, calibrate=False)
     whole = clearsight.train(shapes, root=tmp_path, out=tmp_path / "whole", **options)
     place = tmp_path / "killed"
 
@@ -727,7 +731,7 @@ def test_a_run_at_the_last_stages_resumes_to_the_same_bits(shapes, weights, tmp_
 
 @pytest.mark.parametrize("tune", ["last", "all"])
 def test_deeper_training_begins_with_a_head_that_fits_and_keeps_statistics(shapes, weights, tmp_path, own_cache, tune):
-    options = settings(weights, tune=tune, lr=0.0, epochs=1, calibrate=False, **{"augment.preset": "none"})
+    options = settings(weights, finetune=tune, lr=0.0, epochs=1, calibrate=False, **{"augment.preset": "none"})
     if tune == "last":
         del options["augment.preset"]
     run = clearsight.train(shapes, root=tmp_path, **options)
@@ -748,18 +752,18 @@ def test_other_weights_are_not_gone_on_with(shapes, weights, tmp_path, own_cache
         patch.setattr(cost, "_measure_picture", lambda *about: cost._Picture(1.0, 2.0, 10.0, 2.0**30, "cpu"))
         patch.setattr(TorchEngine, "train_steps", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            clearsight.train(shapes, root=tmp_path, out=tmp_path / "run", **settings(own, tune="last", epochs=1))
+            clearsight.train(shapes, root=tmp_path, out=tmp_path / "run", **settings(own, finetune="last", epochs=1))
     save_file(published_state("resnet18", seed=1), own)
     with pytest.raises(UsageError, match="--resume must find the weights that it began with, got SHA-256"):
         clearsight.train(resume=tmp_path / "run", root=tmp_path)
 
 
 def test_a_default_that_is_switched_off_stays_off_in_the_record(shapes, weights, tmp_path, own_cache):
-    options = {"tune": "all", "epochs": 1, "augment.preset": "none"}
+    options = {"finetune": "all", "epochs": 1, "augment.preset": "none"}
     run = clearsight.train(shapes, root=tmp_path, **settings(weights, **options), patience=None)
     assert run.config.train.patience is None
     assert clearsight.evaluate(run.path).accuracy == run.test.accuracy
-    folded = build_config({"model": {"family": LITE, "pretrained": True, "tune": "all"}, "data": {"folds": 5}})
+    folded = build_config({"model": {"family": LITE, "pretrained": True, "finetune": "all"}, "data": {"folds": 5}})
     assert folded.train.patience is None  # a fold must not choose what it judges
 
 

@@ -103,7 +103,7 @@ def test_report_escapes_hostile_class_names(pictures, tmp_path):
     _, html = train(tmp_path, *named(pictures, HOSTILE, r"$\frac \x1b[31m", '"a" & b'))
     assert HOSTILE not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
-    assert "&quot;a&quot; &amp; b" in html
+    assert "&#34;a&#34; &amp; b" in html
 
 
 @pytest.mark.long
@@ -295,7 +295,7 @@ def test_a_run_that_has_not_ended_shows_how_far_it_came(tmp_path, monkeypatch):
 
 
 def test_a_run_that_never_trained_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("clearsight.actions.train._read_signals", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("clearsight.actions.train._read_activations", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         clearsight.train("digits", epochs=1, out=tmp_path / "run")
     html = write_report(tmp_path / "run").read_text()

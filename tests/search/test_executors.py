@@ -14,7 +14,7 @@ import pytest
 from conftest import SMALL_CNN
 from processes import LIMIT_SECONDS, Processes, lives, wait_until
 
-from clearsight.config.schema import build_config
+from clearsight.config.build import build_config
 from clearsight.data.read.load import load_data
 from clearsight.errors import RunError, UsageError
 from clearsight.search import executors

@@ -12,13 +12,14 @@ from scipy import stats
 from clearsight.augment.presets import Augmentation
 from clearsight.augment.randomness import count_uses, draw_keys, draw_uniforms
 from clearsight.augment.transforms import augment_rows
-from clearsight.config.schema import build_config
+from clearsight.config.build import build_config
 from clearsight.data.dataset import build_dataset
 from clearsight.data.read.load import load_data
 from clearsight.engines.dense_engine import DenseEngine
 from clearsight.errors import UsageError
-from clearsight.pipeline.prepare import prepare, train_dataset
-from clearsight.training.fit import epoch_order
+from clearsight.pipeline.prepare import prepare
+from clearsight.pipeline.train_in_memory import train_dataset
+from clearsight.training.order import epoch_order
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

@@ -11,8 +11,10 @@ from scripted import BATCH, LABELS, STEPS, TRAIN, VALID, Clock, Listener, Script
 
 from clearsight.engines.team import Team
 from clearsight.errors import Interrupted, UsageError
+from clearsight.evaluation.losses import accuracy, mean_loss
 from clearsight.training import fit as fit_module
-from clearsight.training.fit import accuracy, check_stopping, epoch_order, mean_loss
+from clearsight.training.fit import check_stopping
+from clearsight.training.order import epoch_order
 
 # By epoch: the validation loss is lowest in the second, the accuracy highest in the fourth, the training loss lowest in the sixth.
 ANSWERS = [
@@ -395,7 +397,7 @@ def test_a_team_pauses_where_its_first_process_does_and_stops_together():
     class Two(Team):
         rank, size = 1, 2
 
-        def agree(self, numbers):
+        def sync(self, numbers):
             asked.append(numbers)
             return 2, signal.SIGTERM if len(asked) == 3 else numbers[1]
 

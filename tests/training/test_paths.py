@@ -35,7 +35,7 @@ def test_every_optimizer_finds_the_bottom_of_the_valley(optimizer):
     path = find_best_path(optimizer, SURFACES["valley"], steps=80)
     assert path.points.shape == (81, 2)
     assert path.heights[-1] < 0.01 * path.heights[0]
-    assert not path.flew
+    assert not path.diverged
 
 
 def test_plain_sgd_goes_by_the_formula():
@@ -55,7 +55,7 @@ def test_momentum_goes_by_the_formula():
 
 def test_a_path_that_flies_away_stays_where_it_was():
     path = trace_path("sgd", SURFACES["valley"], lr=1.0, steps=50)
-    assert path.flew
+    assert path.diverged
     assert np.isfinite(path.points).all()
     assert np.abs(path.points).max() < 1e6
 

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from clearsight.config.schema import build_config
+from clearsight.config.build import build_config
 from clearsight.data.read.load import load_data
 from clearsight.errors import UsageError
 from clearsight.pipeline.prepare import fit_prepared, prepare, search_rate
 from clearsight.training import lr_finder
-from clearsight.training.fit import epoch_order
 from clearsight.training.lr_finder import find_longest_fall, find_lr, read_losses, smooth
+from clearsight.training.order import epoch_order
 
 LRS = np.geomspace(1e-7, 10, 100)
 MARKS = ("lowest", "suggestion", "steepest", "valley")

@@ -202,7 +202,7 @@ def _load_decoded(source: Source, layout: Layout, request: PictureRequest, meter
     facts, hashes, bad, problem = _load_facts(source, members, files, meter, limit=limit)
     if not facts:
         return _Decoded(np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0, np.int64), [], hashes[:0], bad, [])
-    settled, notes = settle_format(request.format, list(facts.values()))
+    settled, notes = resolve_format(request.format, list(facts.values()))
     key = build_key([files, str(settled), str(list(facts))])
     found = load_entry(key)
     if found and found[0] is not None and _fits(found[1], "rows", len(found[0]), len(members)):
@@ -313,7 +313,7 @@ def _decode(
     return images[good] if failed else images, kept
 
 
-def settle_format(wanted: PictureFormat, facts: list[PictureFacts]) -> tuple[PictureFormat, list[str]]:
+def resolve_format(wanted: PictureFormat, facts: list[PictureFacts]) -> tuple[PictureFormat, list[str]]:
     """The format with size and channels found where they were left open, and notes about what was assumed."""
     notes = []
     height, width = wanted.height, wanted.width

@@ -21,7 +21,7 @@ from clearsight.core.denormals import flush_denormals
 from clearsight.engines.dense.primitives import exp, mix, penalise, scale_by, square_sum, transpose
 from clearsight.engines.dense.product import LANES, multiply
 from clearsight.engines.dense.reference import Mixed
-from clearsight.engines.objective import DENSE_OPTIMIZERS, Recipe
+from clearsight.engines.objective import DENSE_OPTIMIZERS, Objective
 from clearsight.models.mlp import ACTIVATIONS, BIASES, LEAK, MLP
 
 RELU, LEAKY_RELU, SIGMOID, TANH, GELU, IDENTITY = range(len(ACTIVATIONS))
@@ -40,7 +40,7 @@ class Net(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """`Recipe` as numbers."""
+    """`Objective` as numbers."""
 
     regression: bool
     huber_delta: float  # infinite for squared error, which it then is
@@ -346,21 +346,21 @@ def _compile_net(net: MLP) -> Net:
 _NUMBERS = ("dropout", "l1", "l2", "clip_norm", "momentum", "rho", "beta1", "beta2", "eps", "decay")
 
 
-def _compile_rule(recipe: Recipe) -> Rule:
+def _compile_rule(objective: Objective) -> Rule:
     return Rule(
-        regression=recipe.is_regression,
-        huber_delta=float(recipe.huber_delta) if recipe.loss == "huber" else math.inf,
-        reduce_mean=recipe.reduction == "mean",
-        smoothing=float(recipe.label_smoothing),
-        optimizer=DENSE_OPTIMIZERS.index(recipe.optimizer),
-        **{key: float(getattr(recipe, key)) for key in _NUMBERS},
+        regression=objective.is_regression,
+        huber_delta=float(objective.huber_delta) if objective.loss == "huber" else math.inf,
+        reduce_mean=objective.reduction == "mean",
+        smoothing=float(objective.label_smoothing),
+        optimizer=DENSE_OPTIMIZERS.index(objective.optimizer),
+        **{key: float(getattr(objective, key)) for key in _NUMBERS},
     )
 
 
 @flush_denormals()
 def train_steps(
     net: MLP,
-    recipe: Recipe,
+    objective: Objective,
     *,
     inputs: NDArray[Any],
     labels: NDArray[np.int64],
@@ -381,9 +381,9 @@ def train_steps(
     losses = np.zeros(len(lrs))
     others, shares = mixed or (np.zeros(0, np.int64), np.zeros(0))
     done, hits = _train(
-        _compile_net(net), _compile_rule(recipe), _lock(inputs), _lock(labels), _lock(targets), _lock(others), _lock(shares),
+        _compile_net(net), _compile_rule(objective), _lock(inputs), _lock(labels), _lock(targets), _lock(others), _lock(shares),
         _lock(order), batch_size,
-        _lock(scale), _lock(offset), np.array(recipe.class_weights, params.dtype), params, slots, _lock(lrs), first_batch,
+        _lock(scale), _lock(offset), np.array(objective.class_weights, params.dtype), params, slots, _lock(lrs), first_batch,
         first_step, seed, losses,
     )  # fmt: skip
     return losses[:done], hits
@@ -400,7 +400,7 @@ def warm_up(inputs_dtype: np.dtype[Any]) -> None:
     """Compile, or load from the disk cache, the kernel for stored pixels of this type, before it is timed or needed."""
     net = MLP((1, 2), ())
     train_steps(
-        net, Recipe(), inputs=np.zeros((1, 1), inputs_dtype), labels=np.zeros(1, np.int64),
+        net, Objective(), inputs=np.zeros((1, 1), inputs_dtype), labels=np.zeros(1, np.int64),
         targets=np.zeros((0, 2), np.float32), order=np.zeros(1, np.int64), batch_size=1, scale=np.ones(1, np.float32),
         offset=np.zeros(1, np.float32), params=np.zeros(net.num_parameters, np.float32),
         slots=np.zeros((0, net.num_parameters), np.float32), lrs=np.zeros(1), first_batch=0, first_step=0, seed=0,

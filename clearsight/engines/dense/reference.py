@@ -39,7 +39,7 @@ from scipy.special import erf
 from clearsight.core.denormals import flush_denormals
 from clearsight.core.hashing import mix
 from clearsight.core.numerics import allow_infinities, log_softmax, softmax
-from clearsight.engines.objective import Recipe
+from clearsight.engines.objective import Objective
 from clearsight.models.mlp import LEAK, MLP
 
 Array = NDArray[np.floating]
@@ -144,7 +144,7 @@ Mixed = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 
 def loss_and_delta(
-    z: Array, labels: NDArray[np.int64], targets: Array, recipe: Recipe, mixed: Mixed | None = None
+    z: Array, labels: NDArray[np.int64], targets: Array, objective: Objective, mixed: Mixed | None = None
 ) -> tuple[float, Array]:
     """Mean loss of a batch and D_L, equation (2).
 
@@ -154,28 +154,28 @@ def loss_and_delta(
     """
     rows, classes = z.shape
     weights = np.ones(rows, z.dtype)
-    if recipe.is_regression:
+    if objective.is_regression:
         delta = z - targets
-        if recipe.loss == "huber":  # beyond d the slope stays at d: quadratic to there, linear from there
-            inner = np.clip(delta, -recipe.huber_delta, recipe.huber_delta)
+        if objective.loss == "huber":  # beyond d the slope stays at d: quadratic to there, linear from there
+            inner = np.clip(delta, -objective.huber_delta, objective.huber_delta)
             losses = (inner * (delta - 0.5 * inner)).sum(axis=1)
             delta = inner
         else:
             losses = 0.5 * (delta * delta).sum(axis=1)
     else:
-        by_class = np.asarray(recipe.class_weights or np.ones(classes), z.dtype)
+        by_class = np.asarray(objective.class_weights or np.ones(classes), z.dtype)
         others, shares = mixed if mixed is not None else (labels, np.ones(rows))
         first = shares.astype(z.dtype) * by_class[labels]
         weights = first + (1 - shares).astype(z.dtype) * by_class[others]
         share = np.where(weights > 0, first / np.where(weights > 0, weights, 1), shares).astype(z.dtype)
-        q = np.full_like(z, recipe.label_smoothing / classes)
-        np.add.at(q, (np.arange(rows), labels), (1 - recipe.label_smoothing) * share)
-        np.add.at(q, (np.arange(rows), others), (1 - recipe.label_smoothing) * (1 - share))
+        q = np.full_like(z, objective.label_smoothing / classes)
+        np.add.at(q, (np.arange(rows), labels), (1 - objective.label_smoothing) * share)
+        np.add.at(q, (np.arange(rows), others), (1 - objective.label_smoothing) * (1 - share))
         delta = softmax(z) - q
         losses = -(q * log_softmax(z)).sum(axis=1)
     total = max(float(weights.sum()), 1e-30)
     delta = delta * weights[:, None]
-    if recipe.reduction == "mean":
+    if objective.reduction == "mean":
         delta = delta / total
     return float((losses * weights).sum() / total), delta.astype(z.dtype)
 
@@ -202,54 +202,54 @@ def gradient(
     x: Array,
     labels: NDArray[np.int64],
     targets: Array,
-    recipe: Recipe,
+    objective: Objective,
     *,
     mixed: Mixed | None = None,
     seed: int = 0,
     step: int = 0,
 ) -> tuple[float, Array, Array]:
     """Loss of one batch (without penalties), gradient with penalties and clipping, and the logits."""
-    outputs, slopes = forward(net, params, x, dropout=recipe.dropout, seed=seed, step=step)
-    loss, delta = loss_and_delta(outputs[-1], labels, targets, recipe, mixed)
+    outputs, slopes = forward(net, params, x, dropout=objective.dropout, seed=seed, step=step)
+    loss, delta = loss_and_delta(outputs[-1], labels, targets, objective, mixed)
     grad = backward(net, params, outputs, slopes, delta)
     for (w, _), (grad_w, _) in zip(net.layers(params), net.layers(grad), strict=True):
-        grad_w += recipe.l1 * np.sign(w) + recipe.l2 * w
-    if recipe.clip_norm > 0:
+        grad_w += objective.l1 * np.sign(w) + objective.l2 * w
+    if objective.clip_norm > 0:
         norm = float(np.sqrt((grad.astype(np.float64) ** 2).sum()))
-        if norm > recipe.clip_norm:
-            grad *= recipe.clip_norm / norm
+        if norm > objective.clip_norm:
+            grad *= objective.clip_norm / norm
     return loss, grad, outputs[-1]
 
 
-def update(net: MLP, params: Array, grad: Array, slots: Array, recipe: Recipe, *, lr: float, step: int) -> None:
+def update(net: MLP, params: Array, grad: Array, slots: Array, objective: Objective, *, lr: float, step: int) -> None:
     """One step of the optimiser, in place. `slots` is (num_slots, P); `step` counts from 0."""
-    if recipe.decay > 0:
+    if objective.decay > 0:
         for w, _ in net.layers(params):
-            w *= 1 - lr * recipe.decay
-    if recipe.optimizer == "sgd":
+            w *= 1 - lr * objective.decay
+    if objective.optimizer == "sgd":
         params -= lr * grad
-    elif recipe.optimizer == "momentum":
-        slots[0] = recipe.momentum * slots[0] + grad
+    elif objective.optimizer == "momentum":
+        slots[0] = objective.momentum * slots[0] + grad
         params -= lr * slots[0]
-    elif recipe.optimizer == "nesterov":
-        slots[0] = recipe.momentum * slots[0] + grad
-        params -= lr * (grad + recipe.momentum * slots[0])
-    elif recipe.optimizer == "rmsprop":
-        slots[0] = recipe.rho * slots[0] + (1 - recipe.rho) * grad * grad
-        params -= lr * grad / (np.sqrt(slots[0]) + recipe.eps)
+    elif objective.optimizer == "nesterov":
+        slots[0] = objective.momentum * slots[0] + grad
+        params -= lr * (grad + objective.momentum * slots[0])
+    elif objective.optimizer == "rmsprop":
+        slots[0] = objective.rho * slots[0] + (1 - objective.rho) * grad * grad
+        params -= lr * grad / (np.sqrt(slots[0]) + objective.eps)
     else:  # adam, adamw
-        slots[0] = recipe.beta1 * slots[0] + (1 - recipe.beta1) * grad
-        slots[1] = recipe.beta2 * slots[1] + (1 - recipe.beta2) * grad * grad
-        mean = slots[0] / (1 - recipe.beta1 ** (step + 1))
-        square = slots[1] / (1 - recipe.beta2 ** (step + 1))
-        params -= lr * mean / (np.sqrt(square) + recipe.eps)
+        slots[0] = objective.beta1 * slots[0] + (1 - objective.beta1) * grad
+        slots[1] = objective.beta2 * slots[1] + (1 - objective.beta2) * grad * grad
+        mean = slots[0] / (1 - objective.beta1 ** (step + 1))
+        square = slots[1] / (1 - objective.beta2 ** (step + 1))
+        params -= lr * mean / (np.sqrt(square) + objective.eps)
 
 
 @flush_denormals()
 @allow_infinities()
 def train_steps(
     net: MLP,
-    recipe: Recipe,
+    objective: Objective,
     *,
     inputs: NDArray[np.generic],
     labels: NDArray[np.int64],
@@ -291,10 +291,10 @@ def train_steps(
         t = targets[rows] if len(targets) else targets
         pair = None if mixed is None else (mixed[0][rows], mixed[1][rows])
         losses[i], grad, z = gradient(
-            net, params, x, labels[rows], t, recipe, mixed=pair, seed=seed, step=first_step + i
+            net, params, x, labels[rows], t, objective, mixed=pair, seed=seed, step=first_step + i
         )
         if not np.isfinite(losses[i]):
             return losses[: i + 1], hits
         hits += int((z.argmax(axis=1) == labels[rows]).sum())
-        update(net, params, grad, slots, recipe, lr=float(lr), step=first_step + i)
+        update(net, params, grad, slots, objective, lr=float(lr), step=first_step + i)
     return losses, hits

@@ -1,0 +1,21 @@
+"""The machine and the libraries that a run is trained with."""
+
+import os
+import platform
+from importlib import metadata
+from typing import Any
+
+from clearsight import __version__
+
+
+def describe_environment() -> dict[str, Any]:
+    """What the run was made with."""
+    packages = ("matplotlib", "numpy", "numba", "scipy", "scikit-learn", "pillow", "safetensors")
+    return {
+        "clearsight": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        **{name: metadata.version(name) for name in packages},
+    }
