@@ -9,10 +9,10 @@ demo: $(STAMP)-core  ## train on the embedded digits, evaluate, draw the report
 	$(BIN)/clearsight train digits --hidden 64,32 --epochs 30 --schedule cosine --weight-history
 
 test: $(STAMP)-dev  ## all tests but the slow ones and the smoke
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 quick: $(STAMP)-dev  ## the tests that take no more than a blink, in under a minute
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not long and not slow and not smoke"
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -m "not long and not slow and not smoke"
 
 smoke: $(STAMP)-dev  ## the smallest case of every benchmark and recipe
 	$(BIN)/python -m pytest --numprocesses auto -m smoke

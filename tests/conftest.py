@@ -27,6 +27,14 @@ SMALL_CNN = ["--model", "cnn", "--set", "model.widths=[4,6]", "--set", "model.de
 TOLERANCE = {"float32": {"rtol": 2e-4, "atol": 2e-5}, "float64": {"rtol": 1e-9, "atol": 1e-11}}
 
 
+LONGEST_FIRST = [  # so that no process is left alone with one of them at the end
+    f"test_{name}.py"
+    for name in (
+        "pretrained", "readme", "ranks", "executors", "safety", "settings_used", "cli", "tune", "dense", "crashes", "torch_engine",
+        "models", "timm", "augmented_training", "recipes", "suspects_page", "report", "flags", "comparison", "check",
+        "safety_levels",
+    )
+]  # fmt: skip
 OWN_FOLDER: list[str] = []  # of all files of the tests, in the process that was started first
 MEMORY_DISK, ROOM = (
     "/dev/shm",
@@ -60,6 +68,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         and "CLEARSIGHT_CI" not in os.environ
     ):
         reasons["browser"] = "Chromium is not installed"
+    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
     for item in items:
         for mark, reason in reasons.items():
             if mark in item.keywords:

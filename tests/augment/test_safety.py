@@ -147,7 +147,7 @@ CUT = {"crop": 0.4, "zoom": 0.3}
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
-@pytest.mark.parametrize(("low", "per_class", "size"), [(1, 100, (96, 64)), (45, 25, (224, 224))], ids=["few", "many"])
+@pytest.mark.parametrize(("low", "per_class", "size"), [(1, 60, (96, 64)), (45, 25, (224, 224))], ids=["few", "many"])
 def test_counted_discs_may_be_mirrored_and_moved_a_little_but_not_cut(low, per_class, size, seed):
     """Discs lie in the central half: a move by 0.06 loses none. Zoom makes discs of one size cover as much as another number."""
     counts = np.repeat(np.arange(low, low + 5), per_class)
@@ -201,7 +201,7 @@ def test_the_identity_is_safe_on_random_small_sets():
         assert v.turned == v.sure == v.changed == 0
 
 
-@pytest.mark.parametrize("seeds", [range(15), pytest.param(range(15, 30), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seeds", [range(9), pytest.param(range(9, 30), marks=pytest.mark.slow)])
 def test_weak_noise_raises_no_alarm_on_random_small_sets(seeds):
     """A transform that cannot change labels, on thirty sets that probes can tell: never unsafe."""
     for seed in seeds:

@@ -162,9 +162,9 @@ def test_runs_remove_deletes_one_run_after_asking(tmp_path):
 
 @pytest.mark.long
 def test_quiet_says_nothing_and_a_log_gets_plain_lines(tmp_path):
-    done = run_apart("train", "digits", "--epochs", 2, "--quiet", "--out", tmp_path / "a")
+    done = run("train", "digits", "--epochs", 2, "--quiet", "--out", tmp_path / "a")
     assert (done.stdout, done.stderr) == ("", "")
-    done = run_apart("train", "digits", "--epochs", 2, "--out", tmp_path / "b")
+    done = run("train", "digits", "--epochs", 2, "--out", tmp_path / "b")
     assert "epoch 2/2  loss " in done.stderr
     assert "\x1b" not in done.stderr + done.stdout
 

@@ -59,7 +59,7 @@ def plain(digits):
 @pytest.fixture(scope="module")
 def long_jobs(digits):
     """Runs of which the first is over long before the others, and what they come to."""
-    wanted = {k: Job({**BASE, "train": {"epochs": 300 if k else 1, "seed": k}}) for k in range(4)}
+    wanted = {k: Job({**BASE, "train": {"epochs": 150 if k else 1, "seed": k}}) for k in range(4)}
     return wanted, alone(digits, wanted)
 
 
@@ -70,13 +70,10 @@ def test_threads_and_processes_find_what_one_run_finds(digits, plain, executor, 
         assert outcomes(pool, jobs()) == plain
 
 
-def test_convolutional_nets_run_in_processes_with_any_number_of_workers(digits):
+def test_convolutional_nets_find_in_processes_what_one_run_finds(digits):
     base = {"model": {"family": "cnn", "widths": [4, 6], "depths": [1, 1]}, "train": {"epochs": 1}}
-    found = []
-    for workers in (1, 2):
-        with open_pool(digits, [build_config(base)], workers=workers) as pool:
-            found.append(outcomes(pool, jobs(base, 3)))
-    assert found[0] == found[1]
+    with open_pool(digits, [build_config(base)], workers=2) as pool:
+        assert outcomes(pool, jobs(base, 3)) == alone(digits, jobs(base, 3))
 
 
 def test_threads_are_refused_for_torch(digits):
