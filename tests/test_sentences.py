@@ -200,7 +200,7 @@ def test_models_and_data_of_another_kind_are_refused(trained, tmp_path):
 @pytest.mark.parametrize(
     ("sizes", "activations", "text"),
     [
-        ((5,), (), r"sizes must be two or more positive numbers, got \[5\]\. Check --hidden"),
+        ((5,), (), r"sizes must be two or more positive numbers, got \[5\]\. Check model.hidden"),
         ((5, 0, 2), ("relu",), r"sizes must be two or more positive numbers, got \[5, 0, 2\]"),
         (
             (5, 4, 2),
@@ -445,7 +445,7 @@ def test_what_the_compiler_of_pytorch_cannot_is_told():
         with _at_work():
             raise Broken("no compiler\nlong story")
 
-    refused(errors.RunError, "compile must work on this machine, got: no compiler. Leave --compile out.", work)
+    refused(errors.RunError, "compile must work on this machine, got: no compiler. Leave train.compile out.", work)
 
 
 def test_a_head_is_trained_by_one_process_and_features_are_bounded(monkeypatch):
@@ -454,23 +454,15 @@ def test_a_head_is_trained_by_one_process_and_features_are_bounded(monkeypatch):
 
     net = ConvNet("resnet18", (32, 32, 3), 2)
     monkeypatch.setattr(features, "_MOST_BYTES", 1000)
-    text = "features for finetune last must take 16 GiB or less, got .* bytes. Use a smaller --image-size."
+    text = "features for finetune last must take 16 GiB or less, got .* bytes. Use a smaller preprocess.image_size."
     find = lambda: features.find_features(net, None, None, [0] * 500, part="last", meter=SilentMeter, note=print)
     refused(errors.UsageError, text, find)
-    for name, value in (
-        ("find_features", (None, {})),
-        ("scale_features", SimpleNamespace(scale=[1])),
-        ("build_objective", None),
-    ):
+    for name, value in (("find_features", (None, {})), ("scale_features", SimpleNamespace(scale=[1]))):
         monkeypatch.setattr(head, name, lambda *a, value=value, **k: value)
-    code = head.build_partial.__code__
-    team = SimpleNamespace(size=2)
-    config = SimpleNamespace(depth="head")
-    split = SimpleNamespace(train=None)
-    known = {"config": config, "net": net, "split": split, "team": team}
-    arguments = {name: known.get(name) for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]}
+    trainer = head.HeadTrainer(net, None, None, None)
     text = "finetune head must be one process, got 2. Start it without torchrun."
-    refused(errors.UsageError, text, head.build_partial, **arguments)
+    config, split, team = SimpleNamespace(depth="head"), SimpleNamespace(train=None), SimpleNamespace(size=2)
+    refused(errors.UsageError, text, trainer.build_engine, config, split, team)
 
 
 # settings and commands

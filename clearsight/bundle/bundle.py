@@ -94,8 +94,8 @@ class Bundle:
         """Network outputs (n, K) of pictures.
 
         Args:
-            images: stored pictures (n, h, w), (n, h, w, c) or (n, features), in the training's range and size; or a path, a
-                Pillow picture or a list of these, which are brought to it.
+            images: stored pictures (n, h, w), (n, h, w, c) or (n, features), or one of them, in the training's range and size; or
+                a path, a Pillow picture or a list of these, which are brought to it.
             rows: which of them, in which order; None for all. The chosen ones are never copied together.
 
         Raises:
@@ -109,7 +109,17 @@ class Bundle:
         """Stored pixels of what `logits` takes."""
         if _are_pictures(images):
             return self.read_pictures([images] if _is_picture(images) else list(images))
-        return check_images(images)[0]
+        if isinstance(images, list | tuple) and any(map(_is_picture, images)):
+            raise DataError("pictures must be files or arrays, got both in one list. Predict them apart.")
+        return check_images(images[None] if self._is_one(images) else images)[0]
+
+    def _is_one(self, images: Any) -> bool:
+        """Whether this is a single picture, or row of features, of the shape trained on, and cannot be several."""
+        p, shape = self.preprocess, getattr(images, "shape", ())
+        if p.height == 1:
+            return bool(shape == (p.num_inputs,))
+        own = (p.height, p.width)
+        return bool((shape == own and p.width != p.num_inputs) or (shape == (*own, p.channels) and shape[1:] != own))
 
     @cached_property
     def _predict(self) -> Predictor:

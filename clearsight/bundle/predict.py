@@ -82,7 +82,9 @@ def predict_files(
     answers: list[dict[str, Any]] = []
     problems: list[ClearsightError] = []
     with ExitStack() as stack:
-        tasks = [task for path in paths for task in _list_tasks(bundle, path, max_pixels, stack, leave_out)]
+        tasks = [
+            task for path in map(_expand, paths) for task in _list_tasks(bundle, path, max_pixels, stack, leave_out)
+        ]
         advance = stack.enter_context(meter("predicting", len(tasks)))
         for read in _read_all(tasks):
             try:
@@ -139,6 +141,14 @@ def _list_tasks(
 
 def _is_same(path: Path, other: Path | None) -> bool:
     return other is not None and path.name == other.name and path.resolve() == other.resolve()
+
+
+def _expand(path: Path) -> Path:
+    """With the home folder in the place of `~`, which no shell replaces inside quotes."""
+    try:
+        return path.expanduser()
+    except RuntimeError:  # of a user unknown
+        return path
 
 
 def _match(path: Path) -> list[Path]:

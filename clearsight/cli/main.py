@@ -130,7 +130,7 @@ def main() -> None:
                 errors="backslashreplace"
             )  # a name that the terminal cannot show must not end the program
     try:
-        code = app(standalone_mode=False) or 0
+        code = _run()
         if code == _CTRL_C:  # what Typer makes of a KeyboardInterrupt
             _end(_STOPPED, _stop_code, KeyboardInterrupt())
         sys.exit(code)
@@ -157,6 +157,16 @@ def main() -> None:
     except OSError as error:
         place = f" at {error.filename}" if error.filename else ""
         _end(f"files must be readable and writable, got: {error.strerror or error}{place}. Fix that first.", 1, error)
+
+
+def _run() -> int:
+    """The exit code of the command; a reader that left is an error of its own, of which Typer makes exit code 1."""
+    try:
+        return app(standalone_mode=False) or 0
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):
+            raise ended.__context__ from None
+        raise
 
 
 def _end(message: str, code: int, error: BaseException) -> None:

@@ -25,7 +25,7 @@ def check_used(config: RunConfig) -> None:
     family = config.family
     if config.train.l2 == "auto" and not (config.model.pretrained and config.depth == "head"):
         raise UsageError(
-            "l2 auto must go with pretrained and finetune head, got it without. Give a number, as --l2 0.001."
+            "l2 auto must go with pretrained and finetune head, got it without. Give a number, such as 0.001."
         )
     if is_timm(family) and config.depth == "last":
         raise UsageError(

@@ -192,7 +192,7 @@ class ModelConfig(_Section):
     )
     stem: Stem | None = Field(
         None,
-        description="First layers of a resnet: small keeps the size, large quarters it; by default by --image-size.",
+        description="First layers of a resnet: small keeps the size, large quarters it; by default by the size of the pictures.",
     )
     pad_to: Side | None = Field(
         None, description="Side to which pictures are padded with 0 inside a convolutional net."

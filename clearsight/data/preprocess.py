@@ -159,8 +159,8 @@ def fit_preprocess(
     elif scaling == "imagenet":
         if channels != 3:
             raise UsageError(
-                f"scale imagenet must have pictures in colour, got {channels} channels. Set --scale symmetric, or give such "
-                "pictures."
+                f"scale imagenet must have pictures in colour, got {channels} channels. Set preprocess.scale to "
+                "symmetric, or give such pictures."
             )
         std = np.tile(np.array(_IMAGENET_STD), height * width)
         scale, offset = 1 / (span * std), (-low / span - np.tile(np.array(_IMAGENET_MEAN), height * width)) / std

@@ -60,7 +60,7 @@ class DenseEngine:
         if name not in ENGINES:
             raise UsageError(f"engine must be auto, {', '.join(ENGINES)} or torch, got {name!r}. Choose one of them.")
         if objective.optimizer == "muon":
-            raise UsageError(f"optimizer muon must go with engine torch, got engine {name}. Leave --engine out.")
+            raise UsageError(f"optimizer muon must go with engine torch, got engine {name}. Leave train.engine out.")
         check_ends(net, objective, labels, preprocess)
         self.name, self.device = name, "cpu"
         self._net, self._recipe, self._preprocess = net, objective, preprocess

@@ -374,4 +374,4 @@ def _at_work() -> Iterator[None]:
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
         reason = str(error).strip().splitlines()[0][:160]
-        raise RunError(f"compile must work on this machine, got: {reason}. Leave --compile out.") from None
+        raise RunError(f"compile must work on this machine, got: {reason}. Leave train.compile out.") from None

@@ -142,7 +142,7 @@ class ConvNet:
         if side < least:
             raise UsageError(
                 f"pictures must be {least}x{least} or more for {self.family} of {len(self.widths)} stages, got {height}x{width}. "
-                f"Use --image-size or pad_to{', or fewer widths' if self.family in ('cnn', 'vgg') else ''}."
+                f"Use preprocess.image_size or model.pad_to{', or fewer widths' if self.family in ('cnn', 'vgg') else ''}."
             )
         if self.largest_map > _MOST_ACTIVATIONS:
             raise UsageError(

@@ -51,11 +51,11 @@ class MLP:
 
     def __post_init__(self) -> None:
         if len(self.sizes) < 2 or min(self.sizes) < 1:
-            raise UsageError(f"sizes must be two or more positive numbers, got {list(self.sizes)}. Check --hidden.")
+            raise UsageError(f"sizes must be two or more positive numbers, got {list(self.sizes)}. Check model.hidden.")
         if len(self.activations) != len(self.sizes) - 2:
             raise UsageError(
                 f"activations must be one per hidden layer ({len(self.sizes) - 2}), got {len(self.activations)}. "
-                "Give one name for all layers, or a list as long as --hidden."
+                "Give one name for all layers, or a list as long as model.hidden."
             )
         for name, value, known in (
             *(("activation", a, ACTIVATIONS) for a in self.activations),

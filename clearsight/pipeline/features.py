@@ -63,7 +63,7 @@ def find_features(
     size = 4 * len(dataset) * (prod(Tail(net).input_shape) if part == "last" else 1)
     if size > _MOST_BYTES:
         raise UsageError(
-            f"features for finetune last must take 16 GiB or less, got {size:,} bytes. Use a smaller --image-size."
+            f"features for finetune last must take 16 GiB or less, got {size:,} bytes. Use a smaller preprocess.image_size."
         )
     key = _build_key(net, params, preprocess, dataset, part)
     with _lock:  # of several threads, one computes

@@ -4,6 +4,7 @@ It must not know runs, nor how features are computed.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,6 @@ from clearsight.data.preprocess import Preprocess, fit_preprocess
 from clearsight.data.split import Rows, Split, find_groups
 from clearsight.engines.base import Engine
 from clearsight.engines.dense_engine import DenseEngine
-from clearsight.engines.objective import Objective
 from clearsight.engines.partial import PartialEngine
 from clearsight.engines.team import Team
 from clearsight.errors import UsageError
@@ -25,13 +25,20 @@ from clearsight.evaluation.losses import mean_loss
 from clearsight.models.convnet import ConvNet, Tail
 from clearsight.models.mlp import MLP
 from clearsight.models.pretrained import hash_weights
-from clearsight.pipeline.build import build_net, build_objective, build_tail_engine, first_params, scale_features
+from clearsight.pipeline.build import (
+    build_net,
+    build_objective,
+    build_plan,
+    build_rates,
+    build_tail_engine,
+    first_params,
+    scale_features,
+)
 from clearsight.pipeline.cost import measure_cost
 from clearsight.pipeline.data import build_split
 from clearsight.pipeline.features import find_features
 from clearsight.training.fit import fit
-from clearsight.training.plan import FitPlan, TrainingRows
-from clearsight.training.schedules import learning_rates
+from clearsight.training.plan import TrainingRows
 
 PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 FOLDS = 5
@@ -58,58 +65,136 @@ def check_weights(before: str | None, config: RunConfig) -> None:
         )
 
 
-def resolve_penalty(
-    config: RunConfig,
-    net: MLP | ConvNet,
-    dataset: Dataset,
-    rows: Rows,
-    preprocess: Preprocess,
-    *,
-    params: NDArray[np.float32],
-    asked: bool,
-    meter: MeterBuilder = SilentMeter,
-    note: Note = lambda text: None,
-) -> float:
-    """The penalty on a head's weights, of `PENALTIES`, by k-fold over the training rows; groups stay together.
-
-    It is the largest whose mean loss is within one standard error of the least (Breiman et al. 1984, section 3.4.3): where few
-    rows cannot tell penalties apart, the simpler head is taken.
+@dataclass(frozen=True, eq=False)
+class HeadTrainer:
+    """Trains the end of one pretrained network on kept features of one data set.
 
     Args:
-        asked: whether somebody asked for that; else classes with too few rows get a usual penalty, with a note.
-
-    Raises:
-        UsageError: fewer rows or groups of a class than folds, where it was asked for, or no finite loss.
+        net, params: the network and its first numbers, (net.num_values,).
+        preprocess: pixels to inputs.
+        meter: shows progress. note: is told what was chosen.
     """
-    assert isinstance(net, ConvNet)
-    features, _ = find_features(net, params, preprocess, dataset, part="head", meter=meter, note=note)
-    groups = find_groups(dataset, group_by=config.data.group_by)[rows]
-    if (least := _count_least(dataset, rows, groups)) < FOLDS:
-        if asked:
-            raise UsageError(
-                f"l2 auto must have {FOLDS} or more training rows (or groups) of each class, got {least}. Use --set "
-                "train.l2=0.01."
+
+    net: ConvNet
+    params: NDArray[np.float32]
+    dataset: Dataset
+    preprocess: Preprocess
+    meter: MeterBuilder = SilentMeter
+    note: Note = lambda text: None
+
+    def resolve_penalty(self, config: RunConfig, rows: Rows, *, asked: bool) -> float:
+        """The penalty on a head's weights, of `PENALTIES`, by k-fold over the training rows; groups stay together.
+
+        It is the largest whose mean loss is within one standard error of the least (Breiman et al. 1984, section 3.4.3): where
+        few rows cannot tell penalties apart, the simpler head is taken.
+
+        Args:
+            asked: whether somebody asked for that; else classes with too few rows get a usual penalty, with a note.
+
+        Raises:
+            UsageError: fewer rows or groups of a class than folds, where it was asked for, or no finite loss.
+        """
+        features, dataset = self._find_features("head"), self.dataset
+        groups = find_groups(dataset, group_by=config.data.group_by)[rows]
+        if (least := _count_least(dataset, rows, groups)) < FOLDS:
+            if asked:
+                raise UsageError(
+                    f"l2 auto must have {FOLDS} or more training rows (or groups) of each class, got {least}. Use --set "
+                    "train.l2=0.01."
+                )
+            self.note(
+                f"using l2 {_USUAL_PENALTY:g}, because a class has only {least} training rows (or groups), too few to "
+                "choose it by folds"
             )
-        note(
-            f"using l2 {_USUAL_PENALTY:g}, because a class has only {least} training rows (or groups), too few to "
-            "choose it by folds"
+            return _USUAL_PENALTY
+        dealt = _deal(dataset.labels[rows], groups, seed=config.train.seed, stratified=not dataset.is_regression)
+        some = np.sort(np.random.default_rng([config.train.seed, 0x50DE]).permutation(len(rows))[:_MOST_ROWS])
+        folds = [(rows[some[dealt[some] != k]], rows[some[dealt[some] == k]]) for k in range(FOLDS)]
+        losses = np.empty((len(PENALTIES), FOLDS))
+        with self.meter("choosing l2", losses.size, unit="trials") as advance:
+            for i, k in np.ndindex(losses.shape):
+                losses[i, k] = self._try_penalty(config, features, *folds[k], PENALTIES[i])
+                advance()
+        if not np.isfinite(losses).all(axis=1).any():
+            raise UsageError(
+                "l2 auto must find a finite loss, got none at any penalty. Check the weights, or lower train.lr."
+            )
+        means, spread = losses.mean(axis=1), losses.std(axis=1, ddof=1) / np.sqrt(FOLDS)
+        best = int(np.nanargmin(means))
+        chosen = int(np.flatnonzero(means <= means[best] + spread[best])[-1])
+        self.note(f"l2 {PENALTIES[chosen]:g} chosen by {FOLDS}-fold over the training rows (loss {means[chosen]:.3f})")
+        return PENALTIES[chosen]
+
+    def fit_head(self, config: RunConfig, rows: Rows) -> None:
+        """Put a head that fits into the first numbers of the network, which is then trained deeper; `params` are changed.
+
+        A head of random weights would at first tear at what the stages below have learnt (Kumar et al. 2022, "Fine-tuning can
+        distort pretrained features"), so one is trained on kept features beforehand.
+        """
+        kept = {key: getattr(config.train, key) for key in ("seed", "loss", "huber_delta", "class_weights", "sampling")}
+        train = TrainConfig.model_validate(PRETRAINED_DEFAULTS["head"]["train"] | kept)
+        probe = config.model_copy(update={"train": train})
+        l2 = self.resolve_penalty(probe, rows, asked=False)
+        probe = probe.model_copy(update={"train": train.model_copy(update={"l2": l2})})
+        engine, own = self._train(probe, self._find_features("head"), rows)
+        tensors = self.net.tensors(self.params)
+        for name, values in _head_tensors(engine.params(), scale=own.scale[0], outputs=self.net.outputs).items():
+            tensors[name][:] = values
+
+    def build_engine(self, config: RunConfig, split: Split, team: Team) -> Engine:
+        """The engine that trains the end of the network, on kept features of all pictures.
+
+        Raises:
+            UsageError: an engine or several processes, which a head does not go with; see `find_features` and `first_params`.
+        """
+        net, dataset, features = self.net, self.dataset, self._find_features(config.depth)
+        own = scale_features(features, split.train, self.preprocess, one=config.depth == "head")
+        if config.depth == "head":
+            if team.size > 1:
+                raise UsageError(f"finetune head must be one process, got {team.size}. Start it without torchrun.")
+            inner: Engine = self._build(config, features, own, split.train)
+            to_tensors = partial(_head_tensors, scale=own.scale[0], outputs=net.outputs)
+            return PartialEngine(inner, net, self.params, to_tensors, features=features)
+        inner = build_tail_engine(
+            config, net, build_objective(config, dataset, split.train), params=self.params, team=team, images=features,
+            labels=dataset.labels, preprocess=own, batch_size=config.train.batch_size, seed=config.train.seed, pool=split.train,
+        )  # fmt: skip
+        return PartialEngine(inner, net, self.params, Tail(net).tensors)
+
+    def _find_features(self, part: str) -> NDArray[np.float32]:
+        found, _ = find_features(
+            self.net, self.params, self.preprocess, self.dataset, part=part, meter=self.meter, note=self.note
         )
-        return _USUAL_PENALTY
-    dealt = _deal(dataset.labels[rows], groups, seed=config.train.seed, stratified=not dataset.is_regression)
-    some = np.sort(np.random.default_rng([config.train.seed, 0x50DE]).permutation(len(rows))[:_MOST_ROWS])
-    folds = [(rows[some[dealt[some] != k]], rows[some[dealt[some] == k]]) for k in range(FOLDS)]
-    losses = np.empty((len(PENALTIES), FOLDS))
-    with meter("choosing l2", losses.size, unit="trials") as advance:
-        for i, k in np.ndindex(losses.shape):
-            losses[i, k] = _try_penalty(config, net, dataset, features, *folds[k], preprocess, PENALTIES[i])
-            advance()
-    if not np.isfinite(losses).all(axis=1).any():
-        raise UsageError("l2 auto must find a finite loss, got none at any penalty. Check the weights, or lower --lr.")
-    means, spread = losses.mean(axis=1), losses.std(axis=1, ddof=1) / np.sqrt(FOLDS)
-    best = int(np.nanargmin(means))
-    chosen = int(np.flatnonzero(means <= means[best] + spread[best])[-1])
-    note(f"l2 {PENALTIES[chosen]:g} chosen by {FOLDS}-fold over the training rows (loss {means[chosen]:.3f})")
-    return PENALTIES[chosen]
+        return found
+
+    def _try_penalty(
+        self, config: RunConfig, features: NDArray[np.float32], rows: Rows, judged: Rows, l2: float
+    ) -> float:
+        """The loss on some rows of a head trained on others."""
+        config = config.model_copy(update={"train": config.train.model_copy(update={"l2": l2})})
+        engine, _ = self._train(config, features, rows)
+        p = self.preprocess
+        return mean_loss(engine.logits(judged), self.dataset.labels[judged], mean=p.target_mean, std=p.target_std)
+
+    def _train(self, config: RunConfig, features: NDArray[np.float32], rows: Rows) -> tuple[DenseEngine, Preprocess]:
+        """A head trained on features of some rows, and how these were scaled."""
+        own = scale_features(features, rows, self.preprocess, one=True)
+        engine = self._build(config, features, own, rows)
+        alone = config.train.model_copy(
+            update={"patience": None, "checkpoint_steps": 0, "keep_steps": 0, "weight_history": False}
+        )
+        plan = build_plan(alone, build_rates(config, len(rows)))
+        fit(engine, TrainingRows(self.dataset.labels, rows, rows[:0]), plan)
+        return engine, own
+
+    def _build(self, config: RunConfig, features: NDArray[np.float32], own: Preprocess, rows: Rows) -> DenseEngine:
+        """The dense engine for one layer on features (N, 1, 1, F)."""
+        head, train = MLP((features.shape[-1], self.net.outputs), (), "unit", self.net.output), config.train
+        return DenseEngine(
+            head, build_objective(config, self.dataset, rows), images=features, labels=self.dataset.labels, preprocess=own,
+            batch_size=train.batch_size, pool=rows, params=np.zeros(head.num_values, np.float32), seed=train.seed,
+            name="dense" if train.engine == "auto" else train.engine,
+        )  # fmt: skip
 
 
 def _count_least(dataset: Dataset, rows: Rows, groups: NDArray[np.int64]) -> int:
@@ -134,99 +219,6 @@ def _deal(labels: NDArray[Any], groups: NDArray[np.int64], *, seed: int, stratif
     return places
 
 
-def _try_penalty(
-    config: RunConfig, net: ConvNet, dataset: Dataset, features: NDArray[np.float32], rows: Rows, judged: Rows,
-    preprocess: Preprocess, l2: float,
-) -> float:  # fmt: skip
-    """The loss on some rows of a head trained on others."""
-    config = config.model_copy(update={"train": config.train.model_copy(update={"l2": l2})})
-    engine, _ = _train_head(config, net, dataset, features, rows, preprocess)
-    return mean_loss(
-        engine.logits(judged), dataset.labels[judged], mean=preprocess.target_mean, std=preprocess.target_std
-    )
-
-
-def _train_head(
-    config: RunConfig, net: ConvNet, dataset: Dataset, features: NDArray[np.float32], rows: Rows, preprocess: Preprocess
-) -> tuple[DenseEngine, Preprocess]:
-    """A head trained on features of some rows, and how these were scaled."""
-    own, train = scale_features(features, rows, preprocess, one=True), config.train
-    engine = _build_head(config, net, dataset, features, own, rows, build_objective(config, dataset, rows))
-    lrs = learning_rates(
-        train.schedule, lr=config.lr, epochs=train.epochs, steps_per_epoch=-(-len(rows) // train.batch_size),
-        unit=train.schedule_unit, warmup_epochs=train.warmup_epochs, step_epochs=train.step_epochs, step_gamma=train.step_gamma,
-    )  # fmt: skip
-    plan = FitPlan(
-        train.epochs, train.batch_size, lrs, train.seed, shuffle=train.shuffle, balanced=train.sampling == "balanced"
-    )
-    fit(engine, TrainingRows(dataset.labels, rows, rows[:0]), plan)
-    return engine, own
-
-
-def fit_head(
-    config: RunConfig,
-    net: MLP | ConvNet,
-    dataset: Dataset,
-    rows: Rows,
-    preprocess: Preprocess,
-    *,
-    params: NDArray[np.float32],
-    meter: MeterBuilder = SilentMeter,
-    note: Note = lambda text: None,
-) -> None:
-    """Put a head that fits into the first weights of a pretrained net that is then trained deeper; `params` are changed.
-
-    A head of random weights would at first tear at what the stages below have learnt (Kumar et al. 2022, "Fine-tuning can
-    distort pretrained features"), so one is trained on kept features beforehand.
-    """
-    assert isinstance(net, ConvNet)
-    kept = {key: getattr(config.train, key) for key in ("seed", "loss", "huber_delta", "class_weights", "sampling")}
-    train = TrainConfig.model_validate(PRETRAINED_DEFAULTS["head"]["train"] | kept)
-    probe = config.model_copy(update={"train": train})
-    l2 = resolve_penalty(probe, net, dataset, rows, preprocess, params=params, asked=False, meter=meter, note=note)
-    probe = probe.model_copy(update={"train": train.model_copy(update={"l2": l2})})
-    features, _ = find_features(net, params, preprocess, dataset, part="head", meter=meter, note=note)
-    engine, own = _train_head(probe, net, dataset, features, rows, preprocess)
-    tensors = net.tensors(params)
-    for name, values in _head_tensors(engine.params(), scale=own.scale[0], outputs=net.outputs).items():
-        tensors[name][:] = values
-
-
-def build_partial(
-    config: RunConfig,
-    net: MLP | ConvNet,
-    dataset: Dataset,
-    split: Split,
-    preprocess: Preprocess,
-    team: Team,
-    *,
-    params: NDArray[np.float32],
-    meter: MeterBuilder = SilentMeter,
-    note: Note = lambda text: None,
-) -> Engine:
-    """The engine that trains the end of a pretrained network, on kept features of all pictures.
-
-    Raises:
-        UsageError: an engine or several processes, which a head does not go with; see `find_features` and `first_params`.
-    """
-    assert isinstance(net, ConvNet)
-    features, _ = find_features(net, params, preprocess, dataset, part=config.depth, meter=meter, note=note)
-    own = scale_features(features, split.train, preprocess, one=config.depth == "head")
-    objective = build_objective(config, dataset, split.train)
-    if config.depth == "head":
-        if team.size > 1:
-            raise UsageError(f"finetune head must be one process, got {team.size}. Start it without torchrun.")
-        inner: Engine = _build_head(config, net, dataset, features, own, split.train, objective)
-        return PartialEngine(
-            inner, net, params, partial(_head_tensors, scale=own.scale[0], outputs=net.outputs), features=features
-        )
-    inner = build_tail_engine(
-        config, net, objective, params=params, team=team, images=features, labels=dataset.labels, preprocess=own,
-        batch_size=config.train.batch_size, seed=config.train.seed, pool=split.train,
-    )  # fmt: skip
-    return PartialEngine(inner, net, params, Tail(net).tensors)
-
-
 def warm_features(config: RunConfig, dataset: Dataset, *, meter: MeterBuilder, note: Note, runs: int = 0) -> None:
     """Compute what many runs on one data set will ask for, where it is the same for all of them.
 
@@ -248,24 +240,6 @@ def warm_features(config: RunConfig, dataset: Dataset, *, meter: MeterBuilder, n
         note(f"each of {runs:,} runs takes {cost}, as measured on this machine")
     for part in ("head", "last") if config.depth == "last" else ("head",):  # deeper runs begin with a head that fits
         find_features(net, params, preprocess, dataset, part=part, meter=meter, note=note)
-
-
-def _build_head(
-    config: RunConfig,
-    net: ConvNet,
-    dataset: Dataset,
-    features: NDArray[np.float32],
-    own: Preprocess,
-    rows: Rows,
-    objective: Objective,
-) -> DenseEngine:
-    """The dense engine for one layer on features (N, 1, 1, F)."""
-    head, train = MLP((features.shape[-1], net.outputs), (), "unit", net.output), config.train
-    return DenseEngine(
-        head, objective, images=features, labels=dataset.labels, preprocess=own, batch_size=train.batch_size, pool=rows,
-        params=np.zeros(head.num_values, np.float32), seed=train.seed,
-        name="dense" if train.engine == "auto" else train.engine,
-    )  # fmt: skip
 
 
 def _head_tensors(params: NDArray[np.float32], *, scale: float, outputs: int) -> dict[str, NDArray[np.float32]]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,18 +30,18 @@ from clearsight.pipeline.build import (
     build_engine,
     build_net,
     build_plan,
+    build_rates,
     describe_slow_products,
     find_huber,
     first_params,
 )
 from clearsight.pipeline.cost import measure_cost
 from clearsight.pipeline.data import build_split, resolve_augmentation
-from clearsight.pipeline.head import build_partial, fit_head, resolve_penalty
+from clearsight.pipeline.head import HeadTrainer
 from clearsight.training.fit import FitResult, Saved, check_stopping, fit, restore_best
 from clearsight.training.lr_finder import HIGH, LOW, STEPS, RateSearch, find_lr
 from clearsight.training.observer import Observer
 from clearsight.training.plan import TrainingRows
-from clearsight.training.schedules import learning_rates
 
 Note = Callable[[str], None]
 _WEIGHT_HISTORY_BYTES = 2**30
@@ -93,20 +92,19 @@ def prepare(
     augmentation, notes = resolve_augmentation(config, dataset)
     notes += describe_slow_products(config)
     params = first_params(config, net, dataset, split.train, preprocess, meter=meter)
-    shared: dict[str, Any] = {"params": params, "meter": meter, "note": notes.append}
-    if train.l2 == "auto":
-        asked = "l2" in train.model_fields_set
-        l2 = resolve_penalty(config, net, dataset, split.train, preprocess, asked=asked, **shared)
+    head = HeadTrainer(net, params, dataset, preprocess, meter, notes.append) if isinstance(net, ConvNet) else None
+    if train.l2 == "auto" and head:
+        l2 = head.resolve_penalty(config, split.train, asked="l2" in train.model_fields_set)
         config = config.model_copy(update={"train": train.model_copy(update={"l2": l2})})
-    if isinstance(net, ConvNet) and config.model.pretrained and config.depth != "head":
+    if head and config.model.pretrained and config.depth != "head":
         if announce is not None:
-            announce(f"this run takes {measure_cost(config, net, dataset, split, preprocess, params=params)}")
-        fit_head(config, net, dataset, split.train, preprocess, **shared)
-    if config.depth == "all":
+            announce(f"this run takes {measure_cost(config, head.net, dataset, split, preprocess, params=params)}")
+        head.fit_head(config, split.train)
+    if config.depth == "all" or head is None:
         engine = build_engine(config, net, dataset, split, preprocess, augmentation, team, params=params)
     else:
-        engine = build_partial(config, net, dataset, split, preprocess, team, **shared)
-    lrs = _build_rates(config, split)
+        engine = head.build_engine(config, split, team)
+    lrs = build_rates(config, len(split.train))
     prepared = Prepared(config, dataset, split, preprocess, net, engine, lrs, augmentation, team, tuple(notes))
     return _resolve_rate(prepared) if train.lr == "auto" else prepared
 
@@ -156,16 +154,6 @@ def _build_fitting_net(config: RunConfig, dataset: Dataset, preprocess: Preproce
     return net
 
 
-def _build_rates(config: RunConfig, split: Split) -> NDArray[np.float64]:
-    """The learning rate of every step."""
-    train = config.train
-    return learning_rates(
-        train.schedule, lr=config.lr, epochs=train.epochs, steps_per_epoch=-(-len(split.train) // train.batch_size),
-        unit=train.schedule_unit, warmup_epochs=train.warmup_epochs, step_epochs=train.step_epochs,
-        step_gamma=train.step_gamma,
-    )  # fmt: skip
-
-
 def _resolve_rate(prepared: Prepared) -> Prepared:
     """With a learning rate that was looked for.
 
@@ -174,10 +162,12 @@ def _resolve_rate(prepared: Prepared) -> Prepared:
     """
     config, found = prepared.config, search_rate(prepared)
     if found.suggestion is None:
-        raise UsageError(f"lr auto must find a rate, got none, because {found.reason}. Set --lr.")
+        raise UsageError(f"lr auto must find a rate, got none, because {found.reason}. Set train.lr.")
     config = config.model_copy(update={"train": config.train.model_copy(update={"lr": found.suggestion})})
     text = f"lr {found.suggestion:.3g} found by a batch at each of {len(found.lrs)} rates"
-    return replace(prepared, config=config, lrs=_build_rates(config, prepared.split), notes=(*prepared.notes, text))
+    return replace(
+        prepared, config=config, lrs=build_rates(config, len(prepared.split.train)), notes=(*prepared.notes, text)
+    )
 
 
 def search_rate(

@@ -240,7 +240,7 @@ def _open_processes(dataset: Dataset, torch: list[RunConfig], workers: int | Non
     count = workers or devices or count_cores()
     if devices and count > devices:
         raise UsageError(
-            f"--workers must be at most {devices}, one a CUDA device, got {count}. Lower it, or add --device cpu."
+            f"--workers must be at most {devices}, one a CUDA device, got {count}. Lower it, or set train.device to cpu."
         )
 
     def start() -> tuple[Executor, Submit]:

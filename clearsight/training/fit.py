@@ -259,7 +259,9 @@ def check_stopping(*, patience: int | None, monitor: str, num_valid: int, regres
     if patience < 1:
         raise UsageError(f"patience must be 1 or more, got {patience}. Leave it out to train to the end.")
     if monitor.startswith("valid") and num_valid == 0:
-        raise UsageError(f"patience must have validation rows to watch {monitor}, got none. Set --valid-fraction 0.1.")
+        raise UsageError(
+            f"patience must have validation rows to watch {monitor}, got none. Set data.valid_fraction to 0.1."
+        )
     if monitor == "valid_accuracy" and regression:
         raise UsageError(
             "monitor must be valid_loss or train_loss for regression, got valid_accuracy. Choose one of them."

@@ -115,7 +115,7 @@ def test_patience_always_ends_with_the_best_epoch(patience):
 
 def test_patience_without_validation_is_refused(pictures):
     with pytest.raises(
-        UsageError, match=r"patience must have validation rows to watch valid_loss, got none\. Set --valid-fraction"
+        UsageError, match=r"patience must have validation rows to watch valid_loss, got none\. Set data\.valid_fraction"
     ):
         trained(pictures, data={"valid_fraction": 0.0, "test_fraction": 0.0}, train={"patience": 2})
 

@@ -68,6 +68,21 @@ def test_pictures_of_another_size_are_refused_by_everything(ask):
         getattr(bundle(), ask)(np.zeros((2, 5, 4), np.uint8))
 
 
+def test_one_picture_without_a_batch_axis_is_one_answer():
+    model, images = bundle(), pictures(4)  # four of 4x4, so that only the number of axes tells one from several
+    for one in (images[1], images[1][..., None]):
+        np.testing.assert_array_equal(model.predict_proba(one), model.predict_proba(images)[1:2])
+    assert model.predict_proba(images).shape == (4, 3)
+    rows = replace(model, preprocess=replace(model.preprocess, height=1, width=16))
+    np.testing.assert_array_equal(rows.predict(images[1].ravel()), model.predict(images)[1:2])
+
+
+def test_files_and_arrays_in_one_list_are_refused():
+    text = r"^pictures must be files or arrays, got both in one list\. Predict them apart\.$"
+    with pytest.raises(DataError, match=text):
+        bundle().predict(["a.png", pictures()[0]])
+
+
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 def test_probabilities_are_the_softmax_of_outputs_over_the_temperature(temperature):
     model, images = bundle(temperature=temperature), pictures()

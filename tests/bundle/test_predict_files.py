@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -331,6 +332,14 @@ def test_paths_and_pillow_pictures_are_predicted_as_arrays_are(model, photos):
     assert list(model.bundle.predict(str(path))) == list(model.bundle.predict(GREYS[None]))
     with pytest.raises(DataError, match=r"nothing\.png must exist, got nothing there"):
         model.bundle.predict(str(path.with_name("nothing.png")))
+
+
+def test_a_home_is_found_also_where_no_shell_names_it(model, photos, monkeypatch):
+    monkeypatch.setenv("HOME", str(photos))
+    (found,), problems = predict_files(model.bundle, [Path("~/four.png")])
+    assert not problems
+    (same,), _ = predict_files(model.bundle, [photos / "four.png"])
+    assert found["label"] == same["label"]
 
 
 def test_answers_are_written_as_a_table(model, photos, tmp_path, call, capsys):

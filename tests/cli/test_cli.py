@@ -212,7 +212,7 @@ def test_small_json_format_runs_as_it_is(tmp_path):
         (["train", "digits", "--hidden", "12,x"], 2, "error: model.hidden must be a valid integer, got 'x' in the settings. `clearsight config schema` says what each setting takes."),
         (["train", "digits", "--optimizer", "adamm"], 2, "error: train.optimizer must be 'sgd', 'momentum', 'nesterov', 'rmsprop', 'adam', 'adamw' or 'muon', got 'adamm' in the settings. `clearsight config schema` says what each setting takes."),
         (["train", "digits", "--config", "none.toml"], 2, "error: config must be a readable file, got none.toml: No such file or directory. Check the path."),
-        (["train", "digits", "--patience", "3", "--valid-fraction", "0"], 2, "error: patience must have validation rows to watch valid_loss, got none. Set --valid-fraction 0.1."),
+        (["train", "digits", "--patience", "3", "--valid-fraction", "0"], 2, "error: patience must have validation rows to watch valid_loss, got none. Set data.valid_fraction to 0.1."),
         (["train", "digits", "--momentum", "0.5"], 2, "error: momentum must go with optimizer momentum, nesterov or muon, got 0.5 without. Leave it out or add that."),
         (["train", "digits", "--init-std", "0.5"], 2, "error: init_std must go with init or bias_init normal, or init uniform, got 0.5 without. Leave it out or add that."),
         (["train", "digits", "--resume", "nowhere"], 2, "error: RUN must be a run directory, got 'nowhere'. See `clearsight runs list`."),
@@ -285,6 +285,14 @@ def test_a_reader_that_leaves_does_not_stop_training(tmp_path):
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "finished"
     closed = f"{sys.executable} -m clearsight train digits --epochs 2 --out {tmp_path / 'closed'} 2>&-"
     assert subprocess.run(["bash", "-c", closed], capture_output=True).returncode == 0
+
+
+def test_a_reader_that_leaves_early_is_the_usual_code(trained):
+    folder, found = trained
+    for command in ("runs list", f"runs watch {found['run']}"):
+        line = f"{sys.executable} -m clearsight {command} --root {folder / 'runs'} | true; exit ${{PIPESTATUS[0]}}"
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (141, ""), command
 
 
 def test_edited_configuration_is_refused(trained, tmp_path):

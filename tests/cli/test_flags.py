@@ -311,7 +311,7 @@ REFUSED = (
     ),
     ("train digits --compile --engine dense", "compile must go with engine torch, got True without"),
     ("train digits --layer-decay 0.5", "layer_decay must go with pretrained and finetune last or all, got 0.5 without"),
-    ("train digits --l2 auto", "l2 auto must go with pretrained and finetune head, got it without. Give a number, as --l2 0.001."),
+    ("train digits --l2 auto", "l2 auto must go with pretrained and finetune head, got it without. Give a number, such as 0.001."),
     ("train digits --target size --task regression", "--target must stand alone, got --label-column or --task beside it"),
     ("tune digits --search train.lr=0.01,0.1 --track paper", "--track must be one of tensorboard, mlflow, got 'paper'"),
     ("cv digits --resume nowhere", "got 'nowhere'"),

@@ -97,9 +97,7 @@ def test_bad_files_are_refused_with_line_and_column(tmp_path, text, message):
         load_data(path)
 
 
-AMBIGUOUS = (
-    "label_column must be given for {path}: %s column looks like the label. Use --label-column first, last or a name."
-)
+AMBIGUOUS = "label_column must be given for {path}: %s column looks like the label. Set data.label_column to first, last or a name."
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,8 @@ def test_each_scaling_is_its_formula_under_any_range():
 
 def test_imagenet_scaling_of_grey_pictures_is_refused():
     with pytest.raises(
-        UsageError, match=r"scale imagenet must have pictures in colour, got 1 channels\. Set --scale symmetric"
+        UsageError,
+        match=r"scale imagenet must have pictures in colour, got 1 channels\. Set preprocess.scale to symmetric",
     ):
         fit_preprocess(data(shape=(4, 4)), ROWS, scaling="imagenet")
 

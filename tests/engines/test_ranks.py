@@ -160,7 +160,7 @@ def test_the_dense_engine_is_refused_in_company(arrays, call, tmp_path, capsys, 
     assert call("train", arrays, "--epochs", "1", "--out", tmp_path / "x") == 2
     assert (
         capsys.readouterr().err
-        == "error: several processes must train with engine torch, got 2 of them. Add --engine torch.\n"
+        == "error: several processes must train with engine torch, got 2 of them. Set train.engine to torch.\n"
     )
     assert not (tmp_path / "x").exists()
 

@@ -249,19 +249,19 @@ def test_divergence_goes_back_to_the_last_good_weights():
 @pytest.mark.parametrize(
     ("model", "train", "message"),
     [
-        ({"family": "cnn"}, {"engine": "dense"}, r"^engine dense must have model mlp, got cnn\. Use --engine torch, or leave it out\.$"),
+        ({"family": "cnn"}, {"engine": "dense"}, r"^engine dense must have model mlp, got cnn\. Set train\.engine to torch, or leave it out\.$"),
         ({}, {"engine": "dense", "optimizer": "muon"}, r"^optimizer muon must go with engine torch, got engine dense\."),
         ({}, {"engine": "dense", "ema": 0.9}, r"^ema must go with engine torch, got 0\.9 without\."),
         ({}, {"engine": "reference", "device": "cuda"}, r"^device must go with engine torch, got cuda without\."),
         ({"family": "cnn", "hidden": (5,)}, {}, r"^hidden must go with model mlp or vgg, got \(5,\) without\."),
         ({"family": "cnn", "activation": ("relu", "relu")}, {}, r"^activation must be one name for cnn, got \['relu', 'relu'\]\."),
         ({"widths": (5,)}, {}, r"^widths must go with a convolutional model of our own, got \(5,\) without\."),
-        ({"family": "vgg"}, {}, r"^pictures must be 16x16 or more for vgg of 4 stages, got 8x8\. Use --image-size or pad_to, or fewer widths\.$"),
+        ({"family": "vgg"}, {}, r"^pictures must be 16x16 or more for vgg of 4 stages, got 8x8\. Use preprocess.image_size or model.pad_to, or fewer widths\.$"),
         ({"family": "cnn", "widths": (3, 3)}, {}, r"^widths and depths must be one a stage, got 2 and 3\. Give as many\.$"),
         ({"family": "resnet8", "widths": (3, 3), "depths": (1, 1)}, {}, r"^widths and depths of resnet8 must be 3 and 3 numbers, got 2 and 2\."),
         ({"family": "cnn", "pad_to": 4}, {}, r"^pad_to must be 8 or more, the picture's side, got 4\. Raise it\.$"),
         ({"family": "cnn", "kernel": 4}, {}, r"^kernel must be odd, got 4\. Use 5\.$"),
-        ({"family": "cnn"}, {"loss": "huber"}, r"^loss must be cross_entropy for this data, got huber\. Leave it out, or set --task\.$"),
+        ({"family": "cnn"}, {"loss": "huber"}, r"^loss must be cross_entropy for this data, got huber\. Leave it out, or set data\.task\.$"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_refused(model, train, message):
@@ -304,7 +304,8 @@ def test_compiling_without_a_compiler_is_refused(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(
-        UsageError, match=r"^compile must have a C\+\+ compiler, got none\. Install g\+\+, or leave --compile out\.$"
+        UsageError,
+        match=r"^compile must have a C\+\+ compiler, got none\. Install g\+\+, or leave train\.compile out\.$",
     ):
         prepare(config(compile=True), data())
 

@@ -232,7 +232,8 @@ def test_weights_that_cannot_be_fetched_are_told(monkeypatch):
 
     monkeypatch.setattr(timm, "create_model", fail)
     with pytest.raises(
-        DataError, match=r"weights of timm:test_resnet must be there to be fetched, got .*no route to host.*--weights"
+        DataError,
+        match=r"weights of timm:test_resnet must be there to be fetched, got .*no route to host.*model\.weights",
     ):
         find_weights("timm:test_resnet")
 

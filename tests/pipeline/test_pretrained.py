@@ -382,17 +382,17 @@ def test_a_penalty_is_chosen_with_groups_kept_together(count, groups, classes, m
     group = np.arange(count) * groups // count
     seen = []
 
-    def try_penalty(config, net, dataset, features, rows, judged, *rest):
+    def try_penalty(self, config, features, rows, judged, l2):
         seen.append((rows, judged))
         return 1.0
 
-    monkeypatch.setattr(head, "_try_penalty", try_penalty)
+    monkeypatch.setattr(head.HeadTrainer, "_try_penalty", try_penalty)
     monkeypatch.setattr(head, "find_features", lambda *a, **k: (None, {}))
     monkeypatch.setattr(head, "find_groups", lambda *a, **k: group)
     net, rows = ConvNet("resnet18", (32, 32, 3), classes), np.arange(count)
     config = build_config({})
-    shared = {"params": None, "asked": True}
-    assert head.resolve_penalty(config, net, data, rows, None, **shared) == head.PENALTIES[-1]
+    trainer = head.HeadTrainer(net, None, data, None)
+    assert trainer.resolve_penalty(config, rows, asked=True) == head.PENALTIES[-1]
     judged = [one for _, one in seen[: head.FOLDS]]
     assert sum(len(one) for one in judged) == min(count, 5000)
     for rows, one in seen[: head.FOLDS]:

@@ -419,7 +419,7 @@ def test_a_team_pauses_where_its_first_process_does_and_stops_together():
     [
         ({"monitor": "loss"}, "monitor must be one of valid_loss, valid_accuracy, train_loss, got 'loss'. Choose one of them."),
         ({"patience": 0}, "patience must be 1 or more, got 0. Leave it out to train to the end."),
-        ({"patience": 1, "num_valid": 0}, "patience must have validation rows to watch valid_loss, got none. Set --valid-fraction 0.1."),
+        ({"patience": 1, "num_valid": 0}, "patience must have validation rows to watch valid_loss, got none. Set data.valid_fraction to 0.1."),
         (
             {"patience": 1, "monitor": "valid_accuracy", "regression": True},
             "monitor must be valid_loss or train_loss for regression, got valid_accuracy. Choose one of them.",

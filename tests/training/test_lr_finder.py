@@ -178,7 +178,7 @@ def test_lr_auto_without_a_suggestion_says_why(call, capsys):
     assert call("train", "digits", "--hidden", "16", "--init", "zeros", "--lr", "auto", "--set", "model.bias=none") == 2
     err = capsys.readouterr().err
     assert "error: lr auto must find a rate, got none, because the loss stays flat" in err
-    assert err.rstrip().endswith("Set --lr.")
+    assert err.rstrip().endswith("Set train.lr.")
 
 
 def test_the_command_draws_in_the_terminal_and_in_a_file(tmp_path, call, capsys):

@@ -253,7 +253,7 @@ def _find_label_column(header: list[str], file_column: str, wanted: str, what: s
     if len(usual) == 1 or (not usual and len(rest) == 1):
         return (usual or rest)[0]
     raise DataError(
-        f"{what} must say which column is the label, got {', '.join(rest) or 'none'}. Set --label-column (or --target)."
+        f"{what} must say which column is the label, got {', '.join(rest) or 'none'}. Set data.label_column (or --target)."
     )
 
 

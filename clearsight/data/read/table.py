@@ -114,7 +114,7 @@ def _find_label(
     if len(likely) != 1:
         raise UsageError(
             f"label_column must be given for {path}: {'no' if not likely else 'more than one'} column looks like the "
-            "label. Use --label-column first, last or a name."
+            "label. Set data.label_column to first, last or a name."
         )
     at = likely[0]
     place = repr(header[at]) if header else "first" if at == 0 else "last" if at == width - 1 else f"number {at + 1}"
