@@ -204,7 +204,7 @@ def _parse(key: str, value: Any) -> Any:
     if key == "preprocess.image_size":
         return parse_size(value)
     if "array" in kinds and ("," in value or set(kinds) <= {"array", "null"}):
-        return [word.strip() for word in value.split(",") if word.strip()]
+        return [word.strip() for word in value.split(",")] if value.strip() else []
     for kind, read in (("integer", int), ("number", float)):
         if kind in kinds:
             with suppress(ValueError):

@@ -66,7 +66,7 @@ def build_config(values: dict[str, Any], *, where: str = "the configuration", fi
             near = find_near(location[-1])
             advice = f"Did you mean {near}?" if near else "See `clearsight config show`."
             raise UsageError(f"{where} must hold known keys, got {shorten(repr(key))}. {advice}") from None
-        same = [one for one in others if one["loc"][:2] == first["loc"][:2] and one["input"] == first["input"]]
+        same = [one for one in others if one["loc"][:2] == first["loc"][:2]]  # of a setting that can be several things
         rule = " or ".join(dict.fromkeys(_name_rule(one["msg"]) for one in (first, *same))).replace(" or be ", " or ")
         raise UsageError(
             f"{key} must {rule}, got {shorten(repr(first['input']))} in {where}. `clearsight config schema` says what each "

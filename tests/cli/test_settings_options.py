@@ -54,6 +54,25 @@ def test_an_option_says_what_set_says(key, value):
     assert list(by_option[section]) == [name]
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--hidden", "5,,6"), "model.hidden must be a valid integer, got '' in the settings."),
+        (("--class-weights", ","), "train.class_weights must be 'none' or 'balanced' or a valid number, got ['', '']"),
+        (
+            ("--class-weights", "1,b"),
+            "train.class_weights must be 'none' or 'balanced' or a valid number, got ['1', 'b']",
+        ),
+        (("--lr", "fast"), "train.lr must be a valid number or 'auto', got 'fast' in the settings."),
+        (("--epochs", "1e3"), "train.epochs must be a valid integer, got '1e3' in the settings."),
+        (("--momentum", "nan"), "train.momentum must be a finite number, got nan in the settings."),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_by_the_name_of_its_setting(words, text, call, capsys):
+    assert call("train", "digits", *words) == 2
+    assert text in capsys.readouterr().err
+
+
 def test_later_layers_win_and_nothing_is_said_unasked(tmp_path):
     (tmp_path / "c.toml").write_text("[train]\nepochs = 2\nlr = 0.5\nl2 = 0.25\n")
     assert ask() == {}
