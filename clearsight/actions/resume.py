@@ -16,6 +16,7 @@ from clearsight.pipeline.head import check_weights
 from clearsight.pipeline.prepare import Note, Prepared, prepare
 from clearsight.runs import store
 from clearsight.runs.corrections import use_own_corrections
+from clearsight.runs.record import ENDED
 
 
 def note_other_machine(path: Path, prepared: Prepared, tell: Note) -> None:
@@ -51,7 +52,7 @@ def prepare_again(
     own = use_own_corrections(path, saved, record.get("relabelled"))
     wanted = _resolve_corrections(resolve_config(config, settings, base=saved), saved, own)
     refuse_differences(path, saved, wanted)
-    if record.get("status") in store.ENDED:
+    if record.get("status") in ENDED:
         advice = (
             "Start a new run."
             if (path / store.REPORT).is_file()

@@ -210,7 +210,8 @@ def _train_in(
     names = tuple(before.get("track", ()))
     settings = prepared.config.model_dump(mode="json", exclude_unset=True)
     trackers, ids = open_trackers(names, path, settings, run_ids=before.get("track_ids", {}), note=note)
-    record = _describe_run(prepared) | {"created": before["created"], "track": names, "track_ids": ids}
+    record = _describe_run(prepared) | {"track": names, "track_ids": ids}
+    record["created"] = before.get("created", record["created"])
     try:
         store.write_json(path / store.RECORD, record)
         signals = _read_activations(path, prepared, resume=resume, note=note)
@@ -252,10 +253,10 @@ def _describe_run(prepared: Prepared) -> dict[str, Any]:
     """What the record says of a run that begins to train."""
     dataset, config = prepared.dataset, prepared.config
     return {
-        "status": RunStatus.RUNNING, "data": dataset.name, "model": prepared.net.label, "fingerprint": dataset.fingerprint,
-        "class_names": list(dataset.class_names), "bad": len(dataset.bad), "seed": config.train.seed,
-        "clearsight": __version__, "config": config.model_dump(mode="json"), **describe_process(),
-        "weights": find_weights_hash(config), "relabelled": dataset.relabelled,
+        "status": RunStatus.RUNNING, "created": time.strftime("%Y-%m-%dT%H:%M:%S"), "data": dataset.name,
+        "model": prepared.net.label, "fingerprint": dataset.fingerprint, "class_names": list(dataset.class_names),
+        "bad": len(dataset.bad), "seed": config.train.seed, "clearsight": __version__, "config": config.model_dump(mode="json"),
+        **describe_process(), "weights": find_weights_hash(config), "relabelled": dataset.relabelled,
     }  # fmt: skip
 
 

@@ -32,6 +32,7 @@ from clearsight.pipeline.prepare import Note, resolve_source
 from clearsight.pipeline.safety import refuse_unsafe
 from clearsight.runs import store
 from clearsight.runs.corrections import keep_corrections, use_own_corrections
+from clearsight.runs.record import ENDED, RunStatus
 from clearsight.runs.trackers import check_trackers
 from clearsight.search.executors import check_executor, open_pool
 from clearsight.search.jobs import choose_metric, note_patience
@@ -169,7 +170,7 @@ def tune(
     for variant in variants:
         refuse_unsafe(variant, dataset, note=note, meter=build_meter(quiet=quiet))
     about = {
-        "status": "running", "created": time.strftime("%Y-%m-%dT%H:%M:%S"), "fingerprint": dataset.fingerprint,
+        "status": RunStatus.RUNNING, "created": time.strftime("%Y-%m-%dT%H:%M:%S"), "fingerprint": dataset.fingerprint,
         "relabelled": dataset.relabelled, "track": tuple(track), "plan": asdict(plan), "search": space.describe(),
         "config": resolved.model_dump(mode="json", exclude_unset=True),
     }  # fmt: skip
@@ -266,7 +267,7 @@ def _search_in(
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt | Interrupted)
         if isinstance(error, UsageError) and not (path / TRIALS).exists():
-            shutil.rmtree(path, ignore_errors=True)  # nothing was done: the same place may be named again
+            _write_status(path, status=RunStatus.PREPARING)  # nothing was done, so nothing is to be left
             raise
         _write_status(path, status="interrupted" if stopped else "failed")
         if stopped:
@@ -334,7 +335,7 @@ def _train_best(path: Path, dataset: Dataset, config: RunConfig, way: _Way, trac
                 way.note(text)
 
         return train(dataset, config=config, out=folder, root=way.root, quiet=way.quiet, note=note, track=track)
-    if store.read_json(folder / store.RECORD).get("status") in store.ENDED:
+    if store.read_json(folder / store.RECORD).get("status") in ENDED:
         way.note(f"the best was trained before, in {folder}")
         return None
     return train(dataset, resume=folder, root=way.root, quiet=way.quiet, note=way.note)

@@ -1,25 +1,24 @@
 """`clearsight config show|schema`."""
 
+from typing import Any
+
 import typer
 
 from clearsight.cli import options
 from clearsight.cli.output import print_json
+from clearsight.cli.settings import SETTINGS, PanelCommand, name_option, takes_settings
 
 app = typer.Typer(help="Show the settings of a run.", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 
-@app.command()
-def show(
-    config: options.Config = None,
-    set_: options.Set = None,
-    json_: options.Json = False,
-) -> None:
+@app.command(cls=PanelCommand)
+@takes_settings((), target=False)
+def show(*, settings: dict[str, Any], json_: options.Json = False) -> None:
     """Print the resolved settings as TOML."""
     from clearsight.config.build import build_config
-    from clearsight.config.files import merge, parse_setting, read_config_file, render_toml
+    from clearsight.config.files import render_toml
 
-    layers = [read_config_file(config)] if config else []
-    resolved = build_config(merge(*layers, *(parse_setting(text) for text in set_ or [])))
+    resolved = build_config(settings)
     if json_:
         print_json(resolved.model_dump(mode="json"))
     else:
@@ -39,7 +38,6 @@ def schema() -> None:
 @app.command()
 def reference() -> None:
     """Print a page about every setting: its flag, its values, what is usual, and what it is."""
-    from clearsight.cli.settings import SETTINGS, name_option
     from clearsight.config.reference import render_reference
 
     typer.echo(render_reference({key: name_option(key) for key in SETTINGS}).rstrip())

@@ -131,14 +131,14 @@ def _find_field(key: str) -> dict[str, Any]:
 
 
 def _make_parameter(key: str, panel: str) -> inspect.Parameter:
-    """The option of a setting as a parameter; None where it is not used."""
+    """The option of a setting as a parameter, whose value is None where the option is not given."""
     field = _find_field(key)
     default, is_switch = field.get("default"), field.get("type") == "boolean"
     words = _list_words(field)
     facts = [", ".join(words)] if len(words) > 1 else []
     facts += [f"default: {default}"] if default is not None and not is_switch else []
     text = " ".join(part for part in (field["description"], _WRITTEN.get(key)) if part)
-    inside = "; ".join(fact for fact in facts if fact)
+    inside = "; ".join(facts)
     names = (name_option(key), *([_OLD[key]] if key in _OLD else []))
     option = typer.Option(
         *names, help=f"{text} [{inside}]" if inside else text, show_default=False, rich_help_panel=panel,

@@ -38,8 +38,9 @@ def render_facts(
         figure = SubElement(
             shown, "figure", {"style": f"margin:0;width:{_SIDE}px;font-size:11px;overflow-wrap:anywhere"}
         )
+        data = base64.b64encode(encode_png(pixels, most=2 * _SIDE)).decode()
         style = f"width:{_SIDE}px;image-rendering:pixelated"
-        SubElement(figure, "img", {"src": _encode(pixels), "alt": caption, "style": style})
+        SubElement(figure, "img", {"src": f"data:image/png;base64,{data}", "alt": caption, "style": style})
         SubElement(figure, "figcaption").text = caption
     return tostring(box, encoding="unicode", method="html")
 
@@ -66,11 +67,12 @@ def scale_pixels(pixels: NDArray[Any], *, low: float, high: float) -> NDArray[np
     return (255 * np.clip(np.nan_to_num((values - low) / span), 0, 1)).round().astype(np.uint8)
 
 
-def _encode(pixels: NDArray[np.uint8]) -> str:
+def encode_png(pixels: NDArray[np.uint8], *, most: int) -> bytes:
+    """A picture (H, W) or (H, W, 3) as PNG, made smaller where a side is longer than `most`."""
     from PIL import Image
 
     image = Image.fromarray(pixels)
-    image.thumbnail((2 * _SIDE, 2 * _SIDE))
+    image.thumbnail((most, most))
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return buffer.getvalue()

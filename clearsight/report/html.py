@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from clearsight.bundle.bundle import Bundle
 from clearsight.bundle.load import load
+from clearsight.config.build import rename_old
 from clearsight.errors import RunError
 from clearsight.models.mlp import MLP
 from clearsight.report import diagnostics, page, pictures, plots, words
@@ -21,6 +22,7 @@ from clearsight.report.confidence import render_confidence
 from clearsight.report.text import find_confused_pairs
 from clearsight.report.unfinished import write_unfinished
 from clearsight.runs import store
+from clearsight.runs.record import ENDED
 from clearsight.training.history import History, read_history
 
 HISTORY_PICTURE = "history.svg"
@@ -63,10 +65,10 @@ class _Files:
     @property
     def depth(self) -> str:
         """How much of the network was trained: `head`, `last` or `all`."""
-        model = self.settings.get("model", {})
+        model = rename_old(self.settings).get("model", {})
         if not model.get("pretrained"):
             return "all"
-        return "head" if (depth := model.get("finetune", model.get("tune", "auto"))) == "auto" else str(depth)
+        return "head" if (depth := model.get("finetune", "auto")) == "auto" else str(depth)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -96,7 +98,7 @@ def write_report(path: Path) -> Path:
     Raises:
         RunError: a file is missing or damaged, or the folder not writable. ModelFileError: the same of the model.
     """
-    if not (path / store.METRICS).is_file() and store.read_json(path / store.RECORD).get("status") not in store.ENDED:
+    if not (path / store.METRICS).is_file() and store.read_json(path / store.RECORD).get("status") not in ENDED:
         return write_unfinished(path)
     files = _read_files(path)
     report = path / store.REPORT

@@ -1,12 +1,11 @@
 """Small PNG pictures: what the network saw, and what its first layer looks for. It must not know runs, files or HTML."""
 
-import io
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.core.notebook import scale_pixels
+from clearsight.core.notebook import encode_png, scale_pixels
 from clearsight.core.numerics import allow_infinities
 
 _NEGATIVE, _POSITIVE = np.array([0x05, 0x5A, 0x96]), np.array([0xB8, 0x48, 0x00])
@@ -20,7 +19,7 @@ def draw_picture(pixels: NDArray[Any], *, low: float, high: float) -> bytes:
         pixels: (H, W, C); three channels are drawn in colour, any other number as their mean in grey.
         low, high: values of black and white.
     """
-    return _encode(scale_pixels(pixels, low=low, high=high))
+    return encode_png(scale_pixels(pixels, low=low, high=high), most=_MAX_SIDE)
 
 
 def draw_overlay(pixels: NDArray[Any], heat: NDArray[np.floating], *, low: float, high: float) -> bytes:
@@ -29,7 +28,9 @@ def draw_overlay(pixels: NDArray[Any], heat: NDArray[np.floating], *, low: float
     grey = np.clip(np.nan_to_num((pixels.mean(axis=2, dtype=np.float64) - low) / span), 0, 1)[..., None]
     base = 255 * (0.35 + 0.6 * grey)
     share = 0.75 * np.clip(heat, 0, 1)[..., None]
-    return _encode(np.broadcast_to(base + (_POSITIVE - base) * share, (*heat.shape, 3)).round().astype(np.uint8))
+    return encode_png(
+        np.broadcast_to(base + (_POSITIVE - base) * share, (*heat.shape, 3)).round().astype(np.uint8), most=_MAX_SIDE
+    )
 
 
 def first_layer_maps(weights: NDArray[Any], *, height: int, width: int, channels: int) -> NDArray[np.float64]:
@@ -43,14 +44,4 @@ def draw_weights(values: NDArray[np.float64], *, limit: float) -> bytes:
     with allow_infinities():  # weights of a model that diverged
         share = np.clip(np.nan_to_num(values / (limit or 1.0)), -1, 1)[..., None]
     ends = np.where(share < 0, _NEGATIVE, _POSITIVE)
-    return _encode((255 + (ends - 255) * np.abs(share)).round().astype(np.uint8))
-
-
-def _encode(pixels: NDArray[np.uint8]) -> bytes:
-    from PIL import Image
-
-    image = Image.fromarray(pixels)
-    image.thumbnail((_MAX_SIDE, _MAX_SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
+    return encode_png((255 + (ends - 255) * np.abs(share)).round().astype(np.uint8), most=_MAX_SIDE)

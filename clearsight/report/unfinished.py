@@ -10,7 +10,7 @@ from clearsight.errors import RunError
 from clearsight.report import page, plots
 from clearsight.runs import store
 from clearsight.runs.events import Course, read_course
-from clearsight.runs.record import RunStatus
+from clearsight.runs.record import UNDER_WAY
 
 
 def write_unfinished(path: Path) -> Path:
@@ -62,7 +62,7 @@ def describe_place(course: Course) -> str:
 
 
 def _advise(status: str, path: Path) -> str:
-    if status in (RunStatus.PREPARING, RunStatus.RUNNING):
+    if status in UNDER_WAY:
         return f"Follow it with `clearsight runs watch {path}`."
     return f"Go on with `clearsight train --resume {path}`."
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.runs import store
-from clearsight.runs.record import RunStatus
+from clearsight.runs.record import UNDER_WAY, RunStatus
 from clearsight.training.observer import Observer
 
 _SECONDS = 1.0  # between two lines about steps
@@ -208,7 +208,7 @@ def follow(path: Path, observer: Observer, *, wait: Callable[[], None] = lambda:
             events, began = events[starts[-1] :], True
         for event in events if began else ():
             _replay(event, observer)
-        if status not in (RunStatus.PREPARING, RunStatus.RUNNING):
+        if status not in UNDER_WAY:
             if began:
                 observer.on_end(status)
             return status

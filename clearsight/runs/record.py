@@ -17,10 +17,9 @@ class RunStatus(StrEnum):
     STOPPED_EARLY = "stopped early"
     DIVERGED = "diverged"
 
-    @property
-    def is_under_way(self) -> bool:
-        """Whether a process works on it."""
-        return self in (RunStatus.PREPARING, RunStatus.RUNNING)
+
+UNDER_WAY = (RunStatus.PREPARING, RunStatus.RUNNING)
+ENDED = (RunStatus.FINISHED, RunStatus.STOPPED_EARLY, RunStatus.DIVERGED)  # with results
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,13 @@ from clearsight.config.schema import RunConfig
 from clearsight.core.files import write_durably
 from clearsight.errors import RunError, UsageError
 from clearsight.runs.liveness import is_alive
-from clearsight.runs.record import RunRecord, RunStatus
+from clearsight.runs.record import UNDER_WAY, RunRecord, RunStatus
 
 RECORD, CONFIG, METRICS = "run.json", "config.toml", "metrics.json"
 EPOCHS, STEPS, SHOWN, EVENTS = "history.csv", "steps.csv", "shown.safetensors", "events.jsonl"
 MODEL, REPORT, CHECKPOINTS = "model.clearsight", "report.html", "checkpoints"
 SAFETY, SEEN, ACTIVATIONS, SERIES = "safety.json", "seen.safetensors", "signals.json", "series"
 CORRECTIONS = "corrections.csv"  # of labels, as the run began with them
-ENDED = (RunStatus.FINISHED, RunStatus.STOPPED_EARLY, RunStatus.DIVERGED)  # with results
 _REMAINS = {".lock", CONFIG, "environment.json", SAFETY, CORRECTIONS}  # of a run whose record could not be written
 
 
@@ -200,7 +199,7 @@ def read_run(path: Path) -> RunRecord:
 def find_status(path: Path, record: dict[str, Any]) -> str:
     """How a run stands: what its record says, or `killed` where nobody works on it any more."""
     status = str(record.get("status", "?"))
-    if status not in (RunStatus.PREPARING, RunStatus.RUNNING):
+    if status not in UNDER_WAY:
         return status
     alive = is_alive(record, sign=path / EVENTS)
     if alive is None:  # a record of an earlier version

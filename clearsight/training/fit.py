@@ -46,6 +46,11 @@ class _Place:
     good: State | None = None  # the last state known to be finite, at an epoch's end
     good_epoch: int = 0
 
+    @property
+    def kept(self) -> tuple[State | None, int]:
+        """The weights to go back to and their epoch: the best that patience watched, else the last good ones."""
+        return (self.good, self.good_epoch) if self.best is None else (self.best, self.best_epoch)
+
 
 @dataclass(frozen=True, eq=False)
 class FitResult:
@@ -108,16 +113,14 @@ def fit(
     )
     steps = -(-len(rows.train) // plan.batch_size)
     source = restore or (checkpoints if resume else None)
-    place, history = _Place(), History(steps)
     if start is not None:
         place, history = _restore(engine, *start, steps)
-    elif source and (found := load_checkpoint(source)):
-        tensors, meta, notes = found
-        for text in notes:
-            note(text)
-        place, history = _restore(engine, tensors, meta, steps)
-    elif resume:
-        note("no checkpoint was found; starting from the first step")
+    elif source and (found := _go_back(engine, source, steps, note)):
+        place, history = found
+    else:
+        place, history = _Place(), History(steps)
+        if resume:
+            note("no checkpoint was found; starting from the first step")
     loop = _Loop(engine, rows, plan, place, history, checkpoints, team or Team(), Observers(observers))
     status = loop.run(pause_epoch)
     if status == "diverged":
@@ -143,14 +146,11 @@ def restore_best(
     Raises:
         RunError: there is no checkpoint.
     """
-    found = load_checkpoint(checkpoints)
+    found = _go_back(engine, checkpoints, steps_per_epoch, note)
     if found is None:
         raise RunError(f"run must have a checkpoint to be finished, got none in {checkpoints}. Use --resume alone.")
-    tensors, meta, notes = found
-    for text in notes:
-        note(text)
-    place, history = _restore(engine, tensors, meta, steps_per_epoch)
-    state, epoch = (place.best, place.best_epoch) if place.best is not None else (place.good, place.good_epoch)
+    place, history = found
+    state, epoch = place.kept
     if state is not None and epoch > 0:
         engine.load_state(state)
     return FitResult("stopped early", epoch, history)
@@ -280,7 +280,7 @@ def _weights_of(engine: Engine) -> NDArray[np.floating]:
 
 def _diverge(engine: Engine, place: _Place, history: History) -> FitResult:
     """Go back to the last good weights and say what happened."""
-    state, epoch = (place.best, place.best_epoch) if place.best is not None else (place.good, place.good_epoch)
+    state, epoch = place.kept
     assert state is not None
     engine.load_state(state)
     loss, lr, step = history.losses[-1][-1], history.lrs[-1][-1], len(history.step_losses) - 1
@@ -336,6 +336,17 @@ def _pack(engine: Engine, place: _Place, history: History) -> tuple[Tensors, dic
         tensors["history.weights"] = np.stack(history.weights)
     counts = ("epoch", "batch", "hits", "seconds", "wait", "best_epoch", "best_value", "good_epoch")
     return tensors, {"place": {k: getattr(place, k) for k in counts}, "epochs": history.epochs}
+
+
+def _go_back(engine: Engine, source: Path, steps: int, note: Callable[[str], None]) -> tuple[_Place, History] | None:
+    """To the newest whole checkpoint of a folder; None without any."""
+    found = load_checkpoint(source)
+    if found is None:
+        return None
+    tensors, meta, notes = found
+    for text in notes:
+        note(text)
+    return _restore(engine, tensors, meta, steps)
 
 
 def _restore(engine: Engine, tensors: Tensors, meta: dict[str, Any], steps: int) -> tuple[_Place, History]:

@@ -308,6 +308,10 @@ def test_a_search_that_could_not_begin_leaves_its_place_free(tmp_path):
     with pytest.raises(UsageError, match="momentum must go with optimizer"):
         run(tmp_path, search=["train.momentum=0.5,0.9"])
     assert not (tmp_path / "t").exists()
+    (tmp_path / "t").mkdir()  # a folder of the user's stays, empty
+    with pytest.raises(UsageError, match="momentum must go with optimizer"):
+        run(tmp_path, search=["train.momentum=0.5,0.9"])
+    assert list((tmp_path / "t").iterdir()) == []
 
 
 def test_resume_goes_on_with_its_own_data_alone(tmp_path):
