@@ -26,7 +26,7 @@ ROOMS = {
     "augment": "pictures to pictures, and whether labels survive",
     "data": "read (files to Dataset), named (known data sets), Dataset, split, preprocess, checks",
     "evaluation": "losses, metrics, calibration, statistical comparison, novelty. Pure numbers",
-    "config": "RunConfig and how it is read: schema, build, resolve, rules, files, the page of settings",
+    "config": "RunConfig and how it is read: schema, families of networks, build, resolve, rules, files, the page of settings",
     "core": "what every room may use: durable files, progress, findings, hashing, threads, intervals, numerics",
     "errors": "the exception tree",
 }  # from the top down: a room may import those below it

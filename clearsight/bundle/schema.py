@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from clearsight.config.families import find_family, is_dense
 from clearsight.config.schema import AnyFamily, Resize, Scaling
-from clearsight.core.timm_library import import_timm, is_timm
 from clearsight.errors import UsageError
 from clearsight.models.convnet import ConvNet
 from clearsight.models.count import count_multiply_adds
@@ -20,7 +20,7 @@ class _Strict(BaseModel):
 
 
 class _DenseArchitecture(_Strict):
-    family: Literal["mlp"]
+    family: str
     sizes: list[int] = Field(min_length=2, max_length=1000)
     activations: list[str]
     bias: str
@@ -58,8 +58,8 @@ class _ConvArchitecture(_Strict):
         height, width, channels = self.input_shape
         values = self.model_dump() | {key: tuple(getattr(self, key)) for key in ("widths", "depths", "hidden")}
         net = ConvNet(**values | {"input_shape": (height, width, channels)})
-        if is_timm(net.family):  # as its library has it, which also bounds pictures
-            import_timm(net.family)
+        if (library := find_family(net.family).library) is not None:  # which also bounds pictures
+            library(net.family)
             return net
         if (work := count_multiply_adds(net)) > _MOST_WORK:
             raise UsageError(
@@ -69,7 +69,7 @@ class _ConvArchitecture(_Strict):
 
 
 def _find_kind(architecture: Any) -> str:
-    return "mlp" if isinstance(architecture, dict) and architecture.get("family") == "mlp" else "conv"
+    return "mlp" if isinstance(architecture, dict) and is_dense(architecture.get("family")) else "conv"
 
 
 class _PreprocessSettings(_Strict):

@@ -18,6 +18,7 @@ def models(
 ) -> None:
     """List the kinds of networks with their weights and multiply-adds for one picture."""
     from clearsight.cli.options import parse_size
+    from clearsight.config.families import TIMM
     from clearsight.models.count import list_models
 
     size = parse_size(image_size)
@@ -31,4 +32,4 @@ def models(
     for row in found:
         numbers = f"{row['parameters']:>12,}{row['multiply_adds']:>16,}" if row["fits"] else f"{'-':>12}{'-':>16}"
         typer.echo(f"{row['model']:<20}{numbers}  {row['title'] if row['fits'] else row['why']}")
-    typer.echo(f"{'timm:NAME':<20}{'':>28}  any network of the library timm (pip install 'clearsight[timm]')")
+    typer.echo(f"{TIMM.name:<20}{'':>28}  {TIMM.title}")

@@ -1,1 +1,1 @@
-"""RunConfig and how it is read: schema, rules between settings, files."""
+"""RunConfig and how it is read: schema, families of networks, rules between settings, files."""

@@ -9,8 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from clearsight.config.schema import PRETRAINED_DEFAULTS, RunConfig, shorten
-from clearsight.core.timm_library import describe_pictures, is_timm
+from clearsight.config.families import shorten
+from clearsight.config.schema import PRETRAINED_DEFAULTS, RunConfig
+from clearsight.core.timm_library import describe_pictures
 from clearsight.errors import UsageError
 
 _PRETRAINED_PICTURES = {"image_size": 224, "channels": "rgb"}
@@ -99,15 +100,15 @@ def _fill_pretrained(config: RunConfig) -> RunConfig:
 
 
 def _describe_pictures(config: RunConfig) -> dict[str, Any]:
-    """Pictures as the weights were learnt on: EfficientNet-Lite's on -1..1, resnets' by ImageNet's mean and deviation."""
-    family = config.family
-    if not is_timm(family):
-        return _PRETRAINED_PICTURES | {"scale": "symmetric" if family == "efficientnet_lite0" else "imagenet"}
-    facts = describe_pictures(family)
+    """Pictures as the weights were learnt on."""
+    family = config.network
+    if family.library is None:
+        return _PRETRAINED_PICTURES | {"scale": family.scale}
+    facts = describe_pictures(family.name)
     if "scale" not in facts and "scale" not in config.preprocess.model_fields_set:
         raise UsageError(
-            f"preprocess.scale must be chosen for {family}, got none: its weights want pictures scaled in a way of their own. "
-            "Set the nearest, as --set preprocess.scale=imagenet."
+            f"preprocess.scale must be chosen for {family.name}, got none: its weights want pictures scaled in a way of their "
+            "own. Set the nearest, as --set preprocess.scale=imagenet."
         )
     return _PRETRAINED_PICTURES | facts
 

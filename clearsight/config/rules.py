@@ -8,12 +8,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from clearsight.config.build import build_config
-from clearsight.config.schema import PRETRAINED_FAMILIES, RunConfig
-from clearsight.core.timm_library import is_timm
+from clearsight.config.families import FAMILIES, TIMM, find_takers, list_published, render_names, render_takers
+from clearsight.config.schema import RunConfig
 from clearsight.errors import UsageError
 
 TORCH_ONLY = ("precision", "compile", "accumulate", "ema", "lookahead")
-_PUBLISHED = (*PRETRAINED_FAMILIES, "timm:NAME")
+_FIRST = ("init", "init_std", "bias_init")
+_SIZES = ("widths", "depths", "kernel", "norm", "pooling", "stem", "pad_to")
 
 
 def check_used(config: RunConfig) -> None:
@@ -22,15 +23,14 @@ def check_used(config: RunConfig) -> None:
     Raises:
         UsageError: which choice, and what it needs.
     """
-    family = config.family
+    family = config.network
     if config.train.l2 == "auto" and not (config.model.pretrained and config.depth == "head"):
         raise UsageError(
             "l2 auto must go with pretrained and finetune head, got it without. Give a number, such as 0.001."
         )
-    if is_timm(family) and config.depth == "last":
-        raise UsageError(
-            f"finetune last must go with {', '.join(PRETRAINED_FAMILIES)}, got {family}. Use finetune head or all."
-        )
+    if family.published and not family.tail and config.depth == "last":
+        known = ", ".join(name for name in list_published() if FAMILIES[name].tail)
+        raise UsageError(f"finetune last must go with {known}, got {family.name}. Use finetune head or all.")
     for section, key, partner, used in (*_train_needs(config), *_model_needs(config), *_data_needs(config)):
         if not used and getattr(section, key) != type(section).model_fields[key].default:
             raise UsageError(
@@ -43,10 +43,10 @@ _Need = tuple[BaseModel, str, str, bool]
 
 
 def _train_needs(config: RunConfig) -> list[_Need]:
-    train, model, family = config.train, config.model, config.family
+    train, model = config.train, config.model
     adams = train.optimizer in ("adam", "adamw", "muon")
     deeper = model.pretrained and config.depth != "head"
-    drops = config.depth != "head" and (family != "mlp" or bool(config.hidden))
+    drops = config.depth != "head" and (not config.network.dense or bool(config.hidden))
     return [
         (train, "momentum", "optimizer momentum, nesterov or muon", train.optimizer in ("momentum", "nesterov", "muon")),
         (train, "rho", "optimizer rmsprop", train.optimizer == "rmsprop"),
@@ -68,29 +68,27 @@ def _train_needs(config: RunConfig) -> list[_Need]:
 
 
 def _model_needs(config: RunConfig) -> list[_Need]:
-    model, family = config.model, config.family
+    model, family = config.model, config.network
     normal = "normal" in (model.init, model.bias_init)
-    plain, residual, lite = family in ("cnn", "vgg"), family.startswith("resnet"), family == "efficientnet_lite0"
-    activated = family == "mlp" and bool(config.hidden or model.activation == ())
+    published = ", ".join((*list_published(), TIMM.name))
+    activated = not family.dense or bool(config.hidden or model.activation == ())
+    layers = f"a hidden layer, or model {render_names(find_takers('activation', conv=True))}"
+
+    def takes(*keys: str) -> list[_Need]:
+        return [(model, key, render_takers(key), key in family.settings) for key in keys]
+
     return [
         (model, "init_std", "init or bias_init normal, or init uniform", normal or model.init == "uniform"),
-        *((model, key, "no start_from", model.start_from is None) for key in ("init", "init_std", "bias_init", "pretrained")),
-        (model, "pretrained", f"model {', '.join(_PUBLISHED)}", family in PRETRAINED_FAMILIES or is_timm(family)),
+        *((model, key, "no start_from", model.start_from is None) for key in (*_FIRST, "pretrained")),
+        (model, "pretrained", f"model {published}", family.published),
         *((model, key, "pretrained", model.pretrained) for key in ("weights", "finetune")),
         *((model, key, "weights of one's own", not model.pretrained) for key in ("widths", "depths", "stem")),
-        *((model, key, "a network of our own", not is_timm(family)) for key in ("init", "init_std", "bias_init")),
-        *((model, key, "weights of one's own", not model.pretrained) for key in ("init", "init_std", "bias_init")),
+        *takes(*_FIRST),
+        *((model, key, "weights of one's own", not model.pretrained) for key in _FIRST),
         (model, "bias_init", "a bias", model.bias != "none"),
-        (model, "hidden", "model mlp or vgg", family in ("mlp", "vgg")),
-        (model, "activation", "a hidden layer, or model cnn or vgg", plain or activated),
-        (model, "bias", "model mlp", family == "mlp"),
-        (model, "widths", "a convolutional model of our own", family != "mlp" and not is_timm(family)),
-        (model, "depths", "model cnn, vgg, a resnet or efficientnet_lite0", plain or residual or lite),
-        (model, "kernel", "model cnn or vgg", plain),
-        (model, "norm", "model cnn or vgg", plain),
-        (model, "pooling", "model cnn, a resnet or efficientnet_lite0", residual or lite or family == "cnn"),
-        (model, "stem", "a resnet", residual),
-        (model, "pad_to", "a convolutional model of our own", family != "mlp" and not is_timm(family)),
+        *takes("hidden"),
+        (model, "activation", layers, "activation" in family.settings and activated),
+        *takes("bias", *_SIZES),
     ]  # fmt: skip
 
 
@@ -116,7 +114,7 @@ def uses_torch(config: RunConfig) -> bool:
     if config.model.pretrained and config.depth == "head":
         return False
     chosen = any(getattr(train, key) != type(train).model_fields[key].default for key in TORCH_ONLY)
-    return config.family != "mlp" or train.optimizer == "muon" or train.device in ("cuda", "mps") or chosen
+    return not config.network.dense or train.optimizer == "muon" or train.device in ("cuda", "mps") or chosen
 
 
 def leave_out(config: RunConfig, section: str, key: str) -> RunConfig:

@@ -4,23 +4,30 @@ It must not know how any choice is carried out, nor where it was written (`setti
 together are checked where they are used.
 """
 
-import difflib
-import re
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from clearsight.config.families import (
+    FAMILIES,
+    USUAL,
+    USUAL_PRETRAINED,
+    Family,
+    find_family,
+    find_takers,
+    render_names,
+)
 from clearsight.core.timm_library import PATTERN
-from clearsight.errors import UsageError
 
 # Every name that a choice can take; the parts that carry the choices out import these.
 Activation = Literal["relu", "leaky_relu", "sigmoid", "tanh", "gelu", "identity"]
 Bias = Literal["unit", "shared", "none"]
 Init = Literal["auto", "normal", "uniform", "xavier", "he", "orthogonal", "zeros"]
 Optimizer = Literal["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "muon"]
-OwnFamily = Literal[
-    "mlp", "cnn", "vgg", "resnet8", "resnet18", "resnet34", "resnet50", "efficientnet_lite0", "speednet"
-]
+if TYPE_CHECKING:
+    OwnFamily = str
+else:
+    OwnFamily = Literal[tuple(FAMILIES)]  # which a checker of types cannot read
 AnyFamily = OwnFamily | Annotated[str, StringConstraints(pattern=PATTERN)]
 Norm = Literal["batch", "none"]
 Pooling = Literal["max", "mean"]
@@ -40,37 +47,28 @@ Preset = Literal["none", "light", "photo", "digits", "counting"]
 DEFAULT_LR = {
     "sgd": 0.1, "momentum": 0.05, "nesterov": 0.05, "rmsprop": 0.001, "adam": 0.001, "adamw": 0.001, "muon": 0.02,
 }  # fmt: skip
-DEFAULT_HIDDEN: dict[str, tuple[int, ...]] = {"mlp": (128,), "vgg": (4096,)}
-_USUAL_HIDDEN = ", ".join(f"{units} for {name}" for name, (units,) in DEFAULT_HIDDEN.items())
+_USUAL_HIDDEN = ", ".join(f"{family.hidden[0]} for {family.name}" for family in find_takers("hidden"))
 _USUAL_LR = ", ".join(f"{name} {lr}" for name, lr in DEFAULT_LR.items())
-USUAL_PRETRAINED = "efficientnet_lite0"  # where weights are wanted and no network is named
-PRETRAINED_FAMILIES = ("resnet18", "resnet34", "resnet50", "efficientnet_lite0")
 _FINE_TUNED: dict[str, Any] = {
     "optimizer": "adamw", "lr": 0.001, "schedule": "one-cycle", "epochs": 12, "batch_size": 16, "layer_decay": 0.5,
 }  # fmt: skip
 
 
-def shorten(text: str) -> str:
-    """At most 80 characters of it."""
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
 def _check_family(name: object) -> object:
-    known = get_args(OwnFamily)
-    if name not in (*known, "auto") and not (isinstance(name, str) and re.fullmatch(PATTERN, name)):
-        near = difflib.get_close_matches(str(name), known, n=1)
-        advice = f"Did you mean {near[0]}?" if near else "See `clearsight models`."
-        raise UsageError(f"model must be one of {', '.join(known)} or timm:NAME, got {shorten(repr(name))}. {advice}")
-    return name
+    return name if name == "auto" else find_family(name).name
 
 
-Family = Annotated[Literal["auto"] | AnyFamily, BeforeValidator(_check_family)]
+FamilyName = Annotated[Literal["auto"] | AnyFamily, BeforeValidator(_check_family)]
 # What settings are where weights are pretrained and nothing else is said, by how deep the training goes.
 PRETRAINED_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "head": {"train": {"lr": 0.01, "schedule": "one-cycle", "epochs": 60, "l2": "auto"}},
     "last": {"train": _FINE_TUNED | {"lr": 0.00003, "epochs": 6}},
     "all": {"train": _FINE_TUNED, "augment": {"preset": "light"}},
 }
+
+
+def _name_takers(setting: str) -> str:
+    return render_names(find_takers(setting), last="and")
 
 
 class _Section(BaseModel):
@@ -168,10 +166,10 @@ class AugmentConfig(_Section):
 class ModelConfig(_Section):
     """The network and its first weights."""
 
-    family: Family = Field(
+    family: FamilyName = Field(
         "auto",
         description="Kind of network; `clearsight models` lists them. timm:NAME is one of the library timm. auto is "
-        f"{USUAL_PRETRAINED}, pretrained, for few colour photographs where its weights are installed, else mlp.",
+        f"{USUAL_PRETRAINED}, pretrained, for few colour photographs where its weights are installed, else {USUAL}.",
     )
     inputs: int | None = Field(None, ge=1, description="Pixel values a picture must have; refuse other data.")
     outputs: int | None = Field(None, ge=1, description="Classes the data must have; refuse other data.")
@@ -184,15 +182,20 @@ class ModelConfig(_Section):
     depths: tuple[Depth, ...] | None = Field(
         None, min_length=1, description="Convolutions (or blocks) of each stage; by default its family's."
     )
-    kernel: int | None = Field(None, ge=1, le=15, description="Side of the convolutions of cnn and vgg; odd.")
-    norm: Norm | None = Field(None, description="Of cnn and vgg: batch normalisation after each convolution, or none.")
+    kernel: int | None = Field(
+        None, ge=1, le=15, description=f"Side of the convolutions of {_name_takers('kernel')}; odd."
+    )
+    norm: Norm | None = Field(
+        None, description=f"Of {_name_takers('norm')}: batch normalisation after each convolution, or none."
+    )
     pooling: Pooling | None = Field(
         None,
         description="Over all places at the end; mean sums up a map, as counting wants. By default max; mean for numbers.",
     )
     stem: Stem | None = Field(
         None,
-        description="First layers of a resnet: small keeps the size, large quarters it; by default by the size of the pictures.",
+        description=f"First layers of {_name_takers('stem')}: small keeps the size, large quarters it; by default "
+        "by the size of the pictures.",
     )
     pad_to: Side | None = Field(
         None, description="Side to which pictures are padded with 0 inside a convolutional net."
@@ -314,9 +317,14 @@ class RunConfig(_Section):
 
     @property
     def family(self) -> str:
-        """The network in force; mlp until somebody looks at the data to settle `auto`."""
-        usual = USUAL_PRETRAINED if self.model.pretrained else "mlp"
+        """The network in force; a dense net until somebody looks at the data to settle `auto`."""
+        usual = USUAL_PRETRAINED if self.model.pretrained else USUAL
         return usual if self.model.family == "auto" else self.model.family
+
+    @property
+    def network(self) -> Family:
+        """What that network is, and what it takes."""
+        return find_family(self.family)
 
     @property
     def depth(self) -> str:
@@ -329,7 +337,7 @@ class RunConfig(_Section):
     def hidden(self) -> tuple[int, ...]:
         """Units of the hidden dense layers in force."""
         chosen = self.model.hidden
-        return DEFAULT_HIDDEN.get(self.family, ()) if chosen is None else chosen
+        return self.network.hidden if chosen is None else chosen
 
     @property
     def activations(self) -> tuple[str, ...]:

@@ -15,11 +15,6 @@ _SCALES = {
 }  # by mean and deviation
 
 
-def is_timm(family: str) -> bool:
-    """Whether a network is one of timm's: `timm:` and its name there."""
-    return family.startswith(PREFIX)
-
-
 def import_timm(family: str) -> Any:
     """The library, which knows the network.
 

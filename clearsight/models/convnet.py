@@ -9,11 +9,10 @@ from functools import lru_cache
 from math import prod
 from typing import Any, get_args
 
-import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.config.families import FAMILIES, Family, find_family, get_family, render_names
 from clearsight.config.schema import Activation, Norm, Pooling, Stem
-from clearsight.core.timm_library import is_timm
 from clearsight.errors import UsageError
 from clearsight.models.mlp import OUTPUTS, TRAINED, Layout, cut
 
@@ -23,55 +22,24 @@ _MOST_ACTIVATIONS = 2**27  # values of one layer's output for one picture
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
-    """A kind of network: what it is, and its sizes if none are given."""
-
-    title: str
-    widths: tuple[int, ...]
-    depths: tuple[int, ...] = ()
-    kernel: int = 3
-    norm: str = "batch"
-
-
-FAMILIES: dict[str, Family] = {
-    "cnn": Family("small and quick: convolutions, one pool over all places", (32, 64, 128), (1, 1, 1)),
-    "vgg": Family(
-        "stages of convolutions, then hidden layers (Simonyan & Zisserman 2015)", (64, 128, 256, 512), (2, 2, 3, 3)
-    ),
-    "resnet8": Family("three stages of one residual block (He et al. 2016)", (16, 32, 64), (1, 1, 1)),
-    "resnet18": Family("four stages of two residual blocks", (64, 128, 256, 512), (2, 2, 2, 2)),
-    "resnet34": Family("four stages of residual blocks", (64, 128, 256, 512), (3, 4, 6, 3)),
-    "resnet50": Family("four stages of bottleneck blocks", (64, 128, 256, 512), (3, 4, 6, 3)),
-    "efficientnet_lite0": Family(
-        "inverted residuals; small, with published weights by pip (Tan & Le 2019)",
-        (16, 24, 40, 80, 112, 192, 320),
-        (1, 2, 2, 3, 3, 4, 1),
-    ),
-    "speednet": Family("whitened patches, then three groups of two convolutions (Jordan 2024)", (64, 256, 256)),
-}
-
-_OF_TIMM = Family("of the library timm", ())
-_LEAST_SIDES = {"speednet": 9, "efficientnet_lite0": 2}
-_TIMM_GROWTH = 64  # values of the largest map a pixel, about the most that its networks have
-
-
-@dataclass(frozen=True, slots=True)
 class ConvNet:
     """A convolutional network, its numbers kept in one flat vector: trained ones first, then statistics of normalisation.
 
     Args:
-        family: a name of `FAMILIES`, or `timm:` and one of timm's.
+        family: a name of `FAMILIES` but for the dense net's, or `timm:` and one of timm's.
         input_shape: height, width and channels of a picture.
         outputs: classes, or 1 for a number.
         output: `softmax` for class probabilities, `identity` for regression.
         widths, depths: channels, and convolutions or blocks, of each stage; () for the family's.
-        hidden: units of the dense layers of vgg.
-        kernel: side of the convolutions of cnn and vgg, odd; 0 for the family's.
-        norm: `batch` or `none`, of cnn and vgg.
-        activation: of cnn and vgg.
+        hidden: units of its dense layers.
+        kernel: side of the convolutions, odd; 0 for the family's.
+        norm: `batch` or `none`.
+        activation: of all layers but the last.
         pooling: over all places, `max` or `mean`.
-        stem: of a resnet: `small` keeps the size of the picture, `large` quarters it; "" chooses by the size.
+        stem: `small` keeps the size of the picture, `large` quarters it; "" chooses by the size.
         pad_to: side to which pictures are padded with zeros; 0 for as they are.
+
+    Its family says which of these it takes; others are without effect.
 
     Raises:
         UsageError: an unknown name, sizes that do not go together, or pictures too small for so many stages.
@@ -92,14 +60,12 @@ class ConvNet:
     pad_to: int = 0
 
     def __post_init__(self) -> None:
-        if self.family not in FAMILIES and not is_timm(self.family):
-            raise UsageError(
-                f"family must be one of mlp, {', '.join(FAMILIES)}, got {self.family!r}. Choose one of them."
-            )
-        family = FAMILIES.get(self.family, _OF_TIMM)
+        family = get_family(self.family)
+        if family is None or family.dense:
+            raise UsageError(f"family must be one of {', '.join(FAMILIES)}, got {self.family!r}. Choose one of them.")
         defaults: dict[str, Any] = {
             "widths": family.widths, "depths": family.depths, "kernel": family.kernel, "norm": family.norm,
-            "pooling": "mean" if self.output == "identity" or self.family.startswith(("resnet", "eff")) else "max",
+            "pooling": "mean" if self.output == "identity" else family.pooling,
             "stem": "large" if min(self.input_shape[:2]) >= LARGE_SIDE else "small",
         }  # fmt: skip
         for name, value in defaults.items():
@@ -123,16 +89,15 @@ class ConvNet:
         numbers = (height, width, channels, self.outputs, *self.widths, *self.depths, *self.hidden)
         if min(numbers) < 1:
             raise UsageError(f"sizes of a network must be 1 or more, got {min(numbers)}. Correct them.")
-        if self.family in ("cnn", "vgg") and len(self.widths) != len(self.depths):
+        if family.any_stages and len(self.widths) != len(self.depths):
             raise UsageError(
                 f"widths and depths must be one a stage, got {len(self.widths)} and {len(self.depths)}. Give as many."
             )
-        if not self.family.startswith(("cnn", "vgg")) and (
-            len(self.widths) != len(family.widths) or len(self.depths) != len(family.depths)
-        ):
+        if not family.any_stages and (len(self.widths) != len(family.widths) or len(self.depths) != len(family.depths)):
+            free = render_names(one for one in FAMILIES.values() if one.any_stages)
             raise UsageError(
                 f"widths and depths of {self.family} must be {len(family.widths)} and {len(family.depths)} numbers, got "
-                f"{len(self.widths)} and {len(self.depths)}. Give as many, or take model cnn or vgg."
+                f"{len(self.widths)} and {len(self.depths)}. Give as many, or take model {free}."
             )
         if self.pad_to and self.pad_to < max(height, width):
             raise UsageError(
@@ -142,7 +107,7 @@ class ConvNet:
         if side < least:
             raise UsageError(
                 f"pictures must be {least}x{least} or more for {self.family} of {len(self.widths)} stages, got {height}x{width}. "
-                f"Use preprocess.image_size or model.pad_to{', or fewer widths' if self.family in ('cnn', 'vgg') else ''}."
+                f"Use preprocess.image_size or model.pad_to{', or fewer widths' if family.any_stages else ''}."
             )
         if self.largest_map > _MOST_ACTIVATIONS:
             raise UsageError(
@@ -154,19 +119,10 @@ class ConvNet:
     def largest_map(self) -> int:
         """Values of the largest output of a layer for one picture."""
         height, width, channels = self.input_shape
+        family = find_family(self.family)
         area = self.pad_to * self.pad_to or height * width
-        if is_timm(self.family):
-            return area * _TIMM_GROWTH
-        if self.family == "efficientnet_lite0":
-            maps = [(area >> 2) * 6 * units for units in self.widths[:1]]
-            maps += [(area >> 2 * k) * 6 * units for k, units in enumerate(self.widths[1:4], 2)]
-        elif self.family == "speednet":
-            maps = [area * 8 * channels, *((area >> 2 * k) * units for k, units in enumerate(self.widths))]
-        else:
-            area //= 4 if self.stem == "large" and self.family.startswith("resnet") else 1
-            grown = 4 if self.family == "resnet50" else 1
-            maps = [max(area >> 2 * k, 1) * units * grown for k, units in enumerate(self.widths)]
-        return max(maps)
+        area //= 4 if self.stem == "large" and "stem" in family.settings else 1
+        return family.largest_map(area, channels, self.widths)
 
     @property
     def num_inputs(self) -> int:
@@ -176,9 +132,8 @@ class ConvNet:
     @property
     def least_side(self) -> int:
         """The smallest picture that leaves a pixel at the end."""
-        if self.family not in _LEAST_SIDES and not is_timm(self.family):
-            return 1 << (len(self.widths) - (self.family != "vgg"))
-        return _LEAST_SIDES.get(self.family, 1)
+        family = find_family(self.family)
+        return family.least_side or 1 << (len(self.widths) - (not family.flat))
 
     @property
     def label(self) -> str:
@@ -214,19 +169,7 @@ class ConvNet:
 
     def stage_depth(self, name: str) -> float:
         """How many stages from the head, which is 0, a tensor of a network that can be pretrained lies."""
-        if is_timm(self.family):
-            return _find_depths(self)[name]
-        first, *rest = name.split(".")
-        if first == "fc":
-            return 0
-        if first.startswith("layer"):
-            return len(self.widths) + 1 - int(first.removeprefix("layer"))
-        if first == "blocks":
-            ends = np.cumsum(self.depths)
-            return len(self.widths) + 1 - int(np.searchsorted(ends, int(rest[0]), side="right"))
-        if self.family == "efficientnet_lite0":
-            return 1 if first in ("conv_head", "bn1") else len(self.widths) + 2
-        return len(self.widths) + 1
+        return _find_depths(self)[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,9 +235,10 @@ def _find_map(net: ConvNet) -> tuple[int, int, int]:
 
 @lru_cache(maxsize=2)
 def _find_depths(net: ConvNet) -> dict[str, float]:
-    from clearsight.models.timm_net import find_depths
+    from clearsight.models.modules import find_layers
 
-    return find_depths(net)
+    found: dict[str, float] = find_layers(find_family(net.family).layers).find_depths(net)
+    return found
 
 
 @lru_cache(maxsize=64)

@@ -3,12 +3,10 @@
 from math import prod
 from typing import Any
 
-from clearsight.config.schema import DEFAULT_HIDDEN
+from clearsight.config.families import FAMILIES, find_family
 from clearsight.errors import UsageError
-from clearsight.models.convnet import FAMILIES, ConvNet
+from clearsight.models.convnet import ConvNet
 from clearsight.models.mlp import MLP
-
-MLP_TITLE = "dense layers, from scratch; needs no PyTorch"
 
 
 def count_multiply_adds(net: MLP | ConvNet) -> int:
@@ -28,7 +26,7 @@ def count_multiply_adds(net: MLP | ConvNet) -> int:
         if isinstance(part, torch.nn.Conv2d | torch.nn.Linear):
             part.register_forward_hook(count)
     trace_shapes(module, net.input_shape)
-    if net.family == "speednet":  # its first filters are no module
+    if find_family(net.family).whitened:  # its first filters are no module
         height, width = (net.pad_to, net.pad_to) if net.pad_to else net.input_shape[:2]
         total += (height - 1) * (width - 1) * prod(net.layout()["whiten"][0])
     return total
@@ -37,13 +35,12 @@ def count_multiply_adds(net: MLP | ConvNet) -> int:
 def list_models(input_shape: tuple[int, int, int], *, outputs: int) -> list[dict[str, Any]]:
     """Each kind of network at its usual sizes: `model`, `title`, `fits`, and its numbers, or `why` it does not fit."""
     height, width, channels = input_shape
-    hidden = DEFAULT_HIDDEN["mlp"]
-    nets: dict[str, Any] = {"mlp": MLP((height * width * channels, *hidden, outputs), ("relu",) * len(hidden))}
     found = []
-    for name in ("mlp", *FAMILIES):
-        row: dict[str, Any] = {"model": name, "title": FAMILIES[name].title if name in FAMILIES else MLP_TITLE}
+    for name, family in FAMILIES.items():
+        row: dict[str, Any] = {"model": name, "title": family.title}
+        sizes, names = (height * width * channels, *family.hidden, outputs), ("relu",) * len(family.hidden)
         try:
-            net = nets.get(name) or ConvNet(name, input_shape, outputs, hidden=DEFAULT_HIDDEN.get(name, ()))
+            net = MLP(sizes, names) if family.dense else ConvNet(name, input_shape, outputs, hidden=family.hidden)
         except UsageError as error:
             found.append(row | {"fits": False, "why": str(error).partition(", got")[0]})
             continue

@@ -79,6 +79,17 @@ class EfficientNetLite(nn.Module):
         self.pool, self.drop = PoolPlaces(net.pooling), Dropout(dropout, 0)
         self.fc = nn.Linear(HEAD, net.outputs)
 
+    @staticmethod
+    def find_depths(net: Any) -> dict[str, int]:
+        """How many stages from the head, which is 0, each tensor lies."""
+        stages = [len(net.widths) + 1 - k for k, depth in enumerate(net.depths) for _ in range(depth)]
+        ends = {"fc": 0, "conv_head": 1, "bn1": 1}
+        parts = {name: name.split(".") for name in net.layout()}
+        return {
+            name: stages[int(rest[0])] if first == "blocks" else ends.get(first, len(net.widths) + 2)
+            for name, (first, *rest) in parts.items()
+        }
+
     def early(self, x: Tensor) -> Tensor:
         """(n, H, W, C) to the maps (n, C', H', W') that enter the last two stages."""
         x = F.relu6(self.bn0(self.conv_stem(self.pad(x.permute(0, 3, 1, 2)))))

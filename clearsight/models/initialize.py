@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.config.families import find_family
 from clearsight.core.numerics import allow_infinities
-from clearsight.core.timm_library import is_timm
 from clearsight.errors import UsageError
 from clearsight.models.convnet import ConvNet
 from clearsight.models.mlp import MLP, TRAINED
@@ -48,8 +48,6 @@ def _zeros(rng: np.random.Generator, fan_in: int, units: int, fan_out: int, std:
     return np.zeros((fan_in, units))
 
 
-# The last normalisation of a residual block, which starts at 0 so that the block begins as its shortcut (Goyal et al. 2017).
-_LAST_NORMS = {"resnet8": "bn2", "resnet18": "bn2", "resnet34": "bn2", "resnet50": "bn3"}
 _WHITENED_BLOCK = 16  # pictures whose patches are in memory together
 INITIALIZERS: dict[str, Draw] = {
     "normal": _normal,
@@ -97,7 +95,7 @@ def initialize(
         raise UsageError(f"bias_init must be zeros or normal, got {bias_init!r}. Choose one of them.")
     if not (np.isfinite(init_std) and init_std >= 0):
         raise UsageError(f"init_std must be a number of 0 or more, got {init_std}. Try 0.1.")
-    if isinstance(net, ConvNet) and is_timm(net.family):
+    if isinstance(net, ConvNet) and find_family(net.family).library is not None:
         from clearsight.models.timm_net import draw_values
 
         return draw_values(net, seed=seed).astype(dtype)
@@ -124,11 +122,11 @@ def _fill(
     net: ConvNet, params: NDArray[np.floating], rng: np.random.Generator, *, init: str, init_std: float, bias_init: str
 ) -> None:
     """The first values of a convolutional net, tensor by tensor."""
-    tensors = net.tensors(params)
+    tensors, family = net.tensors(params), find_family(net.family)
     last = [name for name, values in tensors.items() if values.ndim > 1 and net.layout()[name][1] == TRAINED][-1]
     for name, values in tensors.items():
         if name.endswith(("running_var", "weight")) and values.ndim == 1:
-            values[:] = 0 if init == "auto" and name.endswith(f".{_LAST_NORMS.get(net.family, '-')}.weight") else 1
+            values[:] = 0 if init == "auto" and name.endswith(f".{family.zero_norm or '-'}.weight") else 1
         elif values.ndim == 1:
             if bias_init == "normal" and name.endswith("bias"):
                 values[:] = rng.normal(0.0, init_std, values.shape)
@@ -138,7 +136,7 @@ def _fill(
             chosen = "xavier" if name == last else _choose(net.activation)
             draw = INITIALIZERS[chosen if init == "auto" else init]
             values[:] = draw(rng, fan_in, units, units * area, init_std).T.reshape(values.shape)
-            if init == "auto" and net.family == "speednet" and values.ndim == 4:
+            if init == "auto" and family.whitened and values.ndim == 4:
                 _pass_through(values)
 
 
@@ -150,7 +148,7 @@ def _pass_through(values: NDArray[np.floating]) -> None:
 
 
 def whiten(net: ConvNet, params: NDArray[np.floating], inputs: NDArray[np.float32]) -> None:
-    """Fit speednet's first filters: the principal directions of 2x2 patches, scaled to deviation 1, and their negatives.
+    """Fit the first filters: the principal directions of 2x2 patches, scaled to deviation 1, and their negatives.
 
     Args:
         params: flat vector, changed in place. inputs: network inputs of training pictures, (n, H, W, C).

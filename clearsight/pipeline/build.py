@@ -40,7 +40,7 @@ def build_net(config: RunConfig, preprocess: Preprocess, *, outputs: int, regres
     """
     model, output = config.model, "identity" if regression else "softmax"
     net: MLP | ConvNet
-    if config.family == "mlp":
+    if config.network.dense:
         net = MLP((preprocess.num_inputs, *config.hidden, outputs), config.activations, model.bias, output)
     else:
         if preprocess.height == 1:
@@ -102,7 +102,7 @@ def first_params(
     *,
     meter: MeterBuilder = SilentMeter,
 ) -> NDArray[Any]:
-    """The weights before training, (net.num_values,) float32; speednet's first layer is fitted to some training rows.
+    """The weights before training, (net.num_values,) float32; a whitened net's first layer is fitted to some training rows.
 
     Raises:
         UsageError: a model to start from that is of another network. ModelFileError: it cannot be read.
@@ -127,7 +127,7 @@ def first_params(
         for name, values in load_weights(net, find_weights(net.family, model.weights, meter=meter)).items():
             if name not in HEAD:
                 tensors[name][:] = values
-    if isinstance(net, ConvNet) and net.family == "speednet":
+    if isinstance(net, ConvNet) and config.network.whitened:
         count = max(1, _WHITENED_PIXELS // (preprocess.height * preprocess.width))
         some = np.random.default_rng([seed, 0x5EED]).permutation(rows)[:count]
         whiten(net, params, preprocess.apply(dataset.images[some]).reshape(-1, *net.input_shape))

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from clearsight.config.build import build_config
+from clearsight.config.families import USUAL_PRETRAINED
 from clearsight.config.files import merge
 from clearsight.config.rules import check_used
-from clearsight.config.schema import USUAL_PRETRAINED, RunConfig
+from clearsight.config.schema import RunConfig
 from clearsight.core.progress import MeterBuilder, SilentMeter
 from clearsight.data.photographs import MOST_PICTURES, describe_photographs
 from clearsight.data.read.load import build_request, survey_pictures

