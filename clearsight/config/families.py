@@ -98,7 +98,7 @@ class Family:
     whitened: bool = False
     tail: str = ""
     weights: Packaged | Fetched | None = None
-    scale: str = ""
+    scale: str = "imagenet"
     library: Callable[[str], Any] | None = None
 
     @property
@@ -116,7 +116,7 @@ _WIDTHS = (64, 128, 256, 512)
 
 def _describe_resnet(name: str, title: str, depths: tuple[int, ...], **more: Any) -> Family:
     shared: dict[str, Any] = {
-        "layers": "clearsight.models.residual:ResNet", "tail": "clearsight.models.residual:ResNetTail", "scale": "imagenet",
+        "layers": "clearsight.models.residual:ResNet", "tail": "clearsight.models.residual:ResNetTail",
         "settings": _STAGES | {"stem"}, "group": "a resnet", "widths": _WIDTHS, "pooling": "mean", "zero_norm": "bn2",
     }  # fmt: skip
     return Family(name, title, depths=depths, **shared | more)
@@ -141,7 +141,7 @@ _OWN = (
         settings=_PLAIN | {"hidden"}, widths=_WIDTHS, depths=(2, 2, 3, 3), hidden=(4096,), flat=True, any_stages=True,
     ),
     _describe_resnet(
-        "resnet8", "three stages of one residual block (He et al. 2016)", (1, 1, 1), widths=(16, 32, 64), scale="",
+        "resnet8", "three stages of one residual block (He et al. 2016)", (1, 1, 1), widths=(16, 32, 64),
     ),
     _describe_resnet(
         "resnet18", "four stages of two residual blocks", (2, 2, 2, 2),

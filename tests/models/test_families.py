@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from clearsight.config.build import build_config
 from clearsight.config.families import FAMILIES, TIMM, find_family, is_dense, render_takers
 from clearsight.config.rules import check_used
+from clearsight.config.schema import Scaling
 from clearsight.data.read.load import load_data
 from clearsight.engines.torch_tools import build_bound
 from clearsight.errors import UsageError
@@ -120,7 +122,7 @@ def test_every_family_has_layers_and_a_sentence_and_takes_settings_that_there_ar
     assert len(family.title) > 20
     assert issubclass(find_layers(family.layers), torch.nn.Module)
     assert family.settings <= set(type(build_config({}).model).model_fields)
-    assert bool(family.weights) == bool(family.scale)
+    assert family.scale in get_args(Scaling)
     assert family.dense == is_dense(name) == (family.widths == ())
 
 
