@@ -322,7 +322,7 @@ def _read_activations(path: Path, prepared: Prepared, *, resume: bool, note: Not
             return store.read_json(path / store.ACTIVATIONS)
         except RunError as error:
             note(f"the signals before training are measured anew: {error}")
-    signals = {"first": measure_activations(prepared)}
+    signals = {"first": measure_activations(prepared, trial=0)}
     store.write_json(path / store.ACTIVATIONS, signals)
     return signals
 

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from clearsight.data.preprocess import Preprocess
 from clearsight.engines.objective import Objective
+from clearsight.engines.probe import Probe
 from clearsight.errors import UsageError
 from clearsight.models.convnet import ConvNet, Tail
 from clearsight.models.mlp import MLP
@@ -38,8 +39,12 @@ class Engine(Protocol):
     def logits(self, rows: Rows) -> NDArray[np.float32]:
         """Outputs before the softmax for some rows, (n, K), without dropout."""
 
-    def layer_outputs(self, rows: Rows) -> dict[str, NDArray[np.float32]]:
-        """What every layer with weights gives for some rows before its activation, (n, ...), in order, without dropout."""
+    def probe(self, rows: Rows, *, trial: tuple[int, float] | None = None) -> Probe:
+        """Numbers of every layer and of the whole for some training rows (a few may be left out). No training is changed by it.
+
+        Args:
+            trial: (steps done, learning rate) of one step on the first rows, which is taken back; None for no step.
+        """
 
     def params(self) -> NDArray[np.float32]:
         """A copy of the numbers that a model file should hold, (net.num_values,)."""

@@ -1,5 +1,6 @@
 """The protocol that every engine implements, and the dense engine behind it. It must not know epochs or files."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,13 @@ from numpy.typing import NDArray
 from clearsight.augment.presets import Augmentation
 from clearsight.augment.randomness import count_uses
 from clearsight.augment.transforms import augment_rows
+from clearsight.core.numerics import allow_infinities
 from clearsight.data.preprocess import Preprocess
 from clearsight.engines.base import Rows, State, check_ends
 from clearsight.engines.dense import reference
 from clearsight.engines.objective import Objective
 from clearsight.engines.predictor import Predictor
+from clearsight.engines.probe import Probe, noise_scale, probe_layer, probe_network, row_losses, split_rows, try_step
 from clearsight.errors import UsageError
 from clearsight.models.mlp import MLP
 
@@ -174,10 +177,37 @@ class DenseEngine:
         """See `Engine`."""
         return Predictor(self._net, self._params, self._preprocess)(self._images, rows)
 
-    def layer_outputs(self, rows: Rows) -> dict[str, NDArray[np.float32]]:
+    @allow_infinities()
+    def probe(self, rows: Rows, *, trial: tuple[int, float] | None = None) -> Probe:
         """See `Engine`."""
-        sums = reference.layer_sums(self._net, self._params, self._preprocess.apply(self._images[rows]))
-        return {f"layer {layer}": z for layer, z in enumerate(sums, 1)}
+        net, objective, params, parts = self._net, self._recipe, self._params, split_rows(len(rows))
+        rows = rows[: parts[-1].stop]
+        x = self._preprocess.apply(self._images[rows]).astype(params.dtype, copy=False)
+        targets = self._targets[rows] if len(self._targets) else self._targets
+        outputs, slopes = reference.forward(net, params, x)
+        sums, squares = list(reference.layer_sums(net, params, x)), []
+        plain = replace(objective, reduction="mean", label_smoothing=0.0)
+        whole = np.zeros_like(params)
+        for part in parts:
+            wanted = targets[part] if len(targets) else targets
+            _, delta = reference.loss_and_delta(outputs[-1][part], self._labels[rows[part]], wanted, plain)
+            grad = reference.backward(net, params, [a[part] for a in outputs], [s[part] for s in slopes], delta)
+            squares.append(float(np.square(grad, dtype=np.float64).sum()))
+            whole += grad / len(parts)
+        truth = targets[:, 0] if len(targets) else self._labels[rows]
+        losses = row_losses(outputs[-1], truth, loss=objective.loss, huber_delta=objective.huber_delta)
+        tried = try_step(self, rows[: self._batch_size], lambda: self._params, trial) if trial else None
+        moved = net.layers(tried.moved) if tried else [(None, None)] * net.num_layers
+        layers = [
+            probe_layer(f"layer {k + 1}", z=z, x=outputs[k], weight=w, gradient=grad_w, step=moved[k][0])
+            for k, (z, (w, _), (grad_w, _)) in enumerate(zip(sums, net.layers(params), net.layers(whole), strict=True))
+        ]
+        square, size = float(np.square(whole, dtype=np.float64).sum()), parts[0].stop
+        return probe_network(
+            outputs[-1], truth, losses=losses, layers=layers,
+            noise=noise_scale(float(np.mean(squares)), square, n=len(rows), size=size),
+            trial=(tried.loss, float(losses[: self._batch_size].mean())) if tried else None,
+        )  # fmt: skip
 
     def params(self) -> NDArray[np.float32]:
         """See `Engine`."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.engines.base import Engine, Rows, State
+from clearsight.engines.probe import Probe
 from clearsight.models.convnet import ConvNet
 
 Tensors = dict[str, NDArray[np.float32]]
@@ -50,9 +51,9 @@ class PartialEngine:
         """See `Engine`."""
         return self._inner.logits(rows)
 
-    def layer_outputs(self, rows: Rows) -> dict[str, NDArray[np.float32]]:
+    def probe(self, rows: Rows, *, trial: tuple[int, float] | None = None) -> Probe:
         """See `Engine`; of the trained layers alone."""
-        return self._inner.layer_outputs(rows)
+        return self._inner.probe(rows, trial=trial)
 
     def params(self) -> NDArray[np.float32]:
         """See `Engine`; of the whole network."""

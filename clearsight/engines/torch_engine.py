@@ -8,7 +8,6 @@ and several processes add their gradients in one call. It must not know epochs o
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -26,14 +25,16 @@ from clearsight.data.preprocess import Preprocess
 from clearsight.engines.base import Rows, State, check_ends
 from clearsight.engines.objective import Objective
 from clearsight.engines.predictor import rows_at_once
+from clearsight.engines.probe import Probe, noise_scale, probe_network, row_losses, split_rows, try_step
 from clearsight.engines.team import Team
 from clearsight.engines.torch_optimizers import SWEEP, build_optimizer
+from clearsight.engines.torch_probe import measure_parts, probe_layers
 from clearsight.engines.torch_tools import Inputs, as_memory_error, as_tensor, keep_freed_memory, run_module
 from clearsight.errors import RunError
 from clearsight.models.convnet import ConvNet, Tail
 from clearsight.models.layers import Dropout
 from clearsight.models.mlp import MLP
-from clearsight.models.modules import DenseLayer, bind, build_module
+from clearsight.models.modules import bind, build_module
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,22 +291,25 @@ class TorchEngine:
         self._team.sum(found)
         return np.asarray(found.cpu().numpy())
 
-    def layer_outputs(self, rows: Rows) -> dict[str, NDArray[np.float32]]:
+    def probe(self, rows: Rows, *, trial: tuple[int, float] | None = None) -> Probe:
         """See `Engine`."""
-        found: dict[str, NDArray[np.float32]] = {}
-
-        def keep(name: str, module: Any, inputs: Any, output: Tensor) -> None:
-            found[name] = _copy(output)
-
-        kinds = (torch.nn.Conv2d, torch.nn.Linear, DenseLayer)
-        layers = [(name, m) for name, m in self._ema_module.named_modules() if isinstance(m, kinds)]
-        hooks = [module.register_forward_hook(partial(keep, name)) for name, module in layers]
-        self._ema_module.eval()
-        with torch.no_grad(), _at_work():
-            run_module(self._ema_module, self._inputs(self._images[as_tensor(rows, self._device)]))
-        for hook in hooks:
-            hook.remove()
-        return found
+        parts = split_rows(len(rows))
+        rows, size = rows[: parts[-1].stop], parts[0].stop
+        labels = self._labels[as_tensor(rows, self._device)]
+        goals = labels[:, None] if self._recipe.is_regression else F.one_hot(labels, self._net.outputs)
+        pairs = [(self._inputs(self._images[as_tensor(rows[part], self._device)]), goals[part]) for part in parts]
+        with _at_work():
+            seen, logits, gradient, square = measure_parts(self._module, pairs, self._row_losses)
+        outputs, truth = _copy(logits), _copy(labels)
+        losses = row_losses(outputs, truth, loss=self._recipe.loss, huber_delta=self._recipe.huber_delta)
+        tried = try_step(self, rows[: self._batch_size], lambda: _copy(self._trained), trial) if trial else None
+        moved = torch.from_numpy(tried.moved) if tried else None
+        layers = probe_layers(self._module, seen, weight=self._trained, gradient=gradient, step=moved)
+        return probe_network(
+            outputs, truth, losses=losses, layers=layers,
+            noise=noise_scale(square, float(gradient.double().square().sum()), n=len(rows), size=size),
+            trial=(tried.loss, float(losses[: self._batch_size].mean())) if tried else None,
+        )  # fmt: skip
 
     def params(self) -> NDArray[np.float32]:
         """See `Engine`."""

@@ -62,7 +62,7 @@ def draw_activations(stages: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Histograms of what each layer gives, a column a layer and a row a stage, each with its mean and deviation.
 
     Args:
-        stages: by title, what `describe_activations` says of the layers.
+        stages: by title, what a `Probe` says of the layers.
     """
     columns = max(len(layers) for layers in stages.values())
     size = (max(4.0, 1.75 * columns + 0.5), 1.75 * len(stages) + 0.45)

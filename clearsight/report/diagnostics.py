@@ -3,6 +3,7 @@
 Plain values in, HTML out. It must not know runs or files.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,18 @@ from clearsight.diagnose.floors import find_floor
 from clearsight.report import curves, page, words
 
 Metrics = dict[str, Any]
+_MAX_LAYERS = 12  # that are drawn
 
 
 def render_activations(signals: dict[str, Any]) -> str:
     """What goes through the layers at the first step and at the end, and what follows from it."""
     titles = {"first": "before training", "last": "at the end"}
-    stages = {title: signals[key]["layers"] for key, title in titles.items() if key in signals}
+    stages = {title: _pick_layers(signals[key]["layers"]) for key, title in titles.items() if key in signals}
     if not stages:
         return ""
     first = signals["first"]
     svg = curves.draw_activations(stages)
-    label = f"Histograms of the outputs of {len(first['layers'])} layers on {first['n']} training rows"
+    label = f"Histograms of the outputs of {len(stages[titles['first']])} layers on {first['n']} training rows"
     note = (
         f"Outputs before the activation on {first['n']} training rows; heights by the square root of counts; below each its "
         "mean ± standard deviation."
@@ -36,6 +38,12 @@ def render_activations(signals: dict[str, Any]) -> str:
         page.paragraph(note, kind="note"),
         *(page.paragraph(text) for text in sentences),
     )
+
+
+def _pick_layers(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """At most 12, evenly spread."""
+    places = np.unique(np.linspace(0, len(layers) - 1, min(len(layers), _MAX_LAYERS)).round().astype(int))
+    return [layers[place] for place in places]
 
 
 def render_errors(evaluations: dict[str, Metrics], judged: str, *, data: str, floor: float | None, head: bool) -> str:

@@ -9,6 +9,7 @@ from clearsight.training.fit import advise_diverged
 
 Metrics = dict[str, Any]
 _GROWN, _HUGE = 30.0, 1000.0
+_GROWN_BACK, _SILENT = 1000.0, 0.5  # of gradients between layers; share of units
 NAMES = {"train": "training", "valid": "validation", "test": "test"}
 
 
@@ -101,7 +102,29 @@ def describe_activations(signals: dict[str, Any], *, when: str) -> str:
         size = f"grow to {last:.3g}"
     elif ratio < 1 / _GROWN or last < 1 / _HUGE:
         size = f"shrink to {last:.3g}"
-    return f"{when.capitalize()}: deviations {size} from the first layer ({first:.3g}) to the last; the loss is {loss}.{sure}"
+    text = f"{when.capitalize()}: deviations {size} from the first layer ({first:.3g}) to the last; the loss is {loss}.{sure}"
+    return " ".join([text, *_describe_way_back(layers), *_describe_silence(layers)])
+
+
+def _describe_way_back(layers: list[dict[str, Any]]) -> list[str]:
+    """Where the gradient dies or grows on its way from the last layer to the first; empty where it was not measured."""
+    sizes = [layer.get("gradient") for layer in layers]
+    if None in sizes or not sizes[-1]:
+        return []
+    ratio = sizes[0] / sizes[-1]
+    if 1 / _GROWN_BACK <= ratio <= _GROWN_BACK:
+        return []
+    what = "grows" if ratio > 1 else "shrinks"
+    return [f"The gradient {what} from {sizes[-1]:.3g} in the last layer to {sizes[0]:.3g} in the first."]
+
+
+def _describe_silence(layers: list[dict[str, Any]]) -> list[str]:
+    """The layer that gets most units that no picture wakes, if these are most of its inputs; pixels are not meant."""
+    found = max(layers[1:], key=lambda layer: layer.get("silent", 0.0), default=None)
+    if found is None or found.get("silent", 0.0) <= _SILENT:
+        return []
+    share = percent(found["silent"], digits=0)
+    return [f"{share} of the units before {found['name']} are 0 for every picture looked at."]
 
 
 def describe_bias(evaluations: dict[str, Metrics], judged: str, *, floor: float | None, head: bool = False) -> str:
