@@ -109,8 +109,10 @@ def describe_activations(signals: dict[str, Any], *, when: str) -> str:
 def _describe_way_back(layers: list[dict[str, Any]]) -> list[str]:
     """Where the gradient dies or grows on its way from the last layer to the first; empty where it was not measured."""
     sizes = [layer.get("gradient") for layer in layers]
-    if None in sizes or not sizes[-1]:
+    if None in sizes:
         return []
+    if not sizes[-1]:
+        return ["No gradient reaches the weights."] if not any(sizes) else []
     ratio = sizes[0] / sizes[-1]
     if 1 / _GROWN_BACK <= ratio <= _GROWN_BACK:
         return []

@@ -82,6 +82,8 @@ def test_a_dying_gradient_and_silent_units_are_told():
     text = words.describe_activations(told, when="at the end")
     assert "The gradient shrinks from 1 in the last layer to 1e-05 in the first." in text
     assert text.endswith("75 % of the units before b are 0 for every picture looked at.")
+    dead = told | {"layers": [layer | {"gradient": 0.0}, layer | {"gradient": 0.0}]}
+    assert words.describe_activations(dead, when="at the end").endswith("No gradient reaches the weights.")
     assert "gradient" not in words.describe_activations(told | {"layers": [layer, layer]}, when="at the end")
 
 
