@@ -19,7 +19,7 @@ from clearsight.config.resolve import name_source, resolve_config
 from clearsight.config.rules import check_used
 from clearsight.config.schema import RunConfig
 from clearsight.core.intervals import wilson_interval
-from clearsight.core.progress import MeterBuilder, SilentMeter
+from clearsight.core.progress import MeterBuilder, Note, SilentMeter
 from clearsight.data.dataset import VALID, Dataset
 from clearsight.errors import UsageError
 from clearsight.evaluation.comparison import (
@@ -32,7 +32,6 @@ from clearsight.evaluation.comparison import (
 from clearsight.pipeline.choice import resolve_family
 from clearsight.pipeline.data import DATASET_KEYS, build_split, find_unused, load_given, refuse_flaws
 from clearsight.pipeline.head import warm_features
-from clearsight.pipeline.prepare import Note
 from clearsight.pipeline.safety import refuse_unsafe
 from clearsight.runs.test_uses import add_test_use, count_models
 from clearsight.search.executors import check_executor, open_pool

@@ -26,14 +26,14 @@ from clearsight.config.resolve import name_source, resolve_config
 from clearsight.config.rules import check_used
 from clearsight.config.schema import RunConfig
 from clearsight.core.files import write_durably
-from clearsight.core.progress import build_meter
+from clearsight.core.progress import Note, build_meter
 from clearsight.data.dataset import TEST, Dataset
 from clearsight.data.split import Rows
 from clearsight.errors import DivergedError, Interrupted, RunError, UsageError
 from clearsight.pipeline.choice import resolve_family
 from clearsight.pipeline.data import build_split, find_unused, load_again, load_given, refuse_flaws, refuse_place
 from clearsight.pipeline.head import check_weights, find_weights_hash, warm_features
-from clearsight.pipeline.prepare import Note, resolve_source
+from clearsight.pipeline.prepare import resolve_source
 from clearsight.pipeline.safety import refuse_unsafe
 from clearsight.runs import store
 from clearsight.runs.corrections import keep_corrections, use_own_corrections

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from clearsight.bundle.bundle import Bundle
 from clearsight.bundle.load import load
 from clearsight.config.schema import RunConfig
-from clearsight.core.progress import MeterBuilder, SilentMeter
+from clearsight.core.progress import MeterBuilder, Note, SilentMeter
 from clearsight.data.dataset import SPLITS, Dataset
 from clearsight.data.duplicates import hash_rows
 from clearsight.data.read.folder import PictureRequest
@@ -21,7 +21,6 @@ from clearsight.errors import DataError, RunError, UsageError
 from clearsight.evaluation.metrics import Evaluation
 from clearsight.pipeline.data import build_split, is_source, load_dataset
 from clearsight.pipeline.judge import add_calibration, evaluate_outputs
-from clearsight.pipeline.prepare import Note
 from clearsight.runs import store
 from clearsight.runs.corrections import use_own_corrections
 from clearsight.runs.test_uses import LOOKS, add_test_use

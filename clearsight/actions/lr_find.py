@@ -1,10 +1,10 @@
 """Looking for a learning rate: what `clearsight lr-find` calls."""
 
 from clearsight.config.schema import RunConfig
-from clearsight.core.progress import MeterBuilder
+from clearsight.core.progress import MeterBuilder, Note
 from clearsight.pipeline.choice import resolve_family
 from clearsight.pipeline.data import find_unused, load_dataset
-from clearsight.pipeline.prepare import Note, prepare, search_rate
+from clearsight.pipeline.prepare import prepare, search_rate
 from clearsight.training.lr_finder import RateSearch
 
 

@@ -16,7 +16,7 @@ from clearsight.bundle.load import load
 from clearsight.config.families import find_family
 from clearsight.config.files import check_count
 from clearsight.core.numerics import softmax
-from clearsight.core.progress import MeterBuilder, SilentMeter
+from clearsight.core.progress import MeterBuilder, Note, SilentMeter
 from clearsight.data.dataset import Dataset
 from clearsight.diagnose.mistakes import Mistake, Neighbour
 from clearsight.diagnose.saliency import grad_cam, occlude
@@ -26,7 +26,6 @@ from clearsight.evaluation.novelty import find_neighbours, normalise
 from clearsight.models.convnet import ConvNet
 from clearsight.pipeline.data import build_split, load_dataset
 from clearsight.pipeline.features import recall_features
-from clearsight.pipeline.prepare import Note
 from clearsight.report.mistakes import render_mistakes
 
 SALIENCY = ("auto", "grad-cam", "occlusion", "none")

@@ -7,13 +7,13 @@ from typing import Any
 from clearsight.config.files import find_differences
 from clearsight.config.resolve import resolve_config
 from clearsight.config.schema import RunConfig
-from clearsight.core.progress import build_meter
+from clearsight.core.progress import Note, build_meter
 from clearsight.data.relabel import hash_corrections
 from clearsight.engines.team import Team
 from clearsight.errors import DataError, RunError, UsageError
 from clearsight.pipeline.data import load_given
 from clearsight.pipeline.head import check_weights
-from clearsight.pipeline.prepare import Note, Prepared, prepare
+from clearsight.pipeline.prepare import Prepared, prepare
 from clearsight.runs import store
 from clearsight.runs.corrections import use_own_corrections
 from clearsight.runs.record import ENDED

@@ -21,7 +21,7 @@ from clearsight.config.build import build_config
 from clearsight.config.files import render_toml
 from clearsight.config.resolve import name_source, resolve_config
 from clearsight.config.schema import RunConfig
-from clearsight.core.progress import build_meter
+from clearsight.core.progress import Note, build_meter
 from clearsight.data.dataset import Dataset
 from clearsight.engines.team import Team, join_team, started_by_torchrun
 from clearsight.errors import DivergedError, Interrupted, RunError, UsageError
@@ -33,7 +33,7 @@ from clearsight.pipeline.data import find_unused, load_given, refuse_flaws, refu
 from clearsight.pipeline.finish import collect_numbers, finish_run
 from clearsight.pipeline.head import find_weights_hash
 from clearsight.pipeline.judge import Run, build_bundle, judge
-from clearsight.pipeline.prepare import Note, Prepared, fit_prepared, prepare, resolve_source, restore_prepared
+from clearsight.pipeline.prepare import Prepared, fit_prepared, prepare, resolve_source, restore_prepared
 from clearsight.pipeline.probe import measure_activations
 from clearsight.pipeline.safety import refuse_unsafe
 from clearsight.runs import store

@@ -6,11 +6,14 @@ It must not know what is counted. (The training loop, whose steps come in epochs
 import contextlib
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Protocol
 
 _FIRST_LINE_SECONDS = 2.0
 _LINE_SECONDS = 10.0
+Note = Callable[[str], None]
+"""Is told, in sentences, what was assumed, or went wrong without ending the work."""
 
 
 class Meter(Protocol):

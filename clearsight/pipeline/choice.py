@@ -3,7 +3,7 @@
 It must not know runs.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,13 @@ from clearsight.config.families import USUAL_PRETRAINED
 from clearsight.config.files import merge
 from clearsight.config.rules import check_used
 from clearsight.config.schema import RunConfig
-from clearsight.core.progress import MeterBuilder, SilentMeter
+from clearsight.core.progress import MeterBuilder, Note, SilentMeter
 from clearsight.data.photographs import MOST_PICTURES, describe_photographs
 from clearsight.data.read.load import build_request, survey_pictures
 from clearsight.engines.team import started_by_torchrun
 from clearsight.errors import ClearsightError, UsageError
 from clearsight.models.pretrained import find_weights
 
-Note = Callable[[str], None]
 LEAST_SIDE = 96
 """Pixels: with smaller pictures a pretrained network sees too little."""
 _GOES_ALONG = {"family", "outputs", "weights", "finetune"}

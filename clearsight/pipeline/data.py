@@ -3,7 +3,6 @@
 It must not know networks or training.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from clearsight.augment.presets import MOVING, Augmentation, build_augmentation
 from clearsight.config.rules import is_chosen, leave_out
 from clearsight.config.schema import RunConfig
 from clearsight.core.findings import Finding
-from clearsight.core.progress import MeterBuilder, SilentMeter
+from clearsight.core.progress import MeterBuilder, Note, SilentMeter
 from clearsight.data.check import NEAR_ROWS_BEFORE_TRAINING, check_dataset
 from clearsight.data.clean import drop_flawed
 from clearsight.data.dataset import Dataset
@@ -22,7 +21,6 @@ from clearsight.data.relabel import hash_corrections, relabel
 from clearsight.data.split import Split, fold_training, split_data, thin_training
 from clearsight.errors import DataError, UsageError
 
-Note = Callable[[str], None]
 _SHOWN_FILES = 3
 DATASET_KEYS = (
     "data.source", "data.task", "data.label_column", "data.skip_bad", "data.follow_links", "data.max_megapixels", "data.relabel",

@@ -3,7 +3,6 @@
 It must not know runs, nor how features are computed.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.config.schema import PRETRAINED_DEFAULTS, RunConfig, TrainConfig
-from clearsight.core.progress import MeterBuilder, SilentMeter
+from clearsight.core.progress import MeterBuilder, Note, SilentMeter
 from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import Preprocess, fit_preprocess
 from clearsight.data.split import Rows, Split, find_groups
@@ -42,7 +41,6 @@ from clearsight.training.plan import TrainingRows
 
 PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 FOLDS = 5
-Note = Callable[[str], None]
 _MOST_ROWS = 5000  # on which a penalty is chosen
 _USUAL_PENALTY = 0.1
 

@@ -4,7 +4,7 @@
 kept: that is `run`'s affair.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from clearsight.augment.presets import Augmentation
 from clearsight.config.rules import check_used
 from clearsight.config.schema import RunConfig
-from clearsight.core.progress import MeterBuilder, SilentMeter
+from clearsight.core.progress import MeterBuilder, Note, SilentMeter
 from clearsight.core.threads import one_blas_thread
 from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import Preprocess, fit_preprocess
@@ -43,7 +43,6 @@ from clearsight.training.lr_finder import HIGH, LOW, STEPS, RateSearch, find_lr
 from clearsight.training.observer import Observer
 from clearsight.training.plan import TrainingRows
 
-Note = Callable[[str], None]
 _WEIGHT_HISTORY_BYTES = 2**30
 
 

@@ -3,19 +3,15 @@
 It must not know training.
 """
 
-from collections.abc import Callable
-
 from clearsight.augment.safety import DOUBTFUL, LabelProbes, Verdict, build_probes, judge_augmentation, judge_ladder
 from clearsight.config.schema import RunConfig
-from clearsight.core.progress import MeterBuilder, SilentMeter
+from clearsight.core.progress import MeterBuilder, Note, SilentMeter
 from clearsight.core.threads import one_blas_thread
 from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import find_range
 from clearsight.errors import UsageError
 from clearsight.pipeline.data import build_split, resolve_augmentation
 from clearsight.pipeline.features import build_look
-
-Note = Callable[[str], None]
 
 
 def measure_safety(

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from clearsight.core.progress import Note
 from clearsight.errors import RunError
-from clearsight.pipeline.prepare import Note
 from clearsight.report.searches import draw_importance, draw_parallel
 from clearsight.runs import store
 from clearsight.runs.trackers import open_trackers

@@ -5,7 +5,6 @@ same trials, takes those that its journal holds, and computes the others. It mus
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from math import ceil, isfinite
 from typing import Any, Protocol
@@ -15,13 +14,13 @@ import numpy as np
 from clearsight.config.files import merge
 from clearsight.config.schema import RunConfig
 from clearsight.core.intervals import mean_interval, wilson_interval
+from clearsight.core.progress import Note
 from clearsight.errors import RunError, UsageError
 from clearsight.search.executors import Pool
 from clearsight.search.jobs import METRICS, Job, Outcome
 from clearsight.search.space import Params, Space, render_params, to_settings
 from clearsight.search.strategies import ROUNDS, Asker
 
-Note = Callable[[str], None]
 _NOTHING = (0, 0.0)  # how good a trial is that has not trained at all: worse than any that has
 PRUNERS = ("none", "halving", "hyperband")
 ETA = 3  # of the pruners: at each rung a third goes on, for three times as long

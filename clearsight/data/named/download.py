@@ -6,7 +6,7 @@ puts it in its place. It must not know of data sets, nor which mirror is next.
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,11 @@ from urllib.parse import urljoin, urlsplit
 
 from clearsight import __version__
 from clearsight.core.files import sync_folder
-from clearsight.core.progress import MeterBuilder
+from clearsight.core.progress import MeterBuilder, Note
 
 _CHUNK_BYTES = 2**15
 _MAX_REDIRECTS = 5
 _MAX_RESUMES = 5
-
-Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from difflib import get_close_matches
 from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 
-from clearsight.core.progress import MeterBuilder
+from clearsight.core.progress import MeterBuilder, Note
 from clearsight.data.named.cifar10 import convert_cifar10, has_cifar10
-from clearsight.data.named.download import Link, MirrorError, Note, RemoteFile, download, is_address, open_session
+from clearsight.data.named.download import Link, MirrorError, RemoteFile, download, is_address, open_session
 from clearsight.errors import ClearsightError, DataError, UsageError
 
 MIRROR_VARIABLE = "CLEARSIGHT_MIRROR"
