@@ -29,15 +29,18 @@ def measure_parts(
         What its layers saw; the logits; the mean of the parts' gradients as one vector; and their mean square norm.
     """
     module.eval()
-    logits, grads = [], []
+    parameters, logits, squares = list(module.parameters()), [], []
+    mean = torch.zeros(sum(p.numel() for p in parameters), device=parameters[0].device)
     with _watch_layers(module) as seen:
         for inputs, goals in parts:
             logits.append(run_module(module, inputs))
             loss = row_losses(logits[-1], goals).mean()
-            found = torch.autograd.grad(loss, list(module.parameters()), allow_unused=True, materialize_grads=True)
-            grads.append(torch.cat([values.reshape(-1) for values in found]))
-    squares = [float(grad.double().square().sum()) for grad in grads]
-    return seen, torch.cat(logits).detach(), torch.stack(grads).mean(0), float(np.mean(squares))
+            found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+            logits[-1] = logits[-1].detach()
+            grad = torch.cat([values.reshape(-1) for values in found])
+            squares.append(float(grad.square().sum(dtype=torch.float64)))
+            mean.add_(grad, alpha=1 / len(parts))
+    return seen, torch.cat(logits), mean, float(np.mean(squares))
 
 
 def probe_layers(
