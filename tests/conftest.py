@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 
 os.environ["OMP_NUM_THREADS"] = "1"  # PyTorch: nets of tests are too small to share out
 os.environ["SCIPY_ARRAY_API"] = "1"  # SciPy reads it once, here: scikit-learn then runs all its estimator checks
@@ -12,12 +13,14 @@ del os.environ["SCIPY_ARRAY_API"]
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from processes import Processes
 
 from clearsight.cli.main import main
@@ -48,14 +51,45 @@ def pytest_configure(config: pytest.Config) -> None:
         in_memory = os.access(MEMORY_DISK, os.W_OK) and shutil.disk_usage(MEMORY_DISK).free > ROOM
         OWN_FOLDER.append(tempfile.mkdtemp(prefix="clearsight-tests-", dir=MEMORY_DISK if in_memory else None))
         os.environ["TMPDIR"] = tempfile.tempdir = OWN_FOLDER[0]
+    else:
+        _compile_by_turns(Path(tempfile.gettempdir()))
     os.environ["CLEARSIGHT_CACHE"] = tempfile.mkdtemp(prefix="clearsight-tests-")
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Leave nothing behind."""
-    for folder in OWN_FOLDER:
-        shutil.rmtree(folder, ignore_errors=True)
+def _compile_by_turns(folder: Path) -> None:
+    """A kernel is compiled by the process that needs it first; others that need it wait, and find it in Numba's cache."""
+    from numba.core.caching import NullCache
+    from numba.core.dispatcher import Dispatcher
+
+    original = Dispatcher.compile
+
+    def compile_alone(self: Any, signature: Any) -> Any:
+        if isinstance(self._cache, NullCache):  # it would not be found
+            return original(self, signature)
+        name = sha256(f"{self.py_func.__module__} {self.py_func.__qualname__} {signature}".encode()).hexdigest()
+        with FileLock(folder / f"{name}.lock"):
+            return original(self, signature)
+
+    Dispatcher.compile = compile_alone
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What imports leave stays to the end: to look through it for garbage, again and again, takes a quarter of their time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even import files of which all tests are left out."""
+    if "not long" not in config.option.markexpr or collection_path.suffix != ".py":
+        return None
+    return bool(re.search(r"^pytestmark = .*\bmark\.long\b", collection_path.read_text(), re.MULTILINE)) or None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
