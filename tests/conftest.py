@@ -27,15 +27,17 @@ from clearsight.cli.main import main
 from clearsight.runs.store import REPORT
 
 SMALL_CNN = ["--model", "cnn", "--set", "model.widths=[4,6]", "--set", "model.depths=[1,1]"]
+# A kernel takes a quarter of a minute to compile: quick tests use that of float32, with pictures of bytes.
+FLOATS = [np.float32, pytest.param(np.float64, marks=pytest.mark.long)]
 TOLERANCE = {"float32": {"rtol": 2e-4, "atol": 2e-5}, "float64": {"rtol": 1e-9, "atol": 1e-11}}
 
 
-LONGEST_FIRST = [  # so that no process is left alone with one of them at the end
+LONGEST_FIRST = [  # so that no process is left alone with one of them at the end; while one compiles, others do without
     f"test_{name}.py"
     for name in (
-        "pretrained", "readme", "ranks", "executors", "safety", "settings_used", "cli", "tune", "dense", "crashes", "torch_engine",
-        "models", "timm", "augmented_training", "recipes", "suspects_page", "report", "flags", "comparison", "check",
-        "safety_levels",
+        "pretrained", "ranks", "readme", "executors", "safety", "tune", "dense", "reference", "models", "settings_options", "pictures",
+        "fuzz_pictures", "cache", "fetch", "archives", "split", "timm", "torch_engine", "settings_used", "cli", "crashes",
+        "augmented_training", "recipes", "suspects_page", "report", "flags", "comparison", "check", "safety_levels",
     )
 ]  # fmt: skip
 OWN_FOLDER: list[str] = []  # of all files of the tests, in the process that was started first
@@ -138,14 +140,34 @@ def processes() -> Iterator[Processes]:
     started.end()
 
 
+WRITE_REPORT = "clearsight.report.html.write_report"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_report_of_fixtures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Runs of module-wide fixtures draw no report where no test of the file is marked `report`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not any("report" in item.keywords for item in request.session.items if item.path == request.path):
+            patch.setattr(WRITE_REPORT, lambda path: path / REPORT)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def no_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of a test draw no report, which is most of a short run's time, unless it is marked `report`.
 
-    Runs of module-wide fixtures and of other processes draw theirs.
+    Runs of other processes draw theirs.
     """
     if "report" not in request.keywords:
-        monkeypatch.setattr("clearsight.report.html.write_report", lambda path: path / REPORT)
+        monkeypatch.setattr(WRITE_REPORT, lambda path: path / REPORT)
+
+
+@pytest.fixture(scope="session")
+def compiled() -> None:
+    """The dense engine lies in Numba's cache, so that a process that a test starts need not compile it."""
+    from clearsight.engines.dense import kernel
+
+    kernel.warm_up(np.dtype(np.uint8))
 
 
 @pytest.fixture
