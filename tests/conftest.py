@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 
 os.environ["OMP_NUM_THREADS"] = "1"  # PyTorch: nets of tests are too small to share out
 os.environ["SCIPY_ARRAY_API"] = "1"  # SciPy reads it once, here: scikit-learn then runs all its estimator checks
@@ -12,27 +13,31 @@ del os.environ["SCIPY_ARRAY_API"]
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from processes import Processes
 
 from clearsight.cli.main import main
 from clearsight.runs.store import REPORT
 
 SMALL_CNN = ["--model", "cnn", "--set", "model.widths=[4,6]", "--set", "model.depths=[1,1]"]
+# A kernel takes a quarter of a minute to compile: quick tests use that of float32, with pictures of bytes.
+FLOATS = [np.float32, pytest.param(np.float64, marks=pytest.mark.long)]
 TOLERANCE = {"float32": {"rtol": 2e-4, "atol": 2e-5}, "float64": {"rtol": 1e-9, "atol": 1e-11}}
 
 
-LONGEST_FIRST = [  # so that no process is left alone with one of them at the end
+LONGEST_FIRST = [  # so that no process is left alone with one of them at the end; while one compiles, others do without
     f"test_{name}.py"
     for name in (
-        "pretrained", "readme", "ranks", "executors", "safety", "settings_used", "cli", "tune", "dense", "crashes", "torch_engine",
-        "models", "timm", "augmented_training", "recipes", "suspects_page", "report", "flags", "comparison", "check",
-        "safety_levels",
+        "pretrained", "ranks", "readme", "executors", "safety", "tune", "dense", "reference", "models", "settings_options", "pictures",
+        "fuzz_pictures", "cache", "fetch", "archives", "split", "timm", "torch_engine", "settings_used", "cli", "crashes",
+        "augmented_training", "recipes", "suspects_page", "report", "flags", "comparison", "check", "safety_levels",
     )
 ]  # fmt: skip
 OWN_FOLDER: list[str] = []  # of all files of the tests, in the process that was started first
@@ -48,14 +53,45 @@ def pytest_configure(config: pytest.Config) -> None:
         in_memory = os.access(MEMORY_DISK, os.W_OK) and shutil.disk_usage(MEMORY_DISK).free > ROOM
         OWN_FOLDER.append(tempfile.mkdtemp(prefix="clearsight-tests-", dir=MEMORY_DISK if in_memory else None))
         os.environ["TMPDIR"] = tempfile.tempdir = OWN_FOLDER[0]
+    else:
+        _compile_by_turns(Path(tempfile.gettempdir()))
     os.environ["CLEARSIGHT_CACHE"] = tempfile.mkdtemp(prefix="clearsight-tests-")
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Leave nothing behind."""
-    for folder in OWN_FOLDER:
-        shutil.rmtree(folder, ignore_errors=True)
+def _compile_by_turns(folder: Path) -> None:
+    """A kernel is compiled by the process that needs it first; others that need it wait, and find it in Numba's cache."""
+    from numba.core.caching import NullCache
+    from numba.core.dispatcher import Dispatcher
+
+    original = Dispatcher.compile
+
+    def compile_alone(self: Any, signature: Any) -> Any:
+        if isinstance(self._cache, NullCache):  # it would not be found
+            return original(self, signature)
+        name = sha256(f"{self.py_func.__module__} {self.py_func.__qualname__} {signature}".encode()).hexdigest()
+        with FileLock(folder / f"{name}.lock"):
+            return original(self, signature)
+
+    Dispatcher.compile = compile_alone
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What imports leave stays to the end: to look through it for garbage, again and again, takes a quarter of their time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even import files of which all tests are left out."""
+    if "not long" not in config.option.markexpr or collection_path.suffix != ".py":
+        return None
+    return bool(re.search(r"^pytestmark = .*\bmark\.long\b", collection_path.read_text(), re.MULTILINE)) or None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -104,14 +140,34 @@ def processes() -> Iterator[Processes]:
     started.end()
 
 
+WRITE_REPORT = "clearsight.report.html.write_report"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_report_of_fixtures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Runs of module-wide fixtures draw no report where no test of the file is marked `report`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not any("report" in item.keywords for item in request.session.items if item.path == request.path):
+            patch.setattr(WRITE_REPORT, lambda path: path / REPORT)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def no_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of a test draw no report, which is most of a short run's time, unless it is marked `report`.
 
-    Runs of module-wide fixtures and of other processes draw theirs.
+    Runs of other processes draw theirs.
     """
     if "report" not in request.keywords:
-        monkeypatch.setattr("clearsight.report.html.write_report", lambda path: path / REPORT)
+        monkeypatch.setattr(WRITE_REPORT, lambda path: path / REPORT)
+
+
+@pytest.fixture(scope="session")
+def compiled() -> None:
+    """The dense engine lies in Numba's cache, so that a process that a test starts need not compile it."""
+    from clearsight.engines.dense import kernel
+
+    kernel.warm_up(np.dtype(np.uint8))
 
 
 @pytest.fixture

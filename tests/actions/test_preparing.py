@@ -58,6 +58,7 @@ def test_a_run_is_listed_while_it_is_prepared(monkeypatch, source, tmp_path, cal
     assert store.read_run(run.path).created == found[0].created
 
 
+@pytest.mark.long
 @pytest.mark.report
 def test_a_run_killed_so_early_resumes_to_the_same_bytes(killed, source, tmp_path, call, capsys):
     assert store.read_run(killed).status == "killed"

@@ -335,7 +335,12 @@ def test_what_python_shows_fits_a_line(tmp_path):
     assert repr(load_data("digits")) == "Dataset(digits: 1,797 pictures of 8x8x1, 10 classes)"
     table = load_data(np.arange(60.0).reshape(20, 3), np.arange(20.0), task="regression")
     assert repr(table) == "Dataset(arrays: 20 rows of 3 numbers, numbers to predict)"
-    judged = train_dataset(config(data={"task": "regression"}, model={"hidden": []}), table)
+    sections = {
+        "data": {"task": "regression"},
+        "model": {"hidden": []},
+        "train": {"engine": "reference"},
+    }  # nothing to compile
+    judged = train_dataset(config(**sections), table)
     assert repr(judged.bundle) == "Bundle(3-1, 4 parameters: 3 features to one number)"
     assert repr(judged.train).startswith(
         f"Evaluation(train: mae {judged.train.mae:.4g}, r2 {judged.train.r2:.4f}, loss "

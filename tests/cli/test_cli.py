@@ -47,7 +47,7 @@ def refused(*arguments, code, **options):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, compiled):
     folder = tmp_path_factory.mktemp("cli")
     done = run_apart(
         "train", "digits", "--epochs", 30, "--hidden", "32,16", "--json", "--quiet", "--root", folder / "runs"
@@ -287,6 +287,7 @@ def test_a_reader_that_leaves_does_not_stop_training(tmp_path):
     assert subprocess.run(["bash", "-c", closed], capture_output=True).returncode == 0
 
 
+@pytest.mark.long
 def test_a_reader_that_leaves_early_is_the_usual_code(trained):
     folder, found = trained
     for command in ("runs list", f"runs watch {found['run']}"):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import TOLERANCE
+from conftest import FLOATS, TOLERANCE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -86,26 +86,26 @@ def assert_gradient_is_exact(net, objective, params):
         assert grad[i] == pytest.approx(numeric, rel=1e-6, abs=1e-8)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("optimizer", DENSE_OPTIMIZERS)
 def test_engines_agree_on_every_optimizer(optimizer, dtype):
     net, params = build()
     assert_engines_agree(net, Objective(optimizer=optimizer), params, dtype)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_engines_agree_on_every_activation(activation, dtype):
     net, params = build(activation=activation)
     assert_engines_agree(net, Objective(), params, dtype)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("bias", BIASES)
-def test_engines_agree_on_every_bias_and_loss(bias, loss):
+def test_engines_agree_on_every_bias_and_loss(bias, loss, dtype):
     net, params = build(bias=bias, loss=loss)
-    assert_engines_agree(net, Objective(loss=loss), params)
+    assert_engines_agree(net, Objective(loss=loss), params, dtype)
 
 
 OPTIONS = [
@@ -114,25 +114,28 @@ OPTIONS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("option", OPTIONS, ids=str)
 def test_engines_agree_on_every_regulariser(option, dtype):
     net, params = build()
     assert_engines_agree(net, Objective(optimizer="momentum", **option), params, dtype)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("sizes", [(INPUTS, CLASSES), (INPUTS, 1, CLASSES), (INPUTS, 5, 5, 5, 5, 5, CLASSES)])
-def test_engines_agree_on_any_number_of_layers(sizes):
+def test_engines_agree_on_any_number_of_layers(sizes, dtype):
     net, params = build(sizes=sizes)
-    assert_engines_agree(net, Objective(), params)
+    assert_engines_agree(net, Objective(), params, dtype)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("batch_size", [1, 8, ROWS, 100])
-def test_engines_agree_on_any_batch_size_and_keep_the_last_batch(batch_size):
+def test_engines_agree_on_any_batch_size_and_keep_the_last_batch(batch_size, dtype):
     net, params = build()
-    assert_engines_agree(net, Objective(dropout=0.2), params, batch_size=batch_size)
+    assert_engines_agree(net, Objective(dropout=0.2), params, dtype, batch_size=batch_size)
 
 
+@pytest.mark.long
 def test_engines_agree_on_a_wide_deep_net():
     """Whole tiles, tails, and more inputs than one block of the product holds."""
     net = MLP((1100, 70, 130, 5), ("sigmoid", "tanh"))
@@ -211,7 +214,7 @@ def test_gradient_equals_finite_differences_away_from_kinks(activation):
 
 
 def torch_twin(net, params, objective, dtype):
-    """The same network and step, written with PyTorch's own parts."""
+    """The same network, and what makes its steps, written with PyTorch's own parts."""
     torch = pytest.importorskip("torch")
     nn = torch.nn
     kinds = {
@@ -242,7 +245,7 @@ def torch_twin(net, params, objective, dtype):
         "adam": lambda: torch.optim.Adam(groups, lr=0.05, eps=objective.eps),
         "adamw": lambda: torch.optim.AdamW(groups, lr=0.05, eps=objective.eps),
     }
-    return torch, model, make[objective.optimizer]()
+    return torch, model, make[objective.optimizer]
 
 
 def torch_params(net, model):
@@ -252,12 +255,14 @@ def torch_params(net, model):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("optimizer", DENSE_OPTIMIZERS)
 def test_training_equals_pytorch(optimizer, activation):
     objective = Objective(optimizer=optimizer, l1=0.001, l2=0.01, clip_norm=0.5, label_smoothing=0.1)
     net, params = build(activation=activation)
-    torch, model, stepper = torch_twin(net, params, objective, np.float64)
+    torch, model, make = torch_twin(net, params, objective, np.float64)
+    stepper = make()
     images, labels, _ = batch()
     x = torch.tensor(images / 255 - 0.5)
     for epoch in range(2):
@@ -324,14 +329,14 @@ def test_softmax_survives_huge_logits(size):
         np.testing.assert_allclose(reference.softmax(z).sum(axis=1), 1, rtol=1e-6)
 
 
-@pytest.mark.parametrize("engine", [reference, kernel])
+@pytest.mark.parametrize("engine", [reference, pytest.param(kernel, marks=pytest.mark.long)])
 def test_untrained_zero_net_has_loss_ln_k(engine):
     net, params = build()
     losses = run(engine, net, Objective(), params * 0, np.float64, lr=0.0)[2]
     np.testing.assert_allclose(losses, np.log(CLASSES), rtol=1e-12)
 
 
-@pytest.mark.parametrize("engine", [reference, kernel])
+@pytest.mark.parametrize("engine", [reference, pytest.param(kernel, marks=pytest.mark.long)])
 def test_a_loss_that_is_not_finite_ends_training_without_its_update(engine):
     net, params = build()
     params[0] = np.nan
@@ -373,6 +378,7 @@ def test_kernel_reads_float_pictures_as_it_reads_bytes():
     np.testing.assert_array_equal(*found)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("optimizer", DENSE_OPTIMIZERS)
 def test_every_optimizer_solves_a_quadratic(optimizer):
     net = MLP((1, 1), (), "none", "identity")  # minimise (w - 3)^2 / 2

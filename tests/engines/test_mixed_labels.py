@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import TOLERANCE
+from conftest import FLOATS, TOLERANCE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -68,25 +68,25 @@ def assert_engines_agree(net, objective, params, dtype=np.float64, **options):
         assert expected[3] == got[3]
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("optimizer", DENSE_OPTIMIZERS)
 def test_engines_agree_on_mixed_labels_under_every_optimizer(optimizer, dtype):
     net, params = build()
     assert_engines_agree(net, Objective(optimizer=optimizer), params, dtype)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("option", OPTIONS, ids=str)
 def test_engines_agree_on_mixed_labels_under_every_option(option, dtype):
     net, params = build(loss=option.get("loss", "cross_entropy"))
     assert_engines_agree(net, Objective(optimizer="momentum", **option), params, dtype)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("batch_size", [1, 8, ROWS, 100])
-def test_engines_agree_on_mixed_labels_at_any_batch_size(batch_size):
+def test_engines_agree_on_mixed_labels_at_any_batch_size(batch_size, dtype):
     net, params = build()
-    assert_engines_agree(net, Objective(dropout=0.2), params, batch_size=batch_size)
+    assert_engines_agree(net, Objective(dropout=0.2), params, dtype, batch_size=batch_size)
 
 
 objectives = st.builds(
@@ -101,6 +101,7 @@ objectives = st.builds(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=40, deadline=None)
 @given(objectives, st.sampled_from(ACTIVATIONS), st.sampled_from(BIASES), st.integers(0, 99))
 def test_engines_agree_on_mixed_labels_in_any_combination(objective, activation, bias, seed):
@@ -177,7 +178,7 @@ def test_loss_equals_pytorchs_own_soft_targets(smoothing):
 
 
 @pytest.mark.parametrize("engine", [reference, kernel])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("option", [{}, *OPTIONS], ids=str)
 def test_a_share_of_one_is_the_same_as_no_mixing(engine, dtype, option):
     net, params = build(loss=option.get("loss", "cross_entropy"))
@@ -189,7 +190,7 @@ def test_a_share_of_one_is_the_same_as_no_mixing(engine, dtype, option):
     assert alone[3] == whole[3]
 
 
-@pytest.mark.parametrize("engine", [reference, kernel])
+@pytest.mark.parametrize("engine", [reference, pytest.param(kernel, marks=pytest.mark.long)])
 def test_the_two_classes_may_change_places(engine):
     net, params = build()
     images, labels, targets, others, shares = batch()
@@ -205,7 +206,7 @@ def test_the_two_classes_may_change_places(engine):
     np.testing.assert_allclose(*found, **TOLERANCE["float64"])
 
 
-@pytest.mark.parametrize("engine", [reference, kernel])
+@pytest.mark.parametrize("engine", [reference, pytest.param(kernel, marks=pytest.mark.long)])
 def test_rows_whose_classes_weigh_nothing_change_nothing(engine):
     net, params = build()
     images, labels, targets, others, shares = batch()
@@ -229,7 +230,9 @@ def engine_of(dataset, name, augmentation, rows, **objective):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name == "dense" else []) for name in ENGINES]
+)
 @pytest.mark.parametrize("task", ["classification", "regression"])
 def test_an_engine_mixes_labels_and_targets_as_it_mixes_pictures(task, name):
     rng, rows = np.random.default_rng(0), np.arange(5, 35)

@@ -31,6 +31,7 @@ def test_product_equals_numpys(columns, transposed, dtype):
             assert (c[-LANES:] == 7).all()
 
 
+@pytest.mark.long
 def test_every_element_is_summed_in_the_order_of_k_whatever_the_tile():
     """One column at a time uses the narrowest tile, one row at a time the lowest: the same bits must come out."""
     rng = np.random.default_rng(0)

@@ -67,6 +67,7 @@ def save(window, path):
     return path
 
 
+@pytest.mark.long
 @pytest.mark.browser
 def test_a_page_without_a_choice_saves_the_table_as_it_was_written(window, found, tmp_path):
     saved = save(window, tmp_path / "saved.csv")
