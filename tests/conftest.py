@@ -76,6 +76,12 @@ def _compile_by_turns(folder: Path) -> None:
     Dispatcher.compile = compile_alone
 
 
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave nothing behind."""
+    for folder in OWN_FOLDER:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """What imports leave stays to the end: to look through it for garbage, again and again, takes a quarter of their time."""
