@@ -186,7 +186,7 @@ class DenseEngine:
         targets = self._targets[rows] if len(self._targets) else self._targets
         outputs, slopes = reference.forward(net, params, x)
         sums, squares = list(reference.layer_sums(net, params, x)), []
-        plain = replace(objective, reduction="mean", label_smoothing=0.0)
+        plain = replace(objective, reduction="mean", label_smoothing=0.0, class_weights=())
         whole = np.zeros_like(params)
         for part in parts:
             wanted = targets[part] if len(targets) else targets

@@ -192,16 +192,18 @@ def try_step(engine: Trainer, rows: NDArray[np.int64], read: Callable[[], Array]
     """
     (step, lr), before = trial, np.array(read())
     state = engine.state()
-    losses, _ = engine.train_steps(rows, epoch=0, first_batch=0, first_step=step, lrs=np.array([lr]))
-    moved = read() - before
-    engine.load_state(state)
+    try:
+        losses, _ = engine.train_steps(rows, epoch=0, first_batch=0, first_step=step, lrs=np.array([lr]))
+        moved = read() - before
+    finally:
+        engine.load_state(state)
     return Tried(float(losses[0]), moved)
 
 
 def split_rows(n: int) -> list[slice]:
     """n pictures in equal parts, a rest left out."""
     size = max(1, n // PARTS)
-    return [slice(at, at + size) for at in range(0, n - size + 1, size)]
+    return [slice(k * size, (k + 1) * size) for k in range(min(PARTS, n))]
 
 
 def effective_rank(values: Array) -> float:

@@ -307,7 +307,7 @@ class TorchEngine:
         layers = probe_layers(self._module, seen, weight=self._trained, gradient=gradient, step=moved)
         return probe_network(
             outputs, truth, losses=losses, layers=layers,
-            noise=noise_scale(square, float(gradient.square().sum(dtype=torch.float64)), n=len(rows), size=size),
+            noise=noise_scale(square, float(torch.linalg.vector_norm(gradient)) ** 2, n=len(rows), size=size),
             trial=(tried.loss, float(losses[: self._batch_size].mean())) if tried else None,
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What a probe needs of a PyTorch module: what goes through its layers, and the gradient of its loss. It changes neither."""
+"""What a probe needs of a PyTorch module: what goes through its layers, and the gradient of its loss. Its numbers stay."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +38,7 @@ def measure_parts(
             found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
             logits[-1] = logits[-1].detach()
             grad = torch.cat([values.reshape(-1) for values in found])
-            squares.append(float(grad.square().sum(dtype=torch.float64)))
+            squares.append(float(torch.linalg.vector_norm(grad)) ** 2)
             mean.add_(grad, alpha=1 / len(parts))
     return seen, torch.cat(logits), mean, float(np.mean(squares))
 
