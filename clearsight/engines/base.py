@@ -40,7 +40,9 @@ class Engine(Protocol):
         """Outputs before the softmax for some rows, (n, K), without dropout."""
 
     def probe(self, rows: Rows, *, trial: tuple[int, float] | None = None) -> Probe:
-        """Numbers of every layer and of the whole for some training rows (a few may be left out). No training is changed by it.
+        """Numbers of every layer and of the whole for some training rows, by the weights that `logits` goes by.
+
+        Nothing that is trained is changed. Rows beyond equal parts are left out.
 
         Args:
             trial: (steps done, learning rate) of one step on the first rows, which is taken back; None for no step.

@@ -15,7 +15,7 @@ from clearsight.engines.base import Rows, State, check_ends
 from clearsight.engines.dense import reference
 from clearsight.engines.objective import Objective
 from clearsight.engines.predictor import Predictor
-from clearsight.engines.probe import Probe, noise_scale, probe_layer, probe_network, row_losses, split_rows, try_step
+from clearsight.engines.probe import Probe, noise_scale, probe_layer, probe_network, rms, split_rows, try_step
 from clearsight.errors import UsageError
 from clearsight.models.mlp import MLP
 
@@ -185,28 +185,33 @@ class DenseEngine:
         x = self._preprocess.apply(self._images[rows]).astype(params.dtype, copy=False)
         targets = self._targets[rows] if len(self._targets) else self._targets
         outputs, slopes = reference.forward(net, params, x)
-        sums, squares = list(reference.layer_sums(net, params, x)), []
         plain = replace(objective, reduction="mean", label_smoothing=0.0, class_weights=())
-        whole = np.zeros_like(params)
+        gradient, squares = np.zeros_like(params), []
         for part in parts:
             wanted = targets[part] if len(targets) else targets
             _, delta = reference.loss_and_delta(outputs[-1][part], self._labels[rows[part]], wanted, plain)
             grad = reference.backward(net, params, [a[part] for a in outputs], [s[part] for s in slopes], delta)
-            squares.append(float(np.square(grad, dtype=np.float64).sum()))
-            whole += grad / len(parts)
-        truth = targets[:, 0] if len(targets) else self._labels[rows]
-        losses = row_losses(outputs[-1], truth, loss=objective.loss, huber_delta=objective.huber_delta)
-        tried = try_step(self, rows[: self._batch_size], lambda: self._params, trial) if trial else None
-        moved = net.layers(tried.moved) if tried else [(None, None)] * net.num_layers
+            squares.append(_square(grad))
+            gradient += grad / len(parts)
+        tried, before = None, params.copy()
+        moved: list[float | None] = [None] * net.num_layers
+        if trial is not None:
+            loss, moved = try_step(
+                self, rows[: self._batch_size], step=trial[0], lr=trial[1],
+                look=lambda: [rms(w) for w, _ in net.layers(params - before)],
+            )  # fmt: skip
+            tried = loss, self._batch_size
+        sums = reference.layer_sums(net, params, x)
         layers = [
-            probe_layer(f"layer {k + 1}", z=z, x=outputs[k], weight=w, gradient=grad_w, step=moved[k][0])
-            for k, (z, (w, _), (grad_w, _)) in enumerate(zip(sums, net.layers(params), net.layers(whole), strict=True))
-        ]
-        square, size = float(np.square(whole, dtype=np.float64).sum()), parts[0].stop
+            probe_layer(
+                f"layer {k + 1}", z=z, x=outputs[k], silent=float((outputs[k] == 0).all(axis=0).mean()),
+                weight=rms(w), gradient=rms(grad_w), step=moved[k],
+            )
+            for k, (z, (w, _), (grad_w, _)) in enumerate(zip(sums, net.layers(params), net.layers(gradient), strict=True))
+        ]  # fmt: skip
         return probe_network(
-            outputs[-1], truth, losses=losses, layers=layers,
-            noise=noise_scale(float(np.mean(squares)), square, n=len(rows), size=size),
-            trial=(tried.loss, float(losses[: self._batch_size].mean())) if tried else None,
+            outputs[-1], targets[:, 0] if len(targets) else self._labels[rows], huber=objective.huber, layers=layers,
+            noise=noise_scale(float(np.mean(squares)), _square(gradient), n=len(rows), size=parts[0].stop), trial=tried,
         )  # fmt: skip
 
     def params(self) -> NDArray[np.float32]:
@@ -229,3 +234,8 @@ class DenseEngine:
     def describe(self) -> dict[str, Any]:
         """See `Engine`."""
         return {"engine": self.name, "device": self.device}
+
+
+def _square(values: NDArray[np.floating]) -> float:
+    """Squared norm."""
+    return float(np.square(values, dtype=np.float64).sum())

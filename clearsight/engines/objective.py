@@ -96,6 +96,11 @@ class Objective:
         return self.loss != "cross_entropy"
 
     @property
+    def huber(self) -> float | None:
+        """The error beyond which the loss grows linearly; None where it does not."""
+        return self.huber_delta if self.loss == "huber" else None
+
+    @property
     def num_slots(self) -> int:
         """How many numbers the optimiser remembers for each parameter."""
         return NUM_SLOTS[self.optimizer]

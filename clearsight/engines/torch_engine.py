@@ -25,10 +25,10 @@ from clearsight.data.preprocess import Preprocess
 from clearsight.engines.base import Rows, State, check_ends
 from clearsight.engines.objective import Objective
 from clearsight.engines.predictor import rows_at_once
-from clearsight.engines.probe import Probe, noise_scale, probe_network, row_losses, split_rows, try_step
+from clearsight.engines.probe import Probe, noise_scale, probe_network, split_rows, try_step
 from clearsight.engines.team import Team
 from clearsight.engines.torch_optimizers import SWEEP, build_optimizer
-from clearsight.engines.torch_probe import measure_parts, probe_layers
+from clearsight.engines.torch_probe import measure_parts, measure_weights, probe_layers
 from clearsight.engines.torch_tools import Inputs, as_memory_error, as_tensor, keep_freed_memory, run_module
 from clearsight.errors import RunError
 from clearsight.models.convnet import ConvNet, Tail
@@ -293,23 +293,36 @@ class TorchEngine:
 
     def probe(self, rows: Rows, *, trial: tuple[int, float] | None = None) -> Probe:
         """See `Engine`."""
-        parts = split_rows(len(rows))
-        rows, size = rows[: parts[-1].stop], parts[0].stop
+        parts, module, weights = split_rows(len(rows)), self._ema_module, self._average[0]
+        rows = rows[: parts[-1].stop]
         labels = self._labels[as_tensor(rows, self._device)]
         goals = labels[:, None] if self._recipe.is_regression else F.one_hot(labels, self._net.outputs)
         pairs = [(self._inputs(self._images[as_tensor(rows[part], self._device)]), goals[part]) for part in parts]
         with _at_work():
-            seen, logits, gradient, square = measure_parts(self._module, pairs, self._row_losses)
-        outputs, truth = _copy(logits), _copy(labels)
-        losses = row_losses(outputs, truth, loss=self._recipe.loss, huber_delta=self._recipe.huber_delta)
-        tried = try_step(self, rows[: self._batch_size], lambda: _copy(self._trained), trial) if trial else None
-        moved = torch.from_numpy(tried.moved) if tried else None
-        layers = probe_layers(self._module, seen, weight=self._trained, gradient=gradient, step=moved)
+            found = measure_parts(module, pairs, self._row_losses)
+        tried, before, forward = None, self._trained.clone(), self._forward
+        steps: dict[str, float] = {}
+        if trial is not None:
+            self._forward = self._module  # nothing is compiled for a batch that may be of another size
+            try:
+                loss, steps = try_step(
+                    self, rows[: self._batch_size], step=trial[0], lr=trial[1],
+                    look=lambda: measure_weights(module, self._trained - before),
+                )  # fmt: skip
+            finally:
+                self._forward = forward
+            tried = loss, self._batch_size
+        layers = probe_layers(
+            found.seen,
+            weights=measure_weights(module, weights),
+            gradients=measure_weights(module, found.gradient),
+            steps=steps,
+        )
+        whole_square = float(torch.linalg.vector_norm(found.gradient)) ** 2
+        noise = noise_scale(found.part_square, whole_square, n=len(rows), size=parts[0].stop)
         return probe_network(
-            outputs, truth, losses=losses, layers=layers,
-            noise=noise_scale(square, float(torch.linalg.vector_norm(gradient)) ** 2, n=len(rows), size=size),
-            trial=(tried.loss, float(losses[: self._batch_size].mean())) if tried else None,
-        )  # fmt: skip
+            _copy(found.logits), _copy(labels), huber=self._recipe.huber, layers=layers, noise=noise, trial=tried
+        )
 
     def params(self) -> NDArray[np.float32]:
         """See `Engine`."""

@@ -18,6 +18,7 @@ from clearsight.data.read.load import load_data
 from clearsight.engines.dense import reference
 from clearsight.engines.torch_tools import build_bound
 from clearsight.errors import ModelFileError, UsageError
+from clearsight.evaluation.losses import mean_loss
 from clearsight.models.convnet import ConvNet
 from clearsight.models.count import count_multiply_adds, list_models
 from clearsight.models.initialize import INITIALIZERS, initialize, whiten
@@ -90,7 +91,9 @@ def test_an_untrained_net_knows_nothing_and_its_signals_end_in_its_logits(family
     logits = prepared.engine.logits(rows)
     loss = -reference.log_softmax(logits.astype(np.float64))[rows, dataset.labels].mean()
     assert np.log(5) - 0.3 < loss < np.log(5) + 1.5
-    last = prepared.engine.probe(rows).layers[-1]
+    probe = prepared.engine.probe(rows)
+    last = probe.layers[-1]
+    assert probe.loss == pytest.approx(mean_loss(logits[:28], dataset.labels[:28]), rel=1e-4)
     looked_at = logits[:28].astype(np.float64)  # four equal parts
     assert (last.mean, last.std, last.low) == pytest.approx(
         (looked_at.mean(), looked_at.std(), looked_at.min()), rel=1e-3, abs=1e-5
