@@ -19,7 +19,7 @@ LargestMap = Callable[[int, int, tuple[int, ...]], int]
 
 
 def _measure_stages(area: int, channels: int, widths: tuple[int, ...], *, before: int = 0, expansion: int = 1) -> int:
-    """Of stages that halve both sides, from the second on; `before` them that many maps a channel of the picture."""
+    """Of stages that halve both sides, from the second on; with `before` maps a channel of the picture ahead of the first."""
     stages = (max(area >> 2 * k, 1) * units * expansion for k, units in enumerate(widths))
     return max(area * before * channels, *stages)
 
@@ -60,7 +60,7 @@ class Family:
         name: what it is called in settings. title: what it is, for a list.
         layers: the module that computes it, `import.path:Class`, made from a description and the share of dropout. That of
             a network with published weights has `early`, `late` and `find_depths` too.
-        settings: those of section `model` that it takes, of the ones that not all families take.
+        settings: the optional ones of section `model` that it takes.
         group: its name in sentences together with others of its kind.
         widths, depths, hidden, kernel, norm, pooling: what they are where nothing is said; see `ConvNet`.
         dense: whether it is an `MLP`, for rows of features too, and not a `ConvNet`.

@@ -108,20 +108,23 @@ def describe_activations(signals: dict[str, Any], *, when: str) -> str:
 
 def _describe_way_back(layers: list[dict[str, Any]]) -> list[str]:
     """Where the gradient dies or grows on its way from the last layer to the first; empty where it was not measured."""
-    sizes = [layer.get("gradient") for layer in layers]
-    if None in sizes:
+    if any(layer.get("gradient") is None for layer in layers):
         return []
-    if not sizes[-1]:
-        return ["No gradient reaches the weights."] if not any(sizes) else []
-    ratio = sizes[0] / sizes[-1]
-    if 1 / _GROWN_BACK <= ratio <= _GROWN_BACK:
+    if not any(layer["gradient"] for layer in layers):
+        return ["No gradient reaches the weights."]
+    first, last = (layer["gradient"] / layer["weight"] if layer["weight"] else 0.0 for layer in (layers[0], layers[-1]))
+    if not (first and last):  # weights that begin at 0 say nothing of the way back
         return []
-    what = "grows" if ratio > 1 else "shrinks"
-    return [f"The gradient {what} from {sizes[-1]:.3g} in the last layer to {sizes[0]:.3g} in the first."]
+    if 1 / _GROWN_BACK <= first / last <= _GROWN_BACK:
+        return []
+    what = "grows" if first > last else "shrinks"
+    return [
+        f"As a share of the weights, the gradient {what} from {last:.3g} in the last layer to {first:.3g} in the first."
+    ]
 
 
 def _describe_silence(layers: list[dict[str, Any]]) -> list[str]:
-    """The layer that gets most units that no picture wakes, if these are most of its inputs; pixels are not meant."""
+    """The layer with the largest share of silent inputs, if above one half; not the first, whose inputs are pixels."""
     found = max(layers[1:], key=lambda layer: layer.get("silent", 0.0), default=None)
     if found is None or found.get("silent", 0.0) <= _SILENT:
         return []

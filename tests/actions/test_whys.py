@@ -77,14 +77,17 @@ def test_signals_that_are_not_finite_are_told():
 
 
 def test_a_dying_gradient_and_silent_units_are_told():
-    layer = {"name": "a", "std": 1.0, "silent": 0.0, "gradient": 1.0}
+    layer = {"name": "a", "std": 1.0, "silent": 0.0, "gradient": 1.0, "weight": 2.0}
     told = {"loss": 2.3, "sure": 0.0, "layers": [layer | {"gradient": 1e-5}, layer | {"name": "b", "silent": 0.75}]}
     text = words.describe_activations(told, when="at the end")
-    assert "The gradient shrinks from 1 in the last layer to 1e-05 in the first." in text
+    assert "As a share of the weights, the gradient shrinks from 0.5 in the last layer to 5e-06 in the first." in text
     assert text.endswith("75 % of the units before b are 0 for every picture looked at.")
     dead = told | {"layers": [layer | {"gradient": 0.0}, layer | {"gradient": 0.0}]}
     assert words.describe_activations(dead, when="at the end").endswith("No gradient reaches the weights.")
-    assert "gradient" not in words.describe_activations(told | {"layers": [layer, layer]}, when="at the end")
+    smaller = layer | {"gradient": 1e-5, "weight": 2e-5}  # as large as in the last layer, for weights of this size
+    assert "gradient" not in words.describe_activations(told | {"layers": [smaller, layer]}, when="at the end")
+    unborn = layer | {"gradient": 0.0}  # behind weights that begin at 0
+    assert "gradient" not in words.describe_activations(told | {"layers": [unborn, layer]}, when="before training")
 
 
 def test_runs_whose_gradients_were_not_measured_are_described():
