@@ -5,12 +5,11 @@ import os
 import pickle
 import re
 import struct
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
 import pytest
+from conftest import run
 
 from clearsight.data.read.load import load_data
 from clearsight.errors import DataError
@@ -207,8 +206,7 @@ def test_splits_names_and_column_order_are_kept_and_other_arrays_noted(tmp_path)
 @pytest.mark.parametrize("content", [npz(a=IMAGES), npz(images=IMAGES, labels=LABELS)[:500]], ids=["names", "cut"])
 def test_the_command_ends_with_3_one_line_and_no_run(tmp_path, content):
     (tmp_path / "data.npz").write_bytes(content)
-    command = [sys.executable, "-m", "clearsight", "train", "data.npz"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = run("train", "data.npz", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
     assert done.stderr.startswith("error: data.npz must ")
     assert [path.name for path in tmp_path.iterdir()] == ["data.npz"]
