@@ -1,6 +1,8 @@
 """Shared by all tests: where the data sets are, the one tolerance table, and small pictures."""
 
+import contextlib
 import gc
+import io
 import os
 import re
 
@@ -16,6 +18,7 @@ import tempfile
 from collections.abc import Callable, Generator, Iterator
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -194,6 +197,17 @@ def run_main(*arguments: object) -> int:
             signal.signal(signal.SIGTERM, handler)
             gc.set_threshold(*threshold)
     return int(ended.value.code or 0)
+
+
+def run(*arguments: object, cwd: str | Path = ".", input: str = "") -> SimpleNamespace:
+    """The command in this process, with what it prints; in one of its own, it takes a second or more to start."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.chdir(cwd)
+        patch.setattr("sys.stdin", io.StringIO(input))
+        code = run_main(*arguments)
+    assert "Traceback" not in err.getvalue(), err.getvalue()
+    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
 
 
 @pytest.fixture

@@ -1,14 +1,13 @@
 """Every command and every line of Python that the README shows is run, in one folder, in order."""
 
-import os
 import re
+import runpy
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import run
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -57,11 +56,12 @@ def test_every_shell_line_is_a_command_or_a_make_target():
         assert word == "clearsight" or (word == "make" and f"\n{target}:" in makefile), line
 
 
-def test_python_works(folder):
+def test_python_works(folder, monkeypatch, capsys):
     (code,) = blocks("python")
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, env={**os.environ})
-    assert done.returncode == 0, done.stderr
-    accuracy = [float(x) for x in done.stdout.split()[:3]]
+    (folder / "shown.py").write_text(code)
+    monkeypatch.chdir(folder)
+    runpy.run_path("shown.py", run_name="__main__")
+    accuracy = [float(x) for x in capsys.readouterr().out.split()[:3]]
     assert accuracy[1] < accuracy[0] < accuracy[2]
 
 
@@ -73,15 +73,12 @@ def test_links_lead_somewhere():
 def test_the_small_format_that_is_shown_is_read(folder):
     text = re.search(r'`(\{"layers".*?\})`', README, re.DOTALL)[1]
     (folder / "small.json").write_text(text)
-    done = subprocess.run(
-        [sys.executable, "-m", "clearsight", "config", "show", "--config", "small.json"], cwd=folder, capture_output=True, text=True
-    )  # fmt: skip
-    assert 'reduction = "sum"' in done.stdout
+    assert 'reduction = "sum"' in run("config", "show", "--config", "small.json", cwd=folder).stdout
 
 
 def test_make_demo_runs_a_command_that_works(tmp_path):
     (command,) = re.findall(r"^\t\$\(BIN\)/(clearsight train .*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    done = subprocess.run([sys.executable, "-m", *shlex.split(command)], cwd=tmp_path, capture_output=True, text=True)
+    done = run(*shlex.split(command)[1:], cwd=tmp_path)
     assert "test accuracy" in done.stdout
     (report,) = re.findall(r"^report +(\S+)$", done.stdout, re.MULTILINE)
     assert (tmp_path / report).is_file()

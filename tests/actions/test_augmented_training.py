@@ -194,7 +194,9 @@ def test_stopped_at_every_step_and_resumed_is_byte_identical(engine, tmp_path, m
 WORKER = """if True:
     import os, signal, sys, traceback
     import numpy as np
-    import clearsight, clearsight.actions.train, scipy.optimize, scipy.spatial
+    import clearsight, clearsight.actions.train, filelock, safetensors.numpy, scipy.optimize, scipy.spatial
+    from clearsight.augment import kernel as mover
+    from clearsight.engines.dense import kernel
     from clearsight.report import html
     from clearsight.engines.dense_engine import DenseEngine
     html.write_report = lambda path: path

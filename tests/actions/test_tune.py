@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 from subprocess import PIPE
@@ -26,6 +27,16 @@ from clearsight.search.loop import Plan, find_best, find_brackets, find_ladder, 
 from clearsight.search.space import parse_space
 
 pytestmark = pytest.mark.long
+
+
+@pytest.fixture(autouse=True)
+def few_trees(monkeypatch):
+    """Shares of the settings by few trees: how they are measured is no claim of these tests, and took half of their time."""
+    from optuna import importance
+
+    evaluator = partial(importance.FanovaImportanceEvaluator, n_trees=4)
+    monkeypatch.setattr(importance, "FanovaImportanceEvaluator", evaluator)
+
 
 SMALL = {"epochs": 3, "hidden": (12,), "batch_size": 64}
 
@@ -172,7 +183,8 @@ def test_a_search_by_time_ends_early_and_can_go_on_to_the_same_end(tmp_path, pru
     clock = SimpleNamespace(
         monotonic=count().__next__
     )  # a second a look: 40 looks see more than a round and less than all
-    notes, options = [], {"strategy": "random", "trials": 120, "round_size": 12, "epochs": 6, "prune": prune}
+    notes, options = [], {"strategy": "random", "trials": 120, "round_size": 12, "prune": prune}
+    options |= {"epochs": 6 if prune == "halving" else 2}  # each trial is run three times in all
     whole = run(tmp_path, "whole", **options)
     with monkeypatch.context() as patch:
         patch.setattr(executors, "_POLL_SECONDS", float(LIMIT_SECONDS))
@@ -225,12 +237,19 @@ class Cut(Scripted):
             yield number, outcome
 
 
+@cache
+def scripted_search(prune):
+    """What is searched, and what comes out where it is not cut off."""
+    space = parse_space({}, ["train.lr=0.1,0.2,0.9,0.8,0.3,0.7,0.4,0.6,0.5"])
+    config, plan = build_config({"train": {"epochs": 27}}), Plan("grid", 9, "accuracy", prune=prune, minutes=60)
+    whole = run_search(config, space, plan, pool=Scripted(), journal=Memory(), board=SilentBoard())
+    return space, config, plan, whole
+
+
 @pytest.mark.parametrize("prune", ["none", "halving", "hyperband"])
 @pytest.mark.parametrize("left", range(0, 16))
 def test_a_search_cut_off_at_any_run_ends_with_the_best_so_far_trained_to_its_end(prune, left):
-    space = parse_space({}, ["train.lr=0.1,0.2,0.9,0.8,0.3,0.7,0.4,0.6,0.5"])
-    config = build_config({"train": {"epochs": 27}})
-    plan = Plan("grid", 9, "accuracy", prune=prune, minutes=60)
+    space, config, plan, whole = scripted_search(prune)
     journal, notes = Memory(), []
     trials, _ = run_search(config, space, plan, pool=Cut(left), journal=journal, board=SilentBoard(), note=notes.append)
     best = find_best(trials, "accuracy")
@@ -244,7 +263,6 @@ def test_a_search_cut_off_at_any_run_ends_with_the_best_so_far_trained_to_its_en
     if prune != "none" and left == 0:
         assert "the next, as none has begun, trial 0, now trains to the end" in notes[0]
     again = Memory(journal.added)
-    whole = run_search(config, space, plan, pool=Scripted(), journal=Memory(), board=SilentBoard())
     assert run_search(config, space, plan, pool=Scripted(), journal=again, board=SilentBoard()) == whole
 
 

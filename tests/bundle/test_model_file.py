@@ -13,6 +13,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from conftest import run
 
 import clearsight
 from clearsight.bundle.archive import DESCRIPTION, MEMBERS, TENSORS, pack_zip
@@ -241,9 +242,7 @@ def test_nan_weights_load_with_a_note_that_the_command_prints(tmp_path, good, fo
     note = f"{path} has weights that are not finite; its predictions mean nothing"
     assert load(path).notes == (note,)
     np.save(tmp_path / "a.npy", np.zeros((8, 8), np.uint8))
-    command = [sys.executable, "-m", "clearsight", "predict", str(path), "a.npy"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.stderr == f"note: {note}\n"
+    assert run("predict", path, "a.npy", cwd=tmp_path).stderr == f"note: {note}\n"
 
 
 def pack(*members, compression=zipfile.ZIP_STORED):
@@ -399,8 +398,7 @@ def test_300_mutations_are_refused_or_sound(tmp_path, good):
 @pytest.mark.parametrize("name", ["one weight flipped", "not JSON", "10,000 deep"])
 def test_the_command_ends_with_1_and_one_line(tmp_path, good, name):
     write(tmp_path, "zip", HEADERS[name][0](good), good.text)
-    command = [sys.executable, "-m", "clearsight", "predict", "model.zip", "a.png"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = run("predict", "model.zip", "a.png", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert done.stderr.startswith("error: ")
     assert HEADERS[name][1] in done.stderr

@@ -7,13 +7,12 @@ import os
 import re
 import shutil
 import struct
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import run
 from PIL import Image
 
 import clearsight
@@ -250,8 +249,7 @@ def test_one_picture_with_or_without_batch_axis_is_the_same(tmp_path, model):
 def test_the_command_fails_only_the_bad_picture_and_ends_with_3(tmp_path, model):
     (tmp_path / "a.png").write_bytes(encode(GREY, "PNG"))
     (tmp_path / "b.png").write_bytes(b"text")
-    command = [sys.executable, "-m", "clearsight", "predict", str(model.path), "a.png", "b.png", "a.png", "--json"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = run("predict", model.path, "a.png", "b.png", "a.png", "--json", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (3, f"error: {TEXT.format(path='b.png')}\n")
     first, second, third = json.loads(done.stdout)["predictions"]
     assert set(second) == {"name", "error"}

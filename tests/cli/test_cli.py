@@ -1,18 +1,16 @@
 """The command line as a person or a program uses it: JSON contracts, exit codes, one-line errors, help everywhere."""
 
-import contextlib
-import io
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from commands import walk_commands
-from conftest import run_main
+from conftest import run
 from PIL import Image
 from processes import CLEARSIGHT, LIMIT_SECONDS, wait_until
 
@@ -24,17 +22,6 @@ def run_apart(*arguments, **options):
     done = subprocess.run([*CLEARSIGHT, *map(str, arguments)], capture_output=True, text=True, **options)
     assert "Traceback" not in done.stderr, done.stderr
     return done
-
-
-def run(*arguments, cwd=".", input=""):
-    """The command in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.chdir(cwd)
-        patch.setattr("sys.stdin", io.StringIO(input))
-        code = run_main(*arguments)
-    assert "Traceback" not in err.getvalue(), err.getvalue()
-    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
 
 
 def refused(*arguments, code, **options):
@@ -337,14 +324,12 @@ def test_a_killed_run_is_listed_as_killed_and_a_damaged_one_is_noted(trained, tm
         (["train", "digits", "--resume", ""], 2, "RUN must be a run directory, got ''."),
         (["runs", "show", "~nosuch/x"], 2, "RUN must be a run directory, got '~nosuch/x'."),
         (["runs", "list", "--root", "/etc/passwd"], 2, "--root must be a folder, got /etc/passwd, which is a file."),
-        (["train", b"p\xff.npz"], 3, "DATA must be a path in UTF-8"),
+        (["train", os.fsdecode(b"p\xff.npz")], 3, "DATA must be a path in UTF-8"),
     ],
     ids=lambda value: str(value)[:40],
 )  # fmt: skip
 def test_odd_values_end_in_one_sentence(arguments, code, words, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "clearsight", *arguments], capture_output=True, text=True, cwd=tmp_path
-    )
+    done = run(*arguments, cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert words in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

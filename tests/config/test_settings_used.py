@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from published_weights import packaged, published_state
+from published_weights import packaged, published_state, small_resnet18
 from settings_table import CASES, REFUSING, build_place
 
 import clearsight
@@ -44,7 +44,13 @@ def test_a_setting_without_effect_is_refused_and_taken_where_it_has_one(settings
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def small():
+    with small_resnet18():
+        yield
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, small):
     from safetensors.numpy import save_file
 
     folder = tmp_path_factory.mktemp("settings")

@@ -5,14 +5,13 @@ import os
 import re
 import shutil
 import struct
-import subprocess
-import sys
 import tarfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import run
 from picture_trees import PAIR, bad_of, make, many, pack_tar, pack_zip, refuse
 from PIL import Image
 
@@ -80,10 +79,10 @@ def test_odd_names_are_taken_as_they_are(tmp_path):
 
 
 @pytest.mark.long
+@pytest.mark.report
 def test_odd_names_do_no_harm_in_the_report_and_on_the_terminal(tmp_path):
     root = make(tmp_path / "d", *many("<script>alert(1)<", "line\nbreak\x1b[31m"))
-    command = [sys.executable, "-m", "clearsight", "train", str(root), "--epochs", "1", "--hidden", "2", "--out", "run"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ)
+    done = run("train", root, "--epochs", "1", "--hidden", "2", "--out", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout + done.stderr
     assert "<script>alert" not in (tmp_path / "run" / "report.html").read_text()
@@ -317,10 +316,7 @@ def spoil(tmp_path):
 @pytest.mark.long
 def test_bad_files_are_all_listed_with_exit_code_3_and_no_run(tmp_path):
     root = spoil(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-m", "clearsight", "train", str(root), "--out", str(tmp_path / "run")],
-        capture_output=True, text=True, env=os.environ,
-    )  # fmt: skip
+    done = run("train", root, "--out", tmp_path / "run")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
     assert done.stderr.startswith(f"error: {root} must hold pictures that can be read, got 3 bad files: ")
     for name, reason in (("a/bad1.png", "got text"), ("b/bad2.png", "got an empty file"), ("b/bad3.png", "got damage")):
@@ -331,10 +327,7 @@ def test_bad_files_are_all_listed_with_exit_code_3_and_no_run(tmp_path):
 @pytest.mark.long
 def test_skip_bad_goes_on_and_the_run_records_how_many(tmp_path):
     root = spoil(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-m", "clearsight", "train", str(root), "--skip-bad", "--epochs", "1", "--hidden", "2", "--out", "run"],
-        capture_output=True, text=True, env=os.environ, cwd=tmp_path,
-    )  # fmt: skip
+    done = run("train", root, "--skip-bad", "--epochs", "1", "--hidden", "2", "--out", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "note: 3 bad files were left out" in done.stderr
     record = json.dumps([json.loads((tmp_path / "run" / name).read_text()) for name in ("run.json", "metrics.json")])

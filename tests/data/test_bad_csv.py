@@ -1,11 +1,10 @@
 """CSV files with a wrong cell, row or column are refused with file and line; the good ones beside them load."""
 
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from conftest import run
 
 from clearsight.data.read.load import load_data
 from clearsight.errors import DataError, UsageError
@@ -176,8 +175,7 @@ def test_other_numbers_in_square_rows_stay_numbers_with_a_note(tmp_path):
 )
 def test_the_command_ends_with_3_or_2_one_line_and_no_run(tmp_path, text, code, start):
     write(tmp_path, text)
-    command = [sys.executable, "-m", "clearsight", "train", "data.csv"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = run("train", "data.csv", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1)
     assert done.stderr.startswith(f"error: {start}")
     assert [path.name for path in tmp_path.iterdir()] == ["data.csv"]
@@ -186,19 +184,7 @@ def test_the_command_ends_with_3_or_2_one_line_and_no_run(tmp_path, text, code, 
 @pytest.mark.long
 def test_a_good_file_trains_after_a_bad_one(tmp_path):
     write(tmp_path, "label,a,b\n" + "".join(f"{k % 2},{k % 2 * 3 + k / 50},{k}\n" for k in range(40)))
-    command = [
-        sys.executable,
-        "-m",
-        "clearsight",
-        "train",
-        "data.csv",
-        "--epochs",
-        "1",
-        "--engine",
-        "reference",
-        "--json",
-    ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = run("train", "data.csv", "--epochs", "1", "--engine", "reference", "--json", cwd=tmp_path)
     assert (done.returncode, done.stderr.startswith("note: data.csv: took the 'label' column")) == (0, True), (
         done.stderr
     )

@@ -3,11 +3,10 @@
 import gzip
 import re
 import struct
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from conftest import run
 
 from clearsight.data.read.load import load_data
 from clearsight.errors import DataError
@@ -171,8 +170,7 @@ def test_a_second_file_for_the_same_split_is_ignored_with_a_note(tmp_path):
 @pytest.mark.parametrize("images", [IMAGES[:-1], LABELS, b"hello"], ids=["short", "swapped", "text"])
 def test_the_command_ends_with_3_one_line_and_no_run(tmp_path, images):
     folder = write(tmp_path / "data", images)
-    command = [sys.executable, "-m", "clearsight", "train", str(folder)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = run("train", folder, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
     assert done.stderr.startswith(f"error: {folder}/train-images-idx3-ubyte must ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]

@@ -1,15 +1,13 @@
 """What is wrong with data is found before training, with its count and its files; what is right is left alone."""
 
 import io
-import os
 import re
-import subprocess
-import sys
 import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
@@ -782,27 +780,24 @@ def test_without_the_check_training_goes_on_regardless(flawed, tmp_path):
 @pytest.mark.long
 def test_the_command_ends_with_3_or_goes_on(flawed, tmp_path):
     path, words = flawed
-    command = [sys.executable, "-m", "clearsight", "train", str(path), "--epochs", "1", "--hidden", "2", "--out", "run"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ)
+    command = ["train", path, "--epochs", "1", "--hidden", "2", "--out", "run"]
+    done = run(*command, cwd=tmp_path)
     assert done.returncode == 3
     assert any(line.startswith(f"error: {words}") for line in done.stderr.splitlines())
     assert not (tmp_path / "run").exists()
-    regardless = subprocess.run(
-        [*command, "--set", "data.check=false"], cwd=tmp_path, capture_output=True, text=True, env=os.environ
-    )
+    regardless = run(*command, "--set", "data.check=false", cwd=tmp_path)
     assert regardless.returncode == 0, regardless.stderr
 
 
 @pytest.mark.long
 def test_data_check_ends_with_3_for_errors_and_0_for_warnings(flawed, folder, tmp_path):
     path, words = flawed
-    command = [sys.executable, "-m", "clearsight", "data", "check", str(path)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ)
+    done = run("data", "check", path, cwd=tmp_path)
     assert (done.returncode, "Traceback" in done.stderr) == (3, False), done.stderr
     assert words in done.stdout
     assert re.search(r"\n +(test/a/same\.png = train/a/000\.png|train/a/000\.png = train/b/same\.png)\n", done.stdout)
     (folder / "a" / "again.png").write_bytes((folder / "a" / "00.png").read_bytes())
-    fine = subprocess.run([*command[:-1], str(folder)], cwd=tmp_path, capture_output=True, text=True, env=os.environ)
+    fine = run("data", "check", folder, cwd=tmp_path)
     assert (fine.returncode, fine.stderr) == (0, "")
     assert "a/00.png = a/again.png" in fine.stdout
 
@@ -818,8 +813,7 @@ def test_warnings_are_told_before_training(tmp_path):
 @pytest.mark.long
 def test_data_check_counts_one_error_in_the_singular(folder, tmp_path):
     (folder / "c").mkdir()
-    command = [sys.executable, "-m", "clearsight", "data", "check", str(folder)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ)
+    done = run("data", "check", folder, cwd=tmp_path)
     assert done.returncode == 3
     assert done.stdout.splitlines()[-1] == "1 error, 0 warnings, 0 notes"
 

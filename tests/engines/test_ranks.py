@@ -5,9 +5,9 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ import clearsight
 from clearsight.engines.team import Team
 
 pytestmark = pytest.mark.long
+WORKER = Path(__file__).parents[1] / "helpers" / "two_ranks.py"
 COMMAND = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 FLAGS = [
     "--model", "cnn", "--set", "model.norm=none", "--set", "model.widths=[8,16]", "--set", "model.depths=[1,1]", "--epochs", "4",
@@ -38,7 +39,7 @@ def arrays(tmp_path_factory):
 
 def begin(processes, ranks, *arguments):
     return processes.start(
-        [*COMMAND, str(ranks), "-m", "clearsight", "train", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [*COMMAND, str(ranks), "-m", "clearsight", "train", *arguments], stdout=PIPE, stderr=PIPE,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
@@ -60,15 +61,18 @@ def start(processes):
     return functools.partial(begin, processes)
 
 
-def begin_alone(processes, *arguments):
-    """Two ranks without torchrun, which would be a third process: as a cluster starts them. Process 0 first."""
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+        return str(free.getsockname()[1])
+
+
+def begin_alone(processes, *arguments):
+    """Two ranks without torchrun, which would be a third process: as a cluster starts them. Process 0 first."""
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1"}
     return [
         processes.start(
-            [*CLEARSIGHT, "train", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [*CLEARSIGHT, "train", *arguments], stdout=PIPE, stderr=PIPE,
             env=os.environ | shared | {"RANK": rank, "LOCAL_RANK": rank},
         )
         for rank in ("0", "1")
@@ -77,8 +81,13 @@ def begin_alone(processes, *arguments):
 
 @pytest.fixture
 def run(processes):
-    """Runs two ranks to their end."""
-    return lambda *arguments: finish(*begin_alone(processes, *arguments))
+    """Runs two ranks to their end, forked from a process that imports PyTorch once."""
+
+    def finish_both(*arguments):
+        command = [sys.executable, WORKER, free_port(), *arguments]
+        return finish(processes.start(command, stdout=PIPE, stderr=PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}))
+
+    return finish_both
 
 
 @pytest.fixture(scope="module")
@@ -175,14 +184,14 @@ def test_shares_are_disjoint_and_complete(count, size):
     assert parts == list(range(count))
 
 
-def test_what_the_first_process_cannot_do_ends_all(start, arrays, tmp_path):
+def test_what_the_first_process_cannot_do_ends_all(processes, arrays, tmp_path):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
-    process = start(2, arrays, *FLAGS, *SPLIT, "--out", tmp_path / "taken")
-    _, err = process.communicate(timeout=LIMIT_SECONDS)
-    assert process.returncode != 0
-    assert "error: --out must be a new or empty folder" in err
-    assert "error: the first process must be able to begin, got an error there. See what it says." in err
+    ranks = begin_alone(processes, arrays, *FLAGS, *SPLIT, "--out", tmp_path / "taken")
+    said = [one.communicate(timeout=LIMIT_SECONDS)[1] for one in ranks]
+    assert all(one.returncode != 0 for one in ranks)
+    assert "error: --out must be a new or empty folder" in said[0]
+    assert "error: the first process must be able to begin, got an error there. See what it says." in said[1]
     assert [path.name for path in (tmp_path / "taken").iterdir()] == ["file"]
 
 

@@ -147,6 +147,7 @@ def test_each_slope_is_the_derivative_of_its_activation(name, dtype):
     assert not np.shares_memory(reference.ACTIVATE["identity"](given)[0], given)
 
 
+@pytest.mark.long  # the first optimiser of PyTorch loads its compiler
 @pytest.mark.parametrize("optimizer", DENSE_OPTIMIZERS)
 @pytest.mark.parametrize("decay", [0.0, 0.2, None])
 def test_each_update_is_that_of_pytorch(optimizer, decay):

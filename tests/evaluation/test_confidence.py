@@ -404,6 +404,7 @@ def test_numbers_have_no_confidence(tmp_path):
         predict_files(run.bundle, [], sets=0.9)
 
 
+@pytest.mark.report
 def test_evaluate_and_the_report_tell_of_confidence(digits, call, capsys):
     assert call("evaluate", digits.path) == 0
     assert "Average gap 0.0" in capsys.readouterr().out

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from file_server import Server
 from PIL import Image
-from published_weights import packaged, published_state
+from published_weights import WIDE, packaged, published_state, small_resnet18
 from safetensors.numpy import save_file
 
 import clearsight
@@ -32,14 +32,11 @@ from clearsight.pipeline.data import build_split
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 pytestmark = pytest.mark.long
 LITE = "efficientnet_lite0"
-WIDE = FAMILIES["resnet18"]
 
 
 @pytest.fixture(autouse=True, scope="module")
-def narrow():
-    """resnet18 with a quarter of its channels: what these tests claim does not depend on their number, their time does."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(FAMILIES, "resnet18", replace(WIDE, widths=(16, 32, 64, 128)))
+def small():
+    with small_resnet18():
         yield
 
 
@@ -667,6 +664,7 @@ def test_trials_of_several_depths_see_the_same_pictures(shapes, tmp_path, own_ca
     save_file(published_state("resnet18"), weights)
     choices = {"model.finetune": ["last", "head"], "train.l2": [0.01]}
     options = {"family": "resnet18", "pretrained": True, "weights": str(weights), "epochs": 1, "root": tmp_path}
+    options |= {"workers": 1}  # each imports PyTorch
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("clearsight.config.build._PRETRAINED_PICTURES", {"image_size": 32, "channels": "rgb"})
         found = clearsight.tune(shapes, search=choices, **options)

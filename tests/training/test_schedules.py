@@ -39,6 +39,7 @@ def test_schedules_have_their_shapes():
     np.testing.assert_allclose(warm[:12], [*np.arange(1, 11) / 10, 1, 1])
 
 
+@pytest.mark.long  # the first optimiser of PyTorch loads its compiler
 def test_one_cycle_follows_pytorch():
     torch = pytest.importorskip("torch")
     weight = torch.nn.Parameter(torch.zeros(1))
