@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Classifier",
     "ClearsightError",
+    "StopRequest",
     "compare",
     "cross_validate",
     "evaluate",
@@ -27,6 +28,7 @@ __all__ = [
 _HOMES = {
     "Classifier": "clearsight.actions.classifier",
     "ClearsightError": "clearsight.errors",
+    "StopRequest": "clearsight.training.stop",
     "compare": "clearsight.actions.compare",
     "cross_validate": "clearsight.actions.cross_validate",
     "evaluate": "clearsight.actions.evaluate",
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from clearsight.bundle.load import load
     from clearsight.data.read.load import load_data
     from clearsight.errors import ClearsightError
+    from clearsight.training.stop import StopRequest
 
 
 def __getattr__(name: str) -> Any:

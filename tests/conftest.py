@@ -27,7 +27,7 @@ from filelock import FileLock
 from processes import Processes
 
 from clearsight.cli.main import main
-from clearsight.runs.store import REPORT
+from clearsight.runs.directory import RunDirectory
 
 SMALL_CNN = ["--model", "cnn", "--set", "model.widths=[4,6]", "--set", "model.depths=[1,1]"]
 # A kernel takes a quarter of a minute to compile: quick tests use that of float32, with pictures of bytes.
@@ -157,7 +157,7 @@ def no_report_of_fixtures(request: pytest.FixtureRequest) -> Iterator[None]:
     """Runs of module-wide fixtures draw no report where no test of the file is marked `report`."""
     with pytest.MonkeyPatch.context() as patch:
         if not any("report" in item.keywords for item in request.session.items if item.path == request.path):
-            patch.setattr(WRITE_REPORT, lambda path: path / REPORT)
+            patch.setattr(WRITE_REPORT, lambda path: RunDirectory(path).report)
         yield
 
 
@@ -168,7 +168,7 @@ def no_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     Runs of other processes draw theirs.
     """
     if "report" not in request.keywords:
-        monkeypatch.setattr(WRITE_REPORT, lambda path: path / REPORT)
+        monkeypatch.setattr(WRITE_REPORT, lambda path: RunDirectory(path).report)
 
 
 @pytest.fixture(scope="session")

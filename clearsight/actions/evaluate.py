@@ -23,6 +23,7 @@ from clearsight.pipeline.data import build_split, is_source, load_dataset
 from clearsight.pipeline.judge import add_calibration, evaluate_outputs
 from clearsight.runs import store
 from clearsight.runs.corrections import use_own_corrections
+from clearsight.runs.directory import RunDirectory
 from clearsight.runs.test_uses import LOOKS, add_test_use
 
 
@@ -151,8 +152,8 @@ def predict_data(
     same_column = config is not None and label_column in ("auto", config.data.label_column)
     if config is not None and same_column and labels is None and is_source(data, config.data.source):
         asked = {"skip_bad": skip_bad, "follow_links": follow_links, "max_megapixels": max_megapixels}
-        own_data = config.data.model_copy(update={key: value for key, value in asked.items() if value})
-        dataset = load_dataset(config.model_copy(update={"data": own_data}), meter=meter)
+        own = config.change("data", **{key: value for key, value in asked.items() if value})
+        dataset = load_dataset(own, meter=meter)
     else:
         p = bundle.preprocess
         wanted = p.picture_format if p.height > 1 and p.channels in (1, 3) else PictureFormat(channels=0)
@@ -216,7 +217,7 @@ def _note_seen(bundle: Bundle, images: NDArray[Any], rows: NDArray[np.int64], no
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    path = bundle.path.parent / store.SEEN if bundle.path else None
+    path = RunDirectory(bundle.path.parent).seen if bundle.path else None
     if path is None or not path.is_file():
         return
     try:
@@ -234,9 +235,11 @@ def own_config(bundle: Bundle) -> RunConfig | None:
     """The configuration of the run whose directory the model lies in, if it does."""
     if bundle.path is None:
         return None
-    place = bundle.path.parent.parent if bundle.path.parent.name == store.SERIES else bundle.path.parent
-    if not (place / store.RECORD).is_file():
+    place = (
+        bundle.path.parent.parent if bundle.path.parent.name == RunDirectory(Path()).series.name else bundle.path.parent
+    )
+    if not RunDirectory(place).record.is_file():
         return None
     return use_own_corrections(
-        place, store.read_run_config(place), store.read_json(place / store.RECORD).get("relabelled")
+        place, store.read_run_config(place), store.read_json(RunDirectory(place).record).get("relabelled")
     )

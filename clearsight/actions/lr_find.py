@@ -18,7 +18,6 @@ def load_and_search(
     """
     config = resolve_family(config, note=note, meter=meter)
     dataset = load_dataset(config, meter=meter)
-    wanted = config.train.model_copy(update={"lr": None})  # so that none is looked for on the way
-    prepared = prepare(config.model_copy(update={"train": wanted}), dataset)
+    prepared = prepare(config.change("train", lr=None), dataset)  # so that none is looked for on the way
     found = search_rate(prepared, low=low, high=high, steps=steps, note=note)
     return found, (*dataset.notes, *find_unused(config, dataset), *prepared.notes)

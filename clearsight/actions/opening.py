@@ -8,6 +8,7 @@ from typing import Any
 from clearsight.config.files import render_toml
 from clearsight.config.schema import RunConfig
 from clearsight.runs import store
+from clearsight.runs.directory import RunDirectory
 from clearsight.runs.record import RunStatus
 
 
@@ -39,7 +40,7 @@ def open_directory(
     path = store.create_run(Path(root), data=data, model=kind, out=Path(out) if out else None)
     with store.lock_run(path):
         try:
-            store.write_text(path / store.CONFIG, render_toml(config))
+            store.write_text(RunDirectory(path).config, render_toml(config))
             store.write_json(path / record, about)  # the last: a folder without it may be used again
             yield path
         except BaseException:

@@ -16,12 +16,13 @@ from clearsight.pipeline.head import check_weights
 from clearsight.pipeline.prepare import Prepared, prepare
 from clearsight.runs import store
 from clearsight.runs.corrections import use_own_corrections
+from clearsight.runs.directory import RunDirectory
 from clearsight.runs.record import ENDED
 
 
 def note_other_machine(path: Path, prepared: Prepared, tell: Note) -> None:
     """Tell what differs from the machine that the run began on, because the bits may then differ too."""
-    before, now = store.read_json(path / "environment.json"), prepared.engine.describe()
+    before, now = store.read_json(RunDirectory(path).environment), prepared.engine.describe()
     changed = [f"{key} {before[key]} became {value}" for key, value in now.items() if before.get(key, value) != value]
     if changed:
         tell(
@@ -45,7 +46,8 @@ def prepare_again(
     path: Path, data: Any, labels: Any, config: Any, settings: dict[str, Any], quiet: bool, team: Team
 ) -> Prepared:
     """The parts of a run that has not ended, once it is sure that nothing has changed since."""
-    record = store.read_json(path / store.RECORD)
+    files = RunDirectory(path)
+    record = store.read_json(files.record)
     saved = store.read_run_config(path)
     if "source" in settings and Path(settings["source"]).expanduser().exists():
         settings = settings | {"source": str(Path(settings["source"]).expanduser().resolve())}
@@ -53,17 +55,11 @@ def prepare_again(
     wanted = _resolve_corrections(resolve_config(config, settings, base=saved), saved, own)
     refuse_differences(path, saved, wanted)
     if record.get("status") in ENDED:
-        advice = (
-            "Start a new run."
-            if (path / store.REPORT).is_file()
-            else f"Draw its report with `clearsight report {path}`."
-        )
+        advice = "Start a new run." if files.report.is_file() else f"Draw its report with `clearsight report {path}`."
         raise UsageError(f"--resume must name a run that has not ended, got {path}, {record['status']}. {advice}")
     dataset = load_given(own, data, labels, meter=build_meter(quiet=quiet))
     if "fingerprint" not in record:
-        raise RunError(
-            f"{path / store.RECORD} must hold the data's fingerprint, got none. Restore the file or train again."
-        )
+        raise RunError(f"{files.record} must hold the data's fingerprint, got none. Restore the file or train again.")
     for key, now in (("fingerprint", dataset.fingerprint), ("class_names", list(dataset.class_names))):
         if record.get(key) != now:
             raise DataError(
@@ -71,9 +67,7 @@ def prepare_again(
                 f"became {_short(now)} in {saved.data.source}. Bring the old data back, or start a new run."
             )
     check_weights(record.get("weights"), saved)
-    known = saved.model_copy(
-        update={"model": saved.model.model_copy(update={"start_from": None})}
-    )  # the checkpoint knows
+    known = saved.change("model", start_from=None)  # the checkpoint knows
     prepared = prepare(known, dataset, team, meter=build_meter(quiet=quiet), begun=True)
     return replace(prepared, config=saved)
 
@@ -85,7 +79,7 @@ def _resolve_corrections(wanted: RunConfig, saved: RunConfig, own: RunConfig) ->
         return wanted
     if hash_corrections(Path(new).expanduser()) != hash_corrections(Path(own.data.relabel)):
         return wanted
-    return wanted.model_copy(update={"data": wanted.data.model_copy(update={"relabel": saved.data.relabel})})
+    return wanted.change("data", relabel=saved.data.relabel)
 
 
 def _short(value: Any) -> str:

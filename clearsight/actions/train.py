@@ -17,6 +17,7 @@ from clearsight import __version__
 from clearsight.actions.opening import open_directory
 from clearsight.actions.resume import note_other_machine, prepare_again, refuse_differences
 from clearsight.augment.safety import Verdict
+from clearsight.bundle.archive import RUN_RECORD
 from clearsight.config.build import build_config
 from clearsight.config.files import render_toml
 from clearsight.config.resolve import name_source, resolve_config
@@ -38,6 +39,7 @@ from clearsight.pipeline.probe import measure_activations
 from clearsight.pipeline.safety import refuse_unsafe
 from clearsight.runs import store
 from clearsight.runs.corrections import keep_corrections
+from clearsight.runs.directory import RunDirectory
 from clearsight.runs.environment import describe_environment
 from clearsight.runs.events import EventLog
 from clearsight.runs.liveness import describe_process
@@ -46,6 +48,7 @@ from clearsight.runs.test_uses import add_test_use
 from clearsight.runs.trackers import check_trackers, open_trackers
 from clearsight.training.observer import Observer
 from clearsight.training.progress import build_progress
+from clearsight.training.stop import StopRequest
 
 
 def train(
@@ -60,6 +63,7 @@ def train(
     quiet: bool = True,
     note: Note | None = None,
     track: Sequence[str] = (),
+    stop: StopRequest | None = None,
     **settings: Any,
 ) -> Run:
     """Train, evaluate, save and report one model.
@@ -74,6 +78,7 @@ def train(
         quiet: False shows progress on standard error.
         note: is told what was assumed or went wrong on the way; by default standard error unless quiet.
         track: `tensorboard` for event files in the run directory, `mlflow` for a run where `MLFLOW_TRACKING_URI` says.
+        stop: a `clearsight.StopRequest` by which another thread may stop the run; it can be resumed, as after Ctrl-C.
         settings: single choices by name, such as `epochs=30, hidden=(64,), lr=0.01` (see `clearsight config show`).
 
     Returns:
@@ -81,7 +86,7 @@ def train(
 
     Raises:
         UsageError, DataError, RunError: see there. DivergedError: the loss became NaN; the last good model was saved.
-        Interrupted: Ctrl-C; saved to go on from.
+        Interrupted: Ctrl-C, or `stop`; saved to go on from.
     """
     tell: Note = note or ((lambda text: None) if quiet else lambda text: print(f"note: {text}", file=sys.stderr))
     settings = name_source(data, settings)
@@ -89,7 +94,9 @@ def train(
         if out is not None:
             raise UsageError("--out must be left out with --resume, which goes on in its own directory. Remove it.")
         path = store.find_run(str(resume), Path(root))
-        return _resume(path, data, labels, config, settings, root=Path(root), quiet=quiet, note=tell, finish=finish)
+        return _resume(
+            path, data, labels, config, settings, root=Path(root), quiet=quiet, note=tell, stop=stop, finish=finish
+        )
     if finish:
         raise UsageError("--finish must go with --resume, which names the run, got none. Add --resume RUN.")
     check_trackers(track)
@@ -109,10 +116,10 @@ def train(
     with ExitStack() as stack:
         with team.rank_zero_first():
             opened = open_directory(
-                resolved, data=about["data"], kind=resolved.family, out=out, root=root, record=store.RECORD, about=about
+                resolved, data=about["data"], kind=resolved.family, out=out, root=root, record=RUN_RECORD, about=about
             )
             path = stack.enter_context(opened)
-        return _train_new(path, resolved, data, labels, team, root=Path(root), quiet=quiet, note=tell)
+        return _train_new(path, resolved, data, labels, team, root=Path(root), quiet=quiet, note=tell, stop=stop)
 
 
 def _name_data(config: RunConfig, data: Any) -> str:
@@ -141,27 +148,30 @@ def _prepare_new(
 
 
 def _train_new(
-    path: Path, config: RunConfig, data: Any, labels: Any, team: Team, *, root: Path, quiet: bool, note: Note
-) -> Run:
+    path: Path, config: RunConfig, data: Any, labels: Any, team: Team, *, root: Path, quiet: bool, note: Note,
+    stop: StopRequest | None,
+) -> Run:  # fmt: skip
     """Prepare and train in a directory that the caller holds and that says no more than the configuration."""
     prepared, verdicts = _prepare_new(config, data, labels, team, quiet=quiet, note=note)
+    files = RunDirectory(path)
     keep_corrections(path, prepared.config, prepared.dataset.relabelled)
-    store.write_text(path / store.CONFIG, render_toml(prepared.config))
-    store.write_json(path / "environment.json", describe_environment() | prepared.engine.describe())
+    store.write_text(files.config, render_toml(prepared.config))
+    store.write_json(files.environment, describe_environment() | prepared.engine.describe())
     if verdicts:
-        store.write_json(path / store.SAFETY, {"verdicts": [verdict.as_dict() for verdict in verdicts]})
-    return _train_in(path, prepared, root=root, quiet=quiet, note=note, resume=False)
+        store.write_json(files.safety, {"verdicts": [verdict.as_dict() for verdict in verdicts]})
+    return _train_in(path, prepared, root=root, quiet=quiet, note=note, stop=stop, resume=False)
 
 
 def _resume(
     path: Path, data: Any, labels: Any, config: Any, settings: dict[str, Any], *, root: Path, quiet: bool, note: Note,
-    finish: bool,
+    stop: StopRequest | None, finish: bool,
 ) -> Run:  # fmt: skip
     """Go on with a run from its newest checkpoint, or make a model of that; one that had not begun to train begins again."""
-    record = store.read_json(path / store.RECORD)
+    files = RunDirectory(path)
+    record = store.read_json(files.record)
     unbegun = record.get("status") == RunStatus.PREPARING
     if unbegun:  # its config.toml may already say what was found in the data
-        saved = build_config(record.get("config", {}), where=str(path / store.RECORD), fill=False)
+        saved = build_config(record.get("config", {}), where=str(files.record), fill=False)
         refuse_differences(path, saved, resolve_config(config, settings, base=saved))
     else:
         saved = store.read_run_config(path)
@@ -173,14 +183,14 @@ def _resume(
         return _help(_prepare_new(saved, data, labels, team, quiet=True, note=lambda text: None)[0])
     if team.rank > 0:
         again = prepare_again(path, data, labels, config, settings, True, team)
-        return _help(again, checkpoints=path / store.CHECKPOINTS)
+        return _help(again, checkpoints=files.checkpoints)
     with store.lock_run(path):
         if unbegun:
-            store.write_json(path / store.RECORD, store.read_json(path / store.RECORD) | describe_process())
-            return _train_new(path, saved, data, labels, team, root=root, quiet=quiet, note=note)
+            store.write_json(files.record, record | describe_process())
+            return _train_new(path, saved, data, labels, team, root=root, quiet=quiet, note=note, stop=stop)
         again = prepare_again(path, data, labels, config, settings, quiet, team)
         note_other_machine(path, again, note)
-        return _train_in(path, again, root=root, quiet=quiet, note=note, resume=True, finish=finish)
+        return _train_in(path, again, root=root, quiet=quiet, note=note, stop=stop, resume=True, finish=finish)
 
 
 def _join(config: RunConfig) -> Team:
@@ -203,25 +213,28 @@ def _help(prepared: Prepared, *, checkpoints: Path | None = None) -> Run:
 
 
 def _train_in(
-    path: Path, prepared: Prepared, *, root: Path, quiet: bool, note: Note, resume: bool, finish: bool = False
-) -> Run:
+    path: Path, prepared: Prepared, *, root: Path, quiet: bool, note: Note, stop: StopRequest | None, resume: bool,
+    finish: bool = False,
+) -> Run:  # fmt: skip
     """Train in a directory that is locked by the caller, and keep its record up to date."""
-    before = store.read_json(path / store.RECORD)
+    files = RunDirectory(path)
+    before = store.read_json(files.record)
     names = tuple(before.get("track", ()))
     settings = prepared.config.model_dump(mode="json", exclude_unset=True)
     trackers, ids = open_trackers(names, path, settings, run_ids=before.get("track_ids", {}), note=note)
     record = _describe_run(prepared) | {"track": names, "track_ids": ids}
     record["created"] = before.get("created", record["created"])
     try:
-        store.write_json(path / store.RECORD, record)
+        store.write_json(files.record, record)
         signals = _read_activations(path, prepared, resume=resume, note=note)
-        events = EventLog(path / store.EVENTS, note=note)
+        events = EventLog(files.events, note=note)
         watchers = (build_progress(quiet=quiet), events, _ModelKeeper(path, prepared), trackers)
-        kept_at = path / store.CHECKPOINTS
         if finish:
-            result = restore_prepared(prepared, checkpoints=kept_at, note=note)
+            result = restore_prepared(prepared, checkpoints=files.checkpoints, note=note)
         else:
-            result = fit_prepared(prepared, observers=watchers, checkpoints=kept_at, resume=resume, note=note)
+            result = fit_prepared(
+                prepared, observers=watchers, checkpoints=files.checkpoints, resume=resume, note=note, stop=stop
+            )
         run = finish_run(path, prepared, result, signals)
         trackers.log(collect_numbers(run), run.epoch)
         _tell_deeper(prepared, run, note)
@@ -229,10 +242,9 @@ def _train_in(
             _count_test_use(root, path, prepared, run, note)
         prepared.team.close()
         record |= {"status": result.status}
-        store.write_json(path / store.RECORD, record)
+        store.write_json(files.record, record)
         _try_write_report(path, note)
-        kept = (store.MODEL, store.REPORT, store.CONFIG, store.METRICS)
-        trackers.close(result.status, [path / name for name in kept])
+        trackers.close(result.status, [files.model, files.report, files.config, files.metrics])
     except BaseException as error:
         if record["status"] == RunStatus.RUNNING:
             stopped = isinstance(error, Interrupted | KeyboardInterrupt)
@@ -308,7 +320,7 @@ class _ModelKeeper(Observer):
         bundle = build_bundle(self._prepared, epoch=0, status=f"step {done}")
         examples = self._prepared.dataset.images[self._prepared.split.train[:3]]
         try:
-            bundle.save(self._path / store.SERIES / f"step-{done:09d}.clearsight", examples=examples)
+            bundle.save(RunDirectory(self._path).series / f"step-{done:09d}.clearsight", examples=examples)
         except OSError as error:
             raise RunError(
                 f"{self._path} must be writable, got: {error.strerror}. Free space, then use --resume."
@@ -317,18 +329,19 @@ class _ModelKeeper(Observer):
 
 def _read_activations(path: Path, prepared: Prepared, *, resume: bool, note: Note) -> dict[str, Any]:
     """What goes through the layers before training: measured now, or when the run began."""
-    if resume and (path / store.ACTIVATIONS).is_file():
+    kept = RunDirectory(path).probes
+    if resume and kept.is_file():
         try:
-            return store.read_json(path / store.ACTIVATIONS)
+            return store.read_json(kept)
         except RunError as error:
             note(f"the signals before training are measured anew: {error}")
     signals = {"first": measure_activations(prepared, trial=0)}
-    store.write_json(path / store.ACTIVATIONS, signals)
+    store.write_json(kept, signals)
     return signals
 
 
 def _try_write_status(path: Path, record: dict[str, Any]) -> None:
     try:
-        store.write_json(path / store.RECORD, record)
+        store.write_json(RunDirectory(path).record, record)
     except RunError:  # the disk is full: the error under way says so, and the old record stands
         return

@@ -32,6 +32,7 @@ from clearsight.pipeline.prepare import resolve_source
 from clearsight.pipeline.safety import refuse_unsafe
 from clearsight.runs import store
 from clearsight.runs.corrections import keep_corrections, use_own_corrections
+from clearsight.runs.directory import RunDirectory
 from clearsight.runs.record import ENDED, RunStatus
 from clearsight.runs.trackers import check_trackers
 from clearsight.search.executors import check_executor, open_pool
@@ -248,7 +249,7 @@ def _resume(path: Path, data: Any, labels: Any, way: _Way, minutes: float | None
             raise RunError(
                 f"{path / RECORD} must be as it was written, got damage ({error}). Start a new search."
             ) from None
-        if way.retrain and record.get("status") == "finished" and (path / BEST / store.RECORD).is_file():
+        if way.retrain and record.get("status") == "finished" and RunDirectory(path / BEST).record.is_file():
             raise UsageError(
                 f"--resume must name a search that has not ended, got {path}. Its best model is in {path / BEST}."
             )
@@ -325,7 +326,7 @@ def _train_best(path: Path, dataset: Dataset, config: RunConfig, way: _Way, trac
     )
     places = (path / (BEST if number == 1 else f"{BEST}-{number}") for number in count(1))
     folder = next(place for place in places if not _holds_another(place, config))
-    if not (folder / store.RECORD).is_file():
+    if not RunDirectory(folder).record.is_file():
         shutil.rmtree(folder, ignore_errors=True)  # begun, and killed before it had a record
         config = use_own_corrections(path, config, dataset.relabelled)
         told = find_unused(config, dataset, dataset)  # before the search, as far as it was chosen
@@ -335,7 +336,7 @@ def _train_best(path: Path, dataset: Dataset, config: RunConfig, way: _Way, trac
                 way.note(text)
 
         return train(dataset, config=config, out=folder, root=way.root, quiet=way.quiet, note=note, track=track)
-    if store.read_json(folder / store.RECORD).get("status") in ENDED:
+    if store.read_json(RunDirectory(folder).record).get("status") in ENDED:
         way.note(f"the best was trained before, in {folder}")
         return None
     return train(dataset, resume=folder, root=way.root, quiet=way.quiet, note=way.note)
@@ -343,11 +344,11 @@ def _train_best(path: Path, dataset: Dataset, config: RunConfig, way: _Way, trac
 
 def _holds_another(folder: Path, config: RunConfig) -> bool:
     """Whether a run of other settings lies there: the best of a search that then went on."""
-    if not (folder / store.RECORD).is_file():
+    if not RunDirectory(folder).record.is_file():
         return False
     saved = store.read_run_config(folder)
-    data = saved.data.model_copy(update={"relabel": config.data.relabel})  # a copy of the same, of the same data
-    return bool(find_differences(saved.model_copy(update={"data": data}), config))
+    same = saved.change("data", relabel=config.data.relabel)  # a copy of the same, of the same data
+    return bool(find_differences(same, config))
 
 
 def resolve_final(config: RunConfig, params: Params, epochs: tuple[int, ...]) -> RunConfig:

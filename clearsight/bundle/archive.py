@@ -22,6 +22,10 @@ from clearsight.errors import ModelFileError
 
 TENSORS, DESCRIPTION = "model.safetensors", "model.json"
 MEMBERS = (TENSORS, DESCRIPTION)
+RUN_RECORD, RUN_MODEL = (
+    "run.json",
+    "model.clearsight",
+)  # of a run directory, whose other files are no concern of a model
 _PARTS = {TENSORS: "the weights", DESCRIPTION: "the description"}
 _MAX_JSON_BYTES = 16 * 2**20
 _MAX_TENSOR_BYTES = 8 * 2**30
@@ -43,7 +47,7 @@ def read_members(path: Path) -> dict[str, bytes]:
         ModelFileError: missing, foreign, damaged, too large, or holding anything else.
     """
     try:
-        if path.is_dir() and (path / "run.json").is_file() and not (path / DESCRIPTION).is_file():
+        if path.is_dir() and (path / RUN_RECORD).is_file() and not (path / DESCRIPTION).is_file():
             raise ModelFileError(
                 f"MODEL must be a run that has ended, got {path}, which has no model yet. `clearsight train --resume {path} "
                 "--finish` makes one of its newest checkpoint."

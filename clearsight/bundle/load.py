@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from clearsight.bundle.archive import DESCRIPTION, TENSORS, parse_json, parse_tensors, read_members
+from clearsight.bundle.archive import DESCRIPTION, RUN_MODEL, TENSORS, parse_json, parse_tensors, read_members
 from clearsight.bundle.bundle import FORMAT_VERSION, SELF_TEST_ROWS, Bundle
 from clearsight.bundle.schema import Description
 from clearsight.data.preprocess import Preprocess
@@ -30,8 +30,8 @@ def load(path: str | Path) -> Bundle:
     place = Path(path)
     try:
         place = place.expanduser()
-        if (place / "model.clearsight").is_file():
-            place = place / "model.clearsight"
+        if (place / RUN_MODEL).is_file():
+            place = place / RUN_MODEL
     except (OSError, ValueError, RuntimeError) as error:  # a name too long, with a null byte, or of a user unknown
         reason = getattr(error, "strerror", None) or error
         raise ModelFileError(

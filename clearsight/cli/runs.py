@@ -44,10 +44,12 @@ def show(run: Name, root: Root = Path("runs"), json_: options.Json = False) -> N
     from clearsight.errors import RunError
     from clearsight.report.text import render_metrics
     from clearsight.runs import store
+    from clearsight.runs.directory import RunDirectory
 
     path = store.find_run(run, root)
-    record = store.read_json(path / store.RECORD)
-    metrics: dict[str, Any] = store.read_json(path / store.METRICS) if (path / store.METRICS).is_file() else {}
+    files = RunDirectory(path)
+    record = store.read_json(files.record)
+    metrics: dict[str, Any] = store.read_json(files.metrics) if files.metrics.is_file() else {}
     if json_:
         print_json({"run": str(path), "record": record, "metrics": metrics or None})
         return
@@ -59,7 +61,7 @@ def show(run: Name, root: Root = Path("runs"), json_: options.Json = False) -> N
                 typer.echo(render_metrics(metrics[split], split=split))
             except (TypeError, ValueError, KeyError, AttributeError) as error:
                 raise RunError(
-                    f"{path / store.METRICS} must hold metrics, got damage ({error!r}). Restore the file."
+                    f"{files.metrics} must hold metrics, got damage ({error!r}). Restore the file."
                 ) from None
     typer.echo(f"{'files':<11} {plain(path)}")
 
@@ -72,6 +74,7 @@ def watch(run: Name, root: Root = Path("runs"), json_: options.Json = False) -> 
     """
     from clearsight.report.text import render_course
     from clearsight.runs import store
+    from clearsight.runs.directory import RunDirectory
     from clearsight.runs.events import describe_course, follow, read_course
     from clearsight.training.progress import build_progress
 
@@ -83,7 +86,8 @@ def watch(run: Name, root: Root = Path("runs"), json_: options.Json = False) -> 
     if chart := render_course(read_course(path)):
         typer.echo(chart)
     status = follow(path, build_progress(quiet=False))
-    typer.echo(plain(f"{path}: {status}" + (f", see {path / store.REPORT}" if (path / store.REPORT).is_file() else "")))
+    report = RunDirectory(path).report
+    typer.echo(plain(f"{path}: {status}" + (f", see {report}" if report.is_file() else "")))
 
 
 @app.command()

@@ -4,7 +4,7 @@ It must not know how any choice is carried out, nor where it was written (`setti
 together are checked where they are used.
 """
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
@@ -309,6 +309,10 @@ class RunConfig(_Section):
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
+
+    def change(self, section: str, **values: Any) -> Self:
+        """The same with other values in a section, taken as they are: settings that were found, not asked for."""
+        return self.model_copy(update={section: getattr(self, section).model_copy(update=values)})
 
     @property
     def lr(self) -> float:

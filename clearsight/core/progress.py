@@ -1,19 +1,67 @@
 """What a person sees while counted work is done: a bar with rate and time left, lines in a log, or nothing.
 
-It must not know what is counted. (The training loop, whose steps come in epochs, has its own in `training.progress`.)
+Every display is built of the same three parts: `choose_display`, `Lines` for a log, `build_bar` for a terminal. The meters here
+count any work; what a training or a search shows besides stands beside these (`training.progress`, `search.leaderboard`).
 """
 
-import contextlib
 import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+T = TypeVar("T")
 _FIRST_LINE_SECONDS = 2.0
 _LINE_SECONDS = 10.0
 Note = Callable[[str], None]
 """Is told, in sentences, what was assumed, or went wrong without ending the work."""
+
+
+def choose_display(*, quiet: bool, silent: T, lines: T, live: T) -> T:
+    """`live` where standard error is a terminal, `lines` where it is not, `silent` when quiet or where there is none."""
+    if quiet or sys.stderr is None:
+        return silent
+    return live if sys.stderr.isatty() else lines
+
+
+class Lines:
+    """Lines of a log, at most one in `every` seconds, the first no sooner than after `first`.
+
+    Args:
+        write: takes a line; by default standard error. One that has gone (a closed pipe) is no reason to end the work.
+    """
+
+    def __init__(self, every: float, *, first: float = 0.0, write: Callable[[str], None] | None = None) -> None:
+        self._every, self._due = every, time.monotonic() + first
+        self._write = write or (lambda text: print(text, file=sys.stderr, flush=True))
+        self._waiting: Callable[[], str] | None = None
+        self.began = False
+
+    def offer(self, render: Callable[[], str]) -> None:
+        """Say what `render` gives if a line is due, and keep it for `flush` if not."""
+        self._waiting = render
+        if time.monotonic() >= self._due:
+            self.flush()
+
+    def flush(self) -> None:
+        """Say what was offered last, unless it has been said."""
+        if self._waiting is not None:
+            try:
+                self._write(self._waiting())
+            except OSError:
+                self._write = lambda text: None
+        self._waiting, self._due, self.began = None, time.monotonic() + self._every, True
+
+
+def build_bar(*columns: Any) -> "Progress":
+    """A bar on standard error that goes away when the work is done; `columns` as rich has them."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    return Progress(*columns, console=Console(stderr=True), refresh_per_second=8, transient=True)
 
 
 class Meter(Protocol):
@@ -57,8 +105,8 @@ class LineMeter:
 
     def __init__(self, label: str, total: int, *, unit: str = "pictures") -> None:
         self._label, self._total, self._unit = label, total, unit
-        self._done, self._said = 0, False
-        self._began = self._last = time.monotonic()
+        self._done, self._began = 0, time.monotonic()
+        self._lines = Lines(_LINE_SECONDS, first=_FIRST_LINE_SECONDS)
 
     def __enter__(self) -> "LineMeter":
         return self
@@ -66,38 +114,31 @@ class LineMeter:
     def __call__(self, count: int = 1) -> None:
         """See `Meter`."""
         self._done += count
-        now = time.monotonic()
-        if now - self._last >= (_LINE_SECONDS if self._said else _FIRST_LINE_SECONDS):
-            self._say(now)
+        self._lines.offer(self._render)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._said and kind is None:
-            self._say(time.monotonic())
+        if self._lines.began and kind is None:
+            self._lines.flush()
 
-    def _say(self, now: float) -> None:
-        rate = self._done / max(now - self._began, 1e-9)
+    def _render(self) -> str:
+        rate = self._done / max(time.monotonic() - self._began, 1e-9)
         left = f", {max(self._total - self._done, 0) / max(rate, 1e-9):.0f} s left" if self._total else ""
         of = f" of {render_count(self._total, self._unit)}" if self._total else f" {self._unit}"
-        text = f"{self._label}: {render_count(self._done, '')}{of}, {render_rate(rate, self._unit)}{left}"
-        with contextlib.suppress(OSError):  # the reader may have gone
-            print(text, file=sys.stderr, flush=True)
-        self._said, self._last = True, now
+        return f"{self._label}: {render_count(self._done, '')}{of}, {render_rate(rate, self._unit)}{left}"
 
 
 class BarMeter:
     """A bar that goes away when the work is done."""
 
     def __init__(self, label: str, total: int, *, unit: str = "pictures") -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
         self._unit, self._began, self._done = unit, time.monotonic(), 0
-        self._bar = Progress(
+        self._bar = build_bar(
             TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
-            console=Console(stderr=True), refresh_per_second=8, transient=True,
         )  # fmt: skip
         self._task = self._bar.add_task(label, total=total or None, rate="")
 
@@ -137,6 +178,5 @@ def render_seconds(seconds: float) -> str:
 
 def build_meter(*, quiet: bool) -> MeterBuilder:
     """A bar where standard error is a terminal, lines where it is not, nothing when quiet."""
-    if quiet or sys.stderr is None:
-        return SilentMeter
-    return BarMeter if sys.stderr.isatty() else LineMeter
+    builders: dict[str, MeterBuilder] = {"silent": SilentMeter, "lines": LineMeter, "live": BarMeter}
+    return choose_display(quiet=quiet, **builders)

@@ -150,7 +150,7 @@ def _measure_picture(training: _Training) -> _Picture:
         maps = module.early(inputs)
         early = _time_least(lambda: module.early(inputs))
         late = _time_least(lambda: module.late(maps))
-    plain = config.model_copy(update={"train": config.train.model_copy(update={"compile": False, "accumulate": 1})})
+    plain = config.change("train", compile=False, accumulate=1)
     recipe = build_objective(config, dataset, split.train)
     shared: dict[str, Any] = {
         "params": params, "team": Team(), "labels": labels, "batch_size": len(some), "seed": 0, "pool": np.arange(len(some)),

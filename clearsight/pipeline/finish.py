@@ -25,6 +25,7 @@ from clearsight.pipeline.judge import Run, judge
 from clearsight.pipeline.prepare import Prepared
 from clearsight.pipeline.probe import measure_activations
 from clearsight.runs import store
+from clearsight.runs.directory import RunDirectory
 from clearsight.training.fit import FitResult
 
 _PARITY_ROWS = 5000
@@ -38,22 +39,23 @@ def finish_run(path: Path, prepared: Prepared, result: FitResult, signals: dict[
     dataset, parts = prepared.dataset, prepared.split.parts()
     judged = next(name for name in ("test", "valid", "train") if name in parts)
     mistakes, shown = _collect_mistakes(prepared, judged, parts[judged], logits[judged], run.bundle.temperature)
-    store.write_json(path / store.ACTIVATIONS, signals | {"last": measure_activations(prepared)})
+    files = RunDirectory(path)
+    store.write_json(files.probes, signals | {"last": measure_activations(prepared)})
     if result.history.weights:
         shown["weights"] = np.stack(result.history.weights)
     try:
-        run.bundle.save(path / store.MODEL, examples=dataset.images[parts[judged][:3]])
-        _save_arrays(path / store.SHOWN, shown)
+        run.bundle.save(files.model, examples=dataset.images[parts[judged][:3]])
+        _save_arrays(files.shown, shown)
         seen = np.concatenate([prepared.split.train, prepared.split.valid])
-        _save_arrays(path / store.SEEN, {"hashes": hash_rows(dataset.images)[seen]})
+        _save_arrays(files.seen, {"hashes": hash_rows(dataset.images)[seen]})
     except OSError as error:
         raise RunError(f"{path} must be writable, got: {error.strerror}. Free space, then use --resume.") from None
-    store.write_text(path / store.EPOCHS, result.history.render_epochs_csv())
-    store.write_text(path / store.STEPS, result.history.render_steps_csv())
+    store.write_text(files.epochs, result.history.render_epochs_csv())
+    store.write_text(files.steps, result.history.render_steps_csv())
     where = ("run", "bundle", "report")  # a run directory may be moved
     summary = {key: value for key, value in run.summary().items() if key not in where}
     metrics = summary | {"mistakes_split": judged, "mistakes": mistakes, "unused": len(prepared.split.unused)}
-    store.write_json(path / store.METRICS, metrics)
+    store.write_json(files.metrics, metrics)
     return run
 
 

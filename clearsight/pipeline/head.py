@@ -131,10 +131,9 @@ class HeadTrainer:
         """
         kept = {key: getattr(config.train, key) for key in ("seed", "loss", "huber_delta", "class_weights", "sampling")}
         train = TrainConfig.model_validate(PRETRAINED_DEFAULTS["head"]["train"] | kept)
-        probe = config.model_copy(update={"train": train})
-        l2 = self.resolve_penalty(probe, rows, asked=False)
-        probe = probe.model_copy(update={"train": train.model_copy(update={"l2": l2})})
-        engine, own = self._train(probe, self._find_features("head"), rows)
+        alone = config.model_copy(update={"train": train})
+        alone = alone.change("train", l2=self.resolve_penalty(alone, rows, asked=False))
+        engine, own = self._train(alone, self._find_features("head"), rows)
         tensors = self.net.tensors(self.params)
         for name, values in _head_tensors(engine.params(), scale=own.scale[0], outputs=self.net.outputs).items():
             tensors[name][:] = values
@@ -169,7 +168,7 @@ class HeadTrainer:
         self, config: RunConfig, features: NDArray[np.float32], rows: Rows, judged: Rows, l2: float
     ) -> float:
         """The loss on some rows of a head trained on others."""
-        config = config.model_copy(update={"train": config.train.model_copy(update={"l2": l2})})
+        config = config.change("train", l2=l2)
         engine, _ = self._train(config, features, rows)
         p = self.preprocess
         return mean_loss(engine.logits(judged), self.dataset.labels[judged], mean=p.target_mean, std=p.target_std)
@@ -178,10 +177,8 @@ class HeadTrainer:
         """A head trained on features of some rows, and how these were scaled."""
         own = scale_features(features, rows, self.preprocess, one=True)
         engine = self._build(config, features, own, rows)
-        alone = config.train.model_copy(
-            update={"patience": None, "checkpoint_steps": 0, "keep_steps": 0, "weight_history": False}
-        )
-        plan = build_plan(alone, build_rates(config, len(rows)))
+        alone = config.change("train", patience=None, checkpoint_steps=0, keep_steps=0, weight_history=False)
+        plan = build_plan(alone.train, build_rates(config, len(rows)))
         fit(engine, TrainingRows(self.dataset.labels, rows, rows[:0]), plan)
         return engine, own
 

@@ -20,7 +20,7 @@ from clearsight.evaluation.calibration import conformal_scores, fit_temperature,
 from clearsight.evaluation.metrics import Evaluation, evaluate_logits, evaluate_numbers
 from clearsight.evaluation.novelty import MOST_KNOWN, remember
 from clearsight.pipeline.prepare import Prepared
-from clearsight.runs import store
+from clearsight.runs.directory import RunDirectory
 from clearsight.training.fit import FitResult
 from clearsight.training.history import History
 
@@ -62,7 +62,7 @@ class Run:
         }
         for split, found in self.evaluations().items():
             facts[split] = ", ".join(f"{name} {value}" for name, value in found.facts().items())
-        facts |= {"report": self.path / store.REPORT if self.path else None, "next": self.next_step or None}
+        facts |= {"report": RunDirectory(self.path).report if self.path else None, "next": self.next_step or None}
         return render_facts(f"Run {self.path.name if self.path else 'in memory'}", facts)
 
     def evaluations(self) -> dict[str, Evaluation]:
@@ -75,8 +75,8 @@ class Run:
         seconds = self.history.seconds
         return {
             "run": str(self.path) if self.path else None,
-            "bundle": str(self.path / store.MODEL) if self.path else None,
-            "report": str(self.path / store.REPORT) if self.path else None,
+            "bundle": str(RunDirectory(self.path).model) if self.path else None,
+            "report": str(RunDirectory(self.path).report) if self.path else None,
             "status": self.status,
             "epoch": self.epoch,
             "seed": self.config.train.seed,

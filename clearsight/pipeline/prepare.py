@@ -42,6 +42,7 @@ from clearsight.training.fit import FitResult, Saved, check_stopping, fit, resto
 from clearsight.training.lr_finder import HIGH, LOW, STEPS, RateSearch, find_lr
 from clearsight.training.observer import Observer
 from clearsight.training.plan import TrainingRows
+from clearsight.training.stop import StopRequest
 
 _WEIGHT_HISTORY_BYTES = 2**30
 
@@ -94,7 +95,7 @@ def prepare(
     head = HeadTrainer(net, params, dataset, preprocess, meter, notes.append) if isinstance(net, ConvNet) else None
     if train.l2 == "auto" and head:
         l2 = head.resolve_penalty(config, split.train, asked="l2" in train.model_fields_set)
-        config = config.model_copy(update={"train": train.model_copy(update={"l2": l2})})
+        config = config.change("train", l2=l2)
     if head and config.model.pretrained and config.depth != "head":
         if announce is not None:
             announce(f"this run takes {measure_cost(config, head.net, dataset, split, preprocess, params=params)}")
@@ -162,7 +163,7 @@ def _resolve_rate(prepared: Prepared) -> Prepared:
     config, found = prepared.config, search_rate(prepared)
     if found.suggestion is None:
         raise UsageError(f"lr auto must find a rate, got none, because {found.reason}. Set train.lr.")
-    config = config.model_copy(update={"train": config.train.model_copy(update={"lr": found.suggestion})})
+    config = config.change("train", lr=found.suggestion)
     text = f"lr {found.suggestion:.3g} found by a batch at each of {len(found.lrs)} rates"
     return replace(
         prepared, config=config, lrs=build_rates(config, len(prepared.split.train)), notes=(*prepared.notes, text)
@@ -193,6 +194,7 @@ def fit_prepared(
     start: Saved | None = None,
     pause_epoch: int | None = None,
     validate: bool = True,
+    stop: StopRequest | None = None,
 ) -> FitResult:
     """Run the fit loop on prepared parts; see `fit`. Processes other than the first only read checkpoints, from `restore`.
 
@@ -207,7 +209,7 @@ def fit_prepared(
     with _computing(prepared, note):
         return fit(
             prepared.engine, rows, build_plan(train, prepared.lrs), observers=observers, checkpoints=checkpoints, resume=resume,
-            restore=restore, note=note, team=prepared.team, start=start, pause_epoch=pause_epoch,
+            restore=restore, note=note, team=prepared.team, start=start, pause_epoch=pause_epoch, stop=stop,
         )  # fmt: skip
 
 

@@ -219,7 +219,7 @@ def _load(variant: Variant, make: Make, loaded: dict[Any, Dataset], *, root: Pat
     config = variant.config
     if make:
         source = str(build_made(make, root=root))
-        config = config.model_copy(update={"data": config.data.model_copy(update={"source": source})})
+        config = config.change("data", source=source)
     key = config.data, config.preprocess
     if key not in loaded:
         loaded.clear()

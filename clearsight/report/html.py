@@ -22,6 +22,7 @@ from clearsight.report.confidence import render_confidence
 from clearsight.report.text import find_confused_pairs
 from clearsight.report.unfinished import write_unfinished
 from clearsight.runs import store
+from clearsight.runs.directory import RunDirectory
 from clearsight.runs.record import ENDED
 from clearsight.training.history import History, read_history
 
@@ -98,10 +99,13 @@ def write_report(path: Path) -> Path:
     Raises:
         RunError: a file is missing or damaged, or the folder not writable. ModelFileError: the same of the model.
     """
-    if not (path / store.METRICS).is_file() and store.read_json(path / store.RECORD).get("status") not in ENDED:
+    if (
+        not RunDirectory(path).metrics.is_file()
+        and store.read_json(RunDirectory(path).record).get("status") not in ENDED
+    ):
         return write_unfinished(path)
     files = _read_files(path)
-    report = path / store.REPORT
+    report = RunDirectory(path).report
     try:
         text = render_report(files)
         picture = plots.draw_history(files.history.epochs, unit=files.loss_unit, best=files.metrics["epoch"])
@@ -136,12 +140,13 @@ def render_report(files: _Files) -> str:
 
 
 def _read_files(path: Path) -> _Files:
-    metrics, config_text = store.read_json(path / store.METRICS), _read_text(path / store.CONFIG)
+    place = RunDirectory(path)
+    metrics, config_text = store.read_json(place.metrics), _read_text(place.config)
     try:
         batch_size = int(tomllib.loads(config_text)["train"]["batch_size"])
         history = read_history(
-            _read_text(path / store.EPOCHS),
-            _read_text(path / store.STEPS),
+            _read_text(place.epochs),
+            _read_text(place.steps),
             steps_per_epoch=-(-metrics["train"]["n"] // batch_size),
         )
     except (ValueError, KeyError, TypeError) as error:
@@ -150,13 +155,13 @@ def _read_files(path: Path) -> _Files:
         ) from None
     return _Files(
         config_text,
-        store.read_json(path / "environment.json"),
-        store.read_json(path / store.RECORD),
+        store.read_json(place.environment),
+        store.read_json(place.record),
         metrics,
         history,
-        _read_arrays(path / store.SHOWN),
-        store.read_json(path / store.ACTIVATIONS) if (path / store.ACTIVATIONS).is_file() else {},
-        load(path / store.MODEL),
+        _read_arrays(place.shown),
+        store.read_json(place.probes) if place.probes.is_file() else {},
+        load(place.model),
     )
 
 

@@ -4,6 +4,7 @@ It must not know runs, files or HTML.
 """
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from clearsight.report.figure import (
     running_mean,
     set_limits,
 )  # fmt: skip
+from clearsight.training.history import EpochRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +76,7 @@ def draw_losses(losses: Floats, *, steps_per_epoch: int, unit: str, smoothed: bo
     return out[0]
 
 
-def draw_epochs(epochs: Sequence[dict[str, Any]], *, what: str, unit: str, best: int, title: str = "") -> str:
+def draw_epochs(epochs: Sequence[EpochRow], *, what: str, unit: str, best: int, title: str = "") -> str:
     """Training and validation course of `accuracy` or `loss`.
 
     Args:
@@ -89,7 +91,7 @@ def draw_epochs(epochs: Sequence[dict[str, Any]], *, what: str, unit: str, best:
     return out[0]
 
 
-def draw_history(epochs: Sequence[dict[str, Any]], *, unit: str, best: int) -> str:
+def draw_history(epochs: Sequence[EpochRow], *, unit: str, best: int) -> str:
     """Loss and, where there is one, accuracy of every epoch, side by side on white: a file of its own."""
     wanted = [("loss", unit)] + [("accuracy", "%")] * any(row["train_accuracy"] is not None for row in epochs)
     size = (5.4 * len(wanted), 3.6)
@@ -225,7 +227,7 @@ def draw_weight_history(layers: Sequence[NDArray[Any]], names: Sequence[str]) ->
     return out[0]
 
 
-def _draw_course(axes: "Axes", epochs: Sequence[dict[str, Any]], *, what: str, unit: str, best: int) -> None:
+def _draw_course(axes: "Axes", epochs: Sequence[EpochRow], *, what: str, unit: str, best: int) -> None:
     from matplotlib.ticker import MaxNLocator
 
     factor = 100.0 if what == "accuracy" else 1.0
@@ -250,8 +252,9 @@ def _draw_course(axes: "Axes", epochs: Sequence[dict[str, Any]], *, what: str, u
     add_legend(axes)
 
 
-def _column(epochs: Sequence[dict[str, Any]], name: str) -> Floats:
-    return np.array([np.nan if row[name] is None else row[name] for row in epochs], np.float64)
+def _column(epochs: Sequence[EpochRow], name: str) -> Floats:
+    values = map(itemgetter(name), epochs)
+    return np.array([np.nan if value is None else value for value in values], np.float64)
 
 
 def _spread(size: int, count: int) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from clearsight.errors import RunError
 from clearsight.report import page, plots
 from clearsight.runs import store
+from clearsight.runs.directory import RunDirectory
 from clearsight.runs.events import Course, read_course
 from clearsight.runs.record import UNDER_WAY
 
@@ -25,15 +26,14 @@ def write_unfinished(path: Path) -> Path:
     Raises:
         RunError: a file is missing or damaged, or the folder not writable.
     """
-    record = store.read_json(path / store.RECORD)
+    files = RunDirectory(path)
+    record = store.read_json(files.record)
     try:
-        config_text = (path / store.CONFIG).read_text(encoding="utf-8")
+        config_text = files.config.read_text(encoding="utf-8")
         tomllib.loads(config_text)
     except (OSError, ValueError) as error:
-        raise RunError(
-            f"{path / store.CONFIG} must be whole, got damage ({error}). Restore it or train again."
-        ) from None
-    run, course, machine = store.read_run(path), read_course(path), path / "environment.json"
+        raise RunError(f"{files.config} must be whole, got damage ({error}). Restore it or train again.") from None
+    run, course, machine = store.read_run(path), read_course(path), files.environment
     parts = [
         page.section(
             f"This run has not ended: {run.status}",
@@ -44,7 +44,7 @@ def write_unfinished(path: Path) -> Path:
         *_render_curves(course, classes=bool(record.get("class_names"))),
         *page.origin_sections(config_text, store.read_json(machine) if machine.is_file() else {}),
     ]
-    report = path / store.REPORT
+    report = RunDirectory(path).report
     store.write_text(report, page.render_page(f"{run.data}: {run.model} – clearsight", parts))
     return report
 

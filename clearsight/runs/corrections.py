@@ -7,7 +7,8 @@ from typing import Any
 from clearsight.config.schema import RunConfig
 from clearsight.data.relabel import hash_corrections, read_corrections
 from clearsight.errors import DataError, RunError
-from clearsight.runs.store import CORRECTIONS, write_bytes
+from clearsight.runs.directory import RunDirectory
+from clearsight.runs.store import write_bytes
 
 
 def keep_corrections(path: Path, config: RunConfig, relabelled: str) -> None:
@@ -26,7 +27,7 @@ def keep_corrections(path: Path, config: RunConfig, relabelled: str) -> None:
         raise DataError(
             f"--relabel must stay as it is until the work has begun, got a change of {config.data.relabel}. Start again."
         )
-    write_bytes(path / CORRECTIONS, content)
+    write_bytes(RunDirectory(path).corrections, content)
 
 
 def use_own_corrections(path: Path, config: RunConfig, relabelled: Any) -> RunConfig:
@@ -38,9 +39,9 @@ def use_own_corrections(path: Path, config: RunConfig, relabelled: Any) -> RunCo
     Raises:
         RunError: they are no longer those that it began with.
     """
-    own = path / CORRECTIONS
+    own = RunDirectory(path).corrections
     if config.data.relabel is None or not own.is_file():
         return config
     if hash_corrections(own) != relabelled:
         raise RunError(f"{own} must be as the work began, got changes. Undo them, or start anew with --relabel.")
-    return config.model_copy(update={"data": config.data.model_copy(update={"relabel": str(own)})})
+    return config.change("data", relabel=str(own))

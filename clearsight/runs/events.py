@@ -8,13 +8,15 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.runs import store
+from clearsight.runs.directory import RunDirectory
 from clearsight.runs.record import UNDER_WAY, RunStatus
+from clearsight.training.history import EPOCH_COLUMNS, EpochRow
 from clearsight.training.observer import Observer
 
 _SECONDS = 1.0  # between two lines about steps
@@ -44,7 +46,7 @@ class EventLog(Observer):
         if time.monotonic() - self._written >= _SECONDS:
             self._write_steps()
 
-    def on_epoch(self, row: dict[str, Any]) -> None:
+    def on_epoch(self, row: EpochRow) -> None:
         """See `Observer`."""
         self._write_steps()
         self._write("epoch", **row)
@@ -89,7 +91,7 @@ class Course(Observer):
     epochs: int = 0
     steps: int = 0
     done: int = 0
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[EpochRow] = field(default_factory=list)
     curve: list[tuple[int, float]] = field(default_factory=list)
     began: tuple[float, int] = (0.0, 0)  # time and steps when it began, or went on
     last: float = 0.0  # time of the last event
@@ -127,7 +129,7 @@ class Course(Observer):
         self.done = done
         self.curve.append((done, float(losses.mean())))
 
-    def on_epoch(self, row: dict[str, Any]) -> None:
+    def on_epoch(self, row: EpochRow) -> None:
         """See `Observer`."""
         self.rows.append(row)
 
@@ -173,7 +175,7 @@ def read_course(path: Path) -> Course:
     """How a run went so far, by the events in its directory; empty where there are none."""
     course = Course()
     try:
-        lines = (path / store.EVENTS).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = RunDirectory(path).events.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return course
     for event in parse_events(lines):
@@ -200,7 +202,7 @@ def follow(path: Path, observer: Observer, *, wait: Callable[[], None] = lambda:
     Returns:
         Its status in the end.
     """
-    reader, began = EventReader(path / store.EVENTS), False
+    reader, began = EventReader(RunDirectory(path).events), False
     while True:
         status = store.read_run(path).status  # before the events, so that none is missed in the end
         events = reader.read()
@@ -225,7 +227,7 @@ def _replay(event: dict[str, Any], observer: Observer) -> None:
         losses, lrs = np.full(event["count"], loss), np.full(event["count"], event["lr"])
         observer.on_steps(event["done"], epoch=event["epoch"], losses=losses, lrs=lrs)
     elif kind == "epoch":
-        observer.on_epoch({key: value for key, value in event.items() if key not in ("event", "time")})
+        observer.on_epoch(cast(EpochRow, {name: event[name] for name in EPOCH_COLUMNS}))
     elif kind == "checkpoint":
         observer.on_checkpoint(event["done"])
 

@@ -17,15 +17,9 @@ from clearsight.config.files import find_differences, read_config_file
 from clearsight.config.schema import RunConfig
 from clearsight.core.files import write_durably
 from clearsight.errors import RunError, UsageError
+from clearsight.runs.directory import RunDirectory
 from clearsight.runs.liveness import is_alive
 from clearsight.runs.record import UNDER_WAY, RunRecord, RunStatus
-
-RECORD, CONFIG, METRICS = "run.json", "config.toml", "metrics.json"
-EPOCHS, STEPS, SHOWN, EVENTS = "history.csv", "steps.csv", "shown.safetensors", "events.jsonl"
-MODEL, REPORT, CHECKPOINTS = "model.clearsight", "report.html", "checkpoints"
-SAFETY, SEEN, ACTIVATIONS, SERIES = "safety.json", "seen.safetensors", "signals.json", "series"
-CORRECTIONS = "corrections.csv"  # of labels, as the run began with them
-_REMAINS = {".lock", CONFIG, "environment.json", SAFETY, CORRECTIONS}  # of a run whose record could not be written
 
 
 def create_run(root: Path, *, data: str, model: str, out: Path | None = None) -> Path:
@@ -67,7 +61,7 @@ def clear_run(path: Path, *, keep: bool) -> None:
 
 def _is_free(names: set[str]) -> bool:
     """Whether a folder with these files may become a run: it is empty, or holds what is left where no record could be written."""
-    return not names or (".lock" in names and names <= _REMAINS)
+    return not names or (".lock" in names and names <= {path.name for path in RunDirectory(Path()).before_record})
 
 
 def is_locked(path: Path) -> bool:
@@ -88,7 +82,7 @@ def lock_run(path: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(path / ".lock")
+    lock = FileLock(RunDirectory(path).lock)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -181,9 +175,10 @@ def read_run(path: Path) -> RunRecord:
     Raises:
         RunError: it is none, or damaged.
     """
-    record = read_json(path / RECORD)
+    files = RunDirectory(path)
+    record = read_json(files.record)
     record["status"] = find_status(path, record)
-    metrics = read_json(path / METRICS) if (path / METRICS).is_file() else {}
+    metrics = read_json(files.metrics) if files.metrics.is_file() else {}
     try:
         accuracy = {
             split: float(metrics[split]["accuracy"])
@@ -191,7 +186,7 @@ def read_run(path: Path) -> RunRecord:
             if metrics.get(split) and metrics[split].get("accuracy") is not None
         }
     except (TypeError, ValueError, AttributeError) as error:
-        raise RunError(f"{path / METRICS} must hold numbers, got damage ({error}). Restore the file.") from None
+        raise RunError(f"{files.metrics} must hold numbers, got damage ({error}). Restore the file.") from None
     text = {key: str(record.get(key, "?")) for key in ("status", "created", "data", "model")}
     return RunRecord(path, text["status"], text["created"], text["data"], text["model"], accuracy)
 
@@ -201,7 +196,7 @@ def find_status(path: Path, record: dict[str, Any]) -> str:
     status = str(record.get("status", "?"))
     if status not in UNDER_WAY:
         return status
-    alive = is_alive(record, sign=path / EVENTS)
+    alive = is_alive(record, sign=RunDirectory(path).events)
     if alive is None:  # a record of an earlier version
         alive = is_locked(path)
     return status if alive else RunStatus.KILLED
@@ -213,20 +208,21 @@ def read_run_config(path: Path) -> RunConfig:
     Raises:
         RunError: `config.toml` is no longer what the run began with, or damaged.
     """
-    record = read_json(path / RECORD)
+    files = RunDirectory(path)
+    record = read_json(files.record)
     began = record.get("config")
     try:
-        now = build_config(_drop_retired(read_config_file(path / CONFIG)), where=str(path / CONFIG), fill=False)
+        now = build_config(_drop_retired(read_config_file(files.config)), where=str(files.config), fill=False)
         if "config" not in record and "bad" not in record:  # the first format had neither
             return now
         if not isinstance(began, dict):
-            raise RunError(f"{path / RECORD} must hold the configuration, got none. Restore the file or train again.")
-        before = build_config(began, where=str(path / RECORD), fill=False)
+            raise RunError(f"{files.record} must hold the configuration, got none. Restore the file or train again.")
+        before = build_config(began, where=str(files.record), fill=False)
     except UsageError as error:
         raise RunError(str(error)) from None
     if differences := find_differences(before, now):
         raise RunError(
-            f"{path / CONFIG} must be as the run began, got {'; '.join(differences)[:200]}. Undo that, or start a new run."
+            f"{files.config} must be as the run began, got {'; '.join(differences)[:200]}. Undo that, or start a new run."
         )
     return before  # which also tells what was set to none
 
@@ -247,7 +243,7 @@ def list_runs(root: Path) -> tuple[list[RunRecord], list[str]]:
     if root.exists() and not root.is_dir():
         raise UsageError(f"--root must be a folder, got {root}, which is a file. Name the folder of the runs.")
     for path in sorted(root.iterdir()) if root.is_dir() else []:
-        if (path / RECORD).is_file():
+        if RunDirectory(path).record.is_file():
             try:
                 runs.append(read_run(path))
             except RunError as error:
@@ -267,7 +263,7 @@ def find_run(name: str, root: Path) -> Path:
             return runs[-1].path
     for path in (Path(name), root / name):
         try:
-            if name and (path / RECORD).is_file():
+            if name and RunDirectory(path).record.is_file():
                 return path
         except (OSError, ValueError):  # a name too long, or with a null byte
             break

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.bundle.archive import RUN_MODEL
 from clearsight.data.dataset import Dataset
 from clearsight.errors import RunError
-from clearsight.runs.store import MODEL
 
 LOOKS = "test-looks.jsonl"  # beside the runs
 
@@ -71,7 +71,7 @@ def _find_paths(by: str) -> list[str]:
     """The models that a look names: `RUN`, `evaluate RUN/model.clearsight`, `mistakes RUN`, `compare RUN RUN`."""
     words = by.split(" ")
     told = words[1:] if words[0] in ("evaluate", "mistakes", "compare") and len(words) > 1 else words
-    return [word.removesuffix(f"/{MODEL}") for word in told]
+    return [word.removesuffix(f"/{RUN_MODEL}") for word in told]
 
 
 def _read_looks(root: Path) -> list[dict[str, Any]]:

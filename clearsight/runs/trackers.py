@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from clearsight.errors import UsageError
+from clearsight.training.history import EpochRow
 from clearsight.training.observer import Observer
 
 _HOMES = {"tensorboard": ("tensorboard.summary", "TensorBoard"), "mlflow": ("mlflow", "MLflow")}  # module and title
@@ -110,11 +111,13 @@ class Trackers(Observer):
         """See `Tracker`."""
         self._each(lambda tracker: tracker.log(numbers, step))
 
-    def on_epoch(self, row: dict[str, Any]) -> None:
+    def on_epoch(self, row: EpochRow) -> None:
         """See `Observer`."""
-        numbers = {name.replace("_", "/", 1): row[name] for name in row if name.startswith(("train_", "valid_"))}
-        numbers |= {"lr": row["lr"], "seconds": row["seconds"]}
-        self.log({name: float(value) for name, value in numbers.items() if value is not None}, row["epoch"])
+        numbers = {
+            "train/loss": row["train_loss"], "train/accuracy": row["train_accuracy"], "valid/loss": row["valid_loss"],
+            "valid/accuracy": row["valid_accuracy"], "lr": row["lr"], "seconds": row["seconds"],
+        }  # fmt: skip
+        self.log({name: value for name, value in numbers.items() if value is not None}, row["epoch"])
 
     def close(self, status: str, files: list[Path]) -> None:
         """See `Tracker`."""

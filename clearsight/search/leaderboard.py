@@ -3,13 +3,12 @@
 It must not know how a search works.
 """
 
-import contextlib
-import sys
 import time
+from collections.abc import Callable
 from math import isfinite
 from typing import Any
 
-from clearsight.core.progress import render_seconds
+from clearsight.core.progress import Lines, choose_display, render_seconds
 from clearsight.search.jobs import METRICS
 from clearsight.search.loop import COMPLETE, Board, Trial
 from clearsight.search.space import render_params
@@ -54,9 +53,9 @@ class LineBoard:
 
     def __init__(self) -> None:
         self._trials: list[Trial] = []
-        self._total, self._metric, self._said, self._began = 0, "accuracy", 0.0, time.monotonic()
-        self._known = 0
+        self._total, self._known, self._metric, self._began = 0, 0, "accuracy", time.monotonic()
         self._deadline: float | None = None
+        self._lines = Lines(_LINE_SECONDS)
 
     def begin(self, *, total: int, metric: str, deadline: float | None) -> None:
         """See `Board`."""
@@ -68,23 +67,21 @@ class LineBoard:
     def add(self, trial: Trial, *, again: bool = False) -> None:
         """See `Board`."""
         self._trials.append(trial)
-        if again:
-            self._known += 1
-            return
-        now = time.monotonic()
-        if now - self._said >= _LINE_SECONDS or len(self._trials) == self._total:
-            self._said = now
-            best = rank(self._trials, self._metric)[0]
-            text = (
-                f"trial {len(self._trials)}/{self._total}  {render_score(trial)}  {render_params(trial.params)}  "
-                f"best {best.score:.4f}"
-                f"{find_left(self._began, len(self._trials) - self._known, self._total - self._known, self._deadline)}"
-            )
-            with contextlib.suppress(OSError):
-                print(text, file=sys.stderr, flush=True)
+        self._known += again
+        if not again:
+            self._lines.offer(lambda: self._render(trial))
 
     def close(self) -> None:
         """See `Board`."""
+        self._lines.flush()
+
+    def _render(self, trial: Trial) -> str:
+        best, done = rank(self._trials, self._metric)[0], len(self._trials)
+        left = find_left(self._began, done - self._known, self._total - self._known, self._deadline)
+        return (
+            f"trial {done}/{self._total}  {render_score(trial)}  {render_params(trial.params)}  "
+            f"best {best.score:.4f}{left}"
+        )
 
 
 def find_left(began: float, done: int, total: int, deadline: float | None) -> str:
@@ -152,6 +149,5 @@ class LiveBoard:
 
 def build_board(*, quiet: bool) -> Board:
     """A live table where standard error is a terminal, lines where it is not, nothing when quiet."""
-    if quiet or sys.stderr is None:
-        return SilentBoard()
-    return LiveBoard() if sys.stderr.isatty() else LineBoard()
+    builders: dict[str, Callable[[], Board]] = {"silent": SilentBoard, "lines": LineBoard, "live": LiveBoard}
+    return choose_display(quiet=quiet, **builders)()

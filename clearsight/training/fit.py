@@ -18,11 +18,11 @@ from clearsight.engines.team import Team
 from clearsight.errors import Interrupted, RunError, UsageError
 from clearsight.evaluation.losses import accuracy, mean_loss
 from clearsight.training.checkpoint import Tensors, load_checkpoint, save_checkpoint
-from clearsight.training.history import History
+from clearsight.training.history import EpochRow, History, Monitor
 from clearsight.training.observer import Observer, Observers
 from clearsight.training.order import epoch_order
 from clearsight.training.plan import FitPlan, TrainingRows
-from clearsight.training.stop import StopSignals
+from clearsight.training.stop import StopRequest, listen_for_signals
 
 Saved = tuple[Tensors, dict[str, Any]]
 """All that a run needs to go on: what a checkpoint holds."""
@@ -91,6 +91,7 @@ def fit(
     team: Team | None = None,
     start: Saved | None = None,
     pause_epoch: int | None = None,
+    stop: StopRequest | None = None,
 ) -> FitResult:
     """Train `engine` by `plan` on `rows` and leave it with the weights in force.
 
@@ -102,9 +103,10 @@ def fit(
         note: told of damaged checkpoints and the like.
         team: the processes that train together, which must all come here; they then pause at the same steps.
         start: what a paused run saved, to go on from. pause_epoch: leave off after so many epochs; None for the end.
+        stop: asked by another thread to stop; SIGINT and SIGTERM ask too. (Without checkpoints signals are left alone.)
 
     Raises:
-        Interrupted: SIGINT or SIGTERM came; a checkpoint was saved. (Without checkpoints signals are left alone.)
+        Interrupted: it was asked to stop; a checkpoint was saved where there are any.
         RunError: a checkpoint could not be written or read.
         UsageError: options that do not go together.
     """
@@ -121,7 +123,7 @@ def fit(
         place, history = _Place(), History(steps)
         if resume:
             note("no checkpoint was found; starting from the first step")
-    loop = _Loop(engine, rows, plan, place, history, checkpoints, team or Team(), Observers(observers))
+    loop = _Loop(engine, rows, plan, place, history, checkpoints, team or Team(), Observers(observers), stop)
     status = loop.run(pause_epoch)
     if status == "diverged":
         return _diverge(engine, place, history)
@@ -161,11 +163,11 @@ class _Loop:
 
     def __init__(
         self, engine: Engine, rows: TrainingRows, plan: FitPlan, place: _Place, history: History, checkpoints: Path | None,
-        team: Team, watchers: Observers,
+        team: Team, watchers: Observers, stop: StopRequest | None,
     ) -> None:  # fmt: skip
         self._engine, self._rows, self._plan = engine, rows, plan
         self._place, self._history, self._checkpoints = place, history, checkpoints
-        self._team, self._watchers = team, watchers
+        self._team, self._watchers, self._stop = team, watchers, stop or StopRequest()
         self._classes = rows.labels[rows.train] if plan.balanced else None
         self._steps = history.steps_per_epoch
         self._chunk, self._saved_at = 1, time.monotonic()
@@ -177,12 +179,12 @@ class _Loop:
     def run(self, pause_epoch: int | None) -> str:
         """Train to the end, or so far, and say how it ended: see `FitResult`."""
         plan, place, steps, status = self._plan, self._place, self._steps, "failed"
-        with StopSignals(enabled=self._checkpoints is not None or self._team.size > 1) as stop:
+        with listen_for_signals(self._stop, enabled=self._checkpoints is not None or self._team.size > 1):
             self._watchers.on_start(
                 epochs=plan.epochs, steps=plan.epochs * steps, done=place.epoch * steps + place.batch
             )
             try:
-                status = self._run_epochs(min(plan.epochs, pause_epoch or plan.epochs), stop)
+                status = self._run_epochs(min(plan.epochs, pause_epoch or plan.epochs))
             except (Interrupted, KeyboardInterrupt):
                 status = "interrupted"
                 raise
@@ -190,22 +192,22 @@ class _Loop:
                 self._watchers.on_end(status)
         return status
 
-    def _run_epochs(self, last: int, stop: StopSignals) -> str:
+    def _run_epochs(self, last: int) -> str:
         plan, place = self._plan, self._place
         while place.epoch < last and not _exhausted(place, plan.patience):
-            if not self._train_epoch(stop):
+            if not self._train_epoch():
                 return "diverged"
             row = _end_epoch(self._engine, place, self._history, self._rows)
             if plan.weight_history:
                 self._history.weights.append(_weights_of(self._engine))
             _remember_state(self._engine, place, row, plan.patience, plan.monitor)
             self._watchers.on_epoch(row)
-            self._pause(place.epoch * self._steps, stop)
+            self._pause(place.epoch * self._steps)
         if _exhausted(place, plan.patience):
             return "stopped early"
         return "finished" if place.epoch == plan.epochs else "paused"
 
-    def _train_epoch(self, stop: StopSignals) -> bool:
+    def _train_epoch(self) -> bool:
         """Train to the end of an epoch; False where numbers are no longer finite."""
         plan, place, steps, history = self._plan, self._place, self._steps, self._history
         order = epoch_order(
@@ -229,13 +231,13 @@ class _Loop:
             place.batch, place.hits, place.seconds = place.batch + size, place.hits + hits, place.seconds + spent
             self._watchers.on_steps(at + size, epoch=place.epoch + 1, losses=losses, lrs=lrs)
             if place.batch < steps:
-                self._pause(at + size, stop)
+                self._pause(at + size)
         return self._engine.is_finite()
 
-    def _pause(self, done: int, stop: StopSignals) -> None:
+    def _pause(self, done: int) -> None:
         """After `done` steps: save if it is time, and stop if that was asked for."""
         plan = self._plan
-        self._chunk, asked = self._team.sync((self._chunk, stop.received or 0))
+        self._chunk, asked = self._team.sync((self._chunk, self._stop.received or 0))
         every, waited = plan.checkpoint_steps, time.monotonic() - self._saved_at
         if self._checkpoints and (asked or (done % every == 0 if every else waited > plan.checkpoint_seconds)):
             tensors, meta = _pack(self._engine, self._place, self._history)
@@ -292,11 +294,11 @@ def _diverge(engine: Engine, place: _Place, history: History) -> FitResult:
     return FitResult("diverged", epoch, history, problem)
 
 
-def _end_epoch(engine: Engine, place: _Place, history: History, rows: TrainingRows) -> dict[str, Any]:
+def _end_epoch(engine: Engine, place: _Place, history: History, rows: TrainingRows) -> EpochRow:
     """Validate, add the epoch's row to the history, and move on to the next epoch."""
     began = time.perf_counter()
     losses = history.last_losses(history.steps_per_epoch)
-    row: dict[str, Any] = {
+    row: EpochRow = {
         "epoch": place.epoch + 1,
         "lr": float(history.lrs[-1][-1]),
         "train_loss": float(losses.mean()),
@@ -315,13 +317,17 @@ def _end_epoch(engine: Engine, place: _Place, history: History, rows: TrainingRo
     return row
 
 
-def _remember_state(engine: Engine, place: _Place, row: dict[str, Any], patience: int | None, monitor: str) -> None:
+def _remember_state(engine: Engine, place: _Place, row: EpochRow, patience: int | None, monitor: Monitor) -> None:
     """Remember the state as the last good one, and as the best one if it is."""
     place.good, place.good_epoch = engine.state(), place.epoch
     if patience is None:
         return
     value = row[monitor]
-    if np.isfinite(value) and (place.best_value is None or MONITORS[monitor] * (value - place.best_value) > 0):
+    if (
+        value is not None
+        and np.isfinite(value)
+        and (place.best_value is None or MONITORS[monitor] * (value - place.best_value) > 0)
+    ):
         place.best_value, place.best_epoch, place.best, place.wait = value, place.epoch, place.good, 0
     else:
         place.wait += 1

@@ -3,12 +3,34 @@
 import csv
 import io
 from dataclasses import dataclass, field
-from typing import Any
+from operator import itemgetter
+from typing import Any, Literal, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-EPOCH_COLUMNS = ("epoch", "lr", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "seconds")
+
+class EpochRow(TypedDict):
+    """One line of a history: an epoch (from 1), with the learning rate of its last step.
+
+    The training loss (nats; for regression the squared error, in the targets' unit) and accuracy are means over the epoch's
+    batches as they came, with dropout, label smoothing and class weights on, so not the same measure as the validation's,
+    which are plain and taken afterwards. Those are None without a validation split, and accuracies are None for regression.
+    `seconds` are of training and validation.
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float
+    train_accuracy: float | None
+    valid_loss: float | None
+    valid_accuracy: float | None
+    seconds: float
+
+
+Monitor = Literal["valid_loss", "valid_accuracy", "train_loss"]
+"""What `patience` may watch."""
+EPOCH_COLUMNS = tuple(EpochRow.__annotations__)
 
 
 @dataclass(eq=False)
@@ -19,17 +41,14 @@ class History:
         steps_per_epoch: batches in an epoch, so `losses` reshapes to (epochs, steps_per_epoch).
         losses: mean loss of each batch before its update, one array a training call.
         lrs: learning rate of each batch, likewise.
-        epochs: one row an epoch: `epoch` (from 1), `lr` (of its last step), `train_loss` and `train_accuracy` (means over
-            the epoch's batches as they came, with dropout, label smoothing and class weights on, so not the same measure as
-            the next two), `valid_loss`, `valid_accuracy` (plain, afterwards; None without a validation split, accuracies
-            None for regression), `seconds` (training and validation).
+        epochs: one row an epoch.
         weights: the parameter vector after each epoch, the first one before training; empty unless asked for.
     """
 
     steps_per_epoch: int
     losses: list[NDArray[np.float64]] = field(default_factory=list)
     lrs: list[NDArray[np.float64]] = field(default_factory=list)
-    epochs: list[dict[str, Any]] = field(default_factory=list)
+    epochs: list[EpochRow] = field(default_factory=list)
     weights: list[NDArray[np.floating]] = field(default_factory=list)
 
     @property
@@ -51,7 +70,7 @@ class History:
 
     def column(self, name: str) -> list[float]:
         """One column of `epochs`, without the epochs where it is missing."""
-        return [row[name] for row in self.epochs if row[name] is not None]
+        return [row[name] for row in cast(list[dict[str, Any]], self.epochs) if row[name] is not None]
 
     @property
     def seconds(self) -> float:
@@ -60,7 +79,7 @@ class History:
 
     def render_epochs_csv(self) -> str:
         """One line an epoch; numbers as they read back exactly."""
-        return _render(EPOCH_COLUMNS, ([row[c] for c in EPOCH_COLUMNS] for row in self.epochs))
+        return _render(EPOCH_COLUMNS, map(itemgetter(*EPOCH_COLUMNS), self.epochs))
 
     def render_steps_csv(self) -> str:
         """One line a batch: step (from 0), learning rate, loss."""
@@ -78,11 +97,11 @@ def _render(header: Any, rows: Any) -> str:
 
 def read_history(epochs_csv: str, steps_csv: str, *, steps_per_epoch: int) -> History:
     """The history that two CSV texts hold, without weights."""
-    epochs = []
+    epochs: list[EpochRow] = []
     for row in csv.DictReader(io.StringIO(epochs_csv)):
         values: dict[str, Any] = {c: float(row[c]) if row[c] else None for c in EPOCH_COLUMNS}
         values["epoch"] = int(row["epoch"])
-        epochs.append(values)
+        epochs.append(cast(EpochRow, values))
     steps = list(csv.DictReader(io.StringIO(steps_csv)))
     return History(
         steps_per_epoch,

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.training.history import EpochRow
+
 
 class Observer:
     """Watches a training. What it does not care for does nothing; what it raises ends the training."""
@@ -16,7 +18,7 @@ class Observer:
     def on_steps(self, done: int, *, epoch: int, losses: NDArray[Any], lrs: NDArray[np.float64]) -> None:
         """After `done` steps: some steps of epoch `epoch` (from 1), with the loss and the learning rate of each."""
 
-    def on_epoch(self, row: dict[str, Any]) -> None:
+    def on_epoch(self, row: EpochRow) -> None:
         """An epoch has ended; `row` is its line of the history."""
 
     def on_checkpoint(self, done: int) -> None:
@@ -42,7 +44,7 @@ class Observers(Observer):
         for observer in self._observers:
             observer.on_steps(done, epoch=epoch, losses=losses, lrs=lrs)
 
-    def on_epoch(self, row: dict[str, Any]) -> None:
+    def on_epoch(self, row: EpochRow) -> None:
         """See `Observer`."""
         for observer in self._observers:
             observer.on_epoch(row)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.data.split import Rows
+from clearsight.training.history import Monitor
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +56,7 @@ class FitPlan:
     shuffle: bool = True
     balanced: bool = False
     patience: int | None = None
-    monitor: str = "valid_loss"
+    monitor: Monitor = "valid_loss"
     checkpoint_steps: int = 0
     checkpoint_seconds: float = 30.0
     keep_steps: int = 0

@@ -1,6 +1,5 @@
 """What a person sees while a network trains: a bar on a terminal, plain lines in a log, or nothing."""
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -8,17 +7,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.core.progress import render_rate
+from clearsight.core.progress import Lines, build_bar, choose_display, render_rate
+from clearsight.training.history import EpochRow
 from clearsight.training.observer import Observer
 
 _LINE_SECONDS = 1.0
 
 
-def render_epoch(row: dict[str, Any], epochs: int) -> str:
+def render_epoch(row: EpochRow, epochs: int) -> str:
     """One epoch in 80 columns, for example `epoch 3/20  loss 0.2114 (valid 0.2570)  accuracy 0.9405 (valid 0.9310)`."""
+    pairs = {"loss": (row["train_loss"], row["valid_loss"]), "accuracy": (row["train_accuracy"], row["valid_accuracy"])}
     parts = [f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}"]
-    for name in ("loss", "accuracy"):
-        train, valid = row[f"train_{name}"], row[f"valid_{name}"]
+    for name, (train, valid) in pairs.items():
         if train is not None:
             parts.append(f"{name} {train:.4f}" + (f" (valid {valid:.4f})" if valid is not None else ""))
     return "  ".join(parts)
@@ -28,48 +28,33 @@ class LineProgress(Observer):
     """A line an epoch, at most one a second, and always the last."""
 
     def __init__(self, *, write: Callable[[str], None] | None = None) -> None:
-        self._write = write or (lambda text: print(text, file=sys.stderr, flush=True))
-        self._epochs, self._last, self._waiting, self._deaf = 0, 0.0, "", False
+        self._lines, self._epochs = Lines(_LINE_SECONDS, write=write), 0
 
     def on_start(self, *, epochs: int, steps: int, done: int) -> None:
         """See `Observer`."""
         self._epochs = epochs
 
-    def on_epoch(self, row: dict[str, Any]) -> None:
+    def on_epoch(self, row: EpochRow) -> None:
         """See `Observer`."""
-        self._waiting = render_epoch(row, self._epochs)
-        if time.monotonic() - self._last >= _LINE_SECONDS:
-            self._flush()
+        self._lines.offer(lambda: render_epoch(row, self._epochs))
 
     def on_end(self, status: str) -> None:
         """See `Observer`."""
-        self._flush()
-
-    def _flush(self) -> None:
-        if self._waiting and not self._deaf:
-            try:
-                self._write(self._waiting)
-            except OSError:  # the reader has gone: train on in silence
-                self._deaf = True
-        self._waiting, self._last = "", time.monotonic()
+        self._lines.flush()
 
 
 class BarProgress(Observer):
     """A bar with epoch, loss, rate and time left, and above it a line an epoch, at most one a second, that stays."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-        self._bar = Progress(
+        self._bar = build_bar(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=16),
             TextColumn("{task.percentage:>3.0f}%  loss {task.fields[loss]}  {task.fields[rate]}"),
             TimeRemainingColumn(),
             TextColumn("left"),
-            console=Console(stderr=True),
-            refresh_per_second=8,
-            transient=True,
         )
         self._lines = LineProgress(
             write=lambda text: self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -93,7 +78,7 @@ class BarProgress(Observer):
             self._task, completed=done, epoch=f"{epoch}/{self._epochs}", loss=f"{losses[-1]:.4f}", rate=rate
         )
 
-    def on_epoch(self, row: dict[str, Any]) -> None:
+    def on_epoch(self, row: EpochRow) -> None:
         """See `Observer`."""
         self._lines.on_epoch(row)
 
@@ -105,6 +90,4 @@ class BarProgress(Observer):
 
 def build_progress(*, quiet: bool) -> Observer:
     """A bar where standard error is a terminal, lines where it is not, nothing when quiet."""
-    if quiet or sys.stderr is None:
-        return Observer()
-    return BarProgress() if sys.stderr.isatty() else LineProgress()
+    return choose_display(quiet=quiet, silent=Observer, lines=LineProgress, live=BarProgress)()

@@ -17,6 +17,7 @@ import clearsight
 from clearsight.core import files
 from clearsight.errors import DataError, RunError, UsageError
 from clearsight.runs import store
+from clearsight.runs.directory import RunDirectory
 from clearsight.training import checkpoint
 
 pytestmark = pytest.mark.long
@@ -87,7 +88,7 @@ def test_full_disk_leaves_the_last_checkpoint_intact(unfinished, pictures, tmp_p
 
 
 def test_a_run_begun_with_a_choice_that_is_refused_today_goes_on(unfinished, pictures, tmp_path):
-    for name, step in ((store.CONFIG, 'schedule_unit = "step"'), (store.RECORD, '"schedule_unit": "step"')):
+    for name, step in (("config.toml", 'schedule_unit = "step"'), ("run.json", '"schedule_unit": "step"')):
         text = (unfinished / name).read_text()
         assert step in text
         (unfinished / name).write_text(text.replace(step, step.replace("step", "epoch")))
@@ -143,11 +144,11 @@ def test_damaged_newest_checkpoint_falls_back_and_says_so(unfinished, pictures, 
 
 
 def test_damaged_signals_are_measured_anew(unfinished, pictures, tmp_path):
-    (unfinished / store.ACTIVATIONS).write_text("[")
+    RunDirectory(unfinished).probes.write_text("[")
     notes = []
     assert finish(pictures, unfinished, note=notes.append) == whole(pictures, tmp_path)
     assert any(text.startswith("the signals before training are measured anew: ") for text in notes)
-    assert (unfinished / store.ACTIVATIONS).read_bytes() == (tmp_path / "whole" / store.ACTIVATIONS).read_bytes()
+    assert RunDirectory(unfinished).probes.read_bytes() == RunDirectory(tmp_path / "whole").probes.read_bytes()
 
 
 def test_no_whole_checkpoint_is_an_error_not_a_new_start(unfinished, pictures):
@@ -265,7 +266,7 @@ def test_where_ctrl_c_was_ignored_at_the_start_it_is_ignored_and_sigterm_saves(t
 
 def test_a_finished_run_without_a_report_says_how_to_draw_it(pictures, tmp_path, monkeypatch):
     def full(path):
-        raise RunError(f"{path / store.REPORT} must be writable, got: No space left on device. Free space.")
+        raise RunError(f"{RunDirectory(path).report} must be writable, got: No space left on device. Free space.")
 
     notes = []
     with monkeypatch.context() as patch:
@@ -282,7 +283,7 @@ def test_a_folder_is_free_again_where_no_record_could_be_written(pictures, tmp_p
     out, write = tmp_path / "run", store.write_json
 
     def full(path, value):
-        if path.name == store.RECORD:
+        if path.name == "run.json":
             raise RunError("the disk must have room, got none. Free space.")
         write(path, value)
 

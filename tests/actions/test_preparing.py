@@ -9,6 +9,7 @@ import clearsight
 from clearsight.errors import DataError, UsageError
 from clearsight.pipeline.data import load_given
 from clearsight.runs import store
+from clearsight.runs.directory import RunDirectory
 from clearsight.training import fit
 
 CHOICES = {"epochs": 2, "hidden": (5,), "seed": 3}
@@ -44,8 +45,8 @@ def killed(monkeypatch, source, tmp_path):
         with pytest.raises(KeyboardInterrupt):
             clearsight.train(source, root=tmp_path / "runs", **CHOICES)
     (path,) = (tmp_path / "runs").iterdir()
-    record = json.loads((path / store.RECORD).read_text())
-    (path / store.RECORD).write_text(json.dumps(record | {"pid": 2**22 + 1}))  # above the largest of Linux
+    record = json.loads(RunDirectory(path).record.read_text())
+    RunDirectory(path).record.write_text(json.dumps(record | {"pid": 2**22 + 1}))  # above the largest of Linux
     return path
 
 
@@ -63,15 +64,15 @@ def test_a_run_is_listed_while_it_is_prepared(monkeypatch, source, tmp_path, cal
 def test_a_run_killed_so_early_resumes_to_the_same_bytes(killed, source, tmp_path, call, capsys):
     assert store.read_run(killed).status == "killed"
     assert call("report", killed) == 0
-    assert "It had not begun to train." in (killed / store.REPORT).read_text()
-    (killed / store.REPORT).unlink()
+    assert "It had not begun to train." in RunDirectory(killed).report.read_text()
+    RunDirectory(killed).report.unlink()
     assert call("runs", "watch", killed, "--json") == 0
     capsys.readouterr()
     run = clearsight.train(resume=killed)
     assert run.path == killed
     assert run.status == "finished"
     whole = clearsight.train(source, root=tmp_path / "others", **CHOICES)
-    for name in (store.MODEL, store.STEPS, store.CONFIG):
+    for name in ("model.clearsight", "steps.csv", "config.toml"):
         assert (killed / name).read_bytes() == (whole.path / name).read_bytes()
 
 
@@ -166,7 +167,7 @@ def test_finishing_needs_a_run_and_a_checkpoint(killed, stopped, call, capsys):
     assert call("train", "--resume", killed, "--finish") == 2
     told = f"--finish must be one process on a run with a checkpoint, got {killed}, which had not begun to train."
     assert told in capsys.readouterr().err
-    for file in sorted((stopped / store.CHECKPOINTS).rglob("*"), reverse=True):
+    for file in sorted(RunDirectory(stopped).checkpoints.rglob("*"), reverse=True):
         file.rmdir() if file.is_dir() else file.unlink()
     assert call("train", "--resume", stopped, "--finish") == 1
     assert "run must have a checkpoint to be finished, got none in" in capsys.readouterr().err

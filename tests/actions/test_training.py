@@ -254,7 +254,9 @@ EPOCH = r"loss \d+\.\d{4} \(valid \d+\.\d{4}\)  accuracy [01]\.\d{4} \(valid [01
 @pytest.mark.parametrize("progress", [BarProgress, LineProgress])
 def test_progress_leaves_a_line_for_the_last_epoch_and_one_a_second(pictures, progress, capsys, monkeypatch):
     clock = itertools.count()
-    monkeypatch.setattr("clearsight.training.progress.time", SimpleNamespace(monotonic=lambda: 0.3 * next(clock)))
+    for module in ("core", "training"):
+        told = SimpleNamespace(monotonic=lambda: 0.3 * next(clock))
+        monkeypatch.setattr(f"clearsight.{module}.progress.time", told)
     fit_prepared(prepare(config(train={"epochs": 12}), load_data(*pictures)), observers=[progress()])
     lines = [line for line in capsys.readouterr().err.splitlines() if re.search(EPOCH, line)]
     assert all(len(line) < 80 for line in lines)

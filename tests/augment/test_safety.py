@@ -33,6 +33,7 @@ from clearsight.pipeline.safety import measure_safety, render_unsafe
 from clearsight.report import verdicts as verdicts_module
 from clearsight.report.verdicts import draw_verdicts, render_verdicts
 from clearsight.runs import store
+from clearsight.runs.directory import RunDirectory
 
 pytestmark = pytest.mark.long
 LEVELS = {"safe", "doubtful", "unsafe", "unknown"}
@@ -297,7 +298,7 @@ def test_warn_trains_tells_and_keeps_the_verdicts(tmp_path):
         note=notes.append,
     )
     assert sum(note.startswith("augmentation is unsafe, hflip 0.5: ") for note in notes) == 1
-    found = store.read_json(run.path / store.SAFETY)["verdicts"]
+    found = store.read_json(RunDirectory(run.path).safety)["verdicts"]
     assert [(v["name"], v["strength"]) for v in found] == [("hflip", 0.5), ("noise", 0.02), ("all", None)]
     assert found[0]["level"] == "unsafe"
 
@@ -310,9 +311,9 @@ def test_ignore_measures_nothing(tmp_path, monkeypatch):
     run = clearsight.train(
         saved(tmp_path), config={"augment": {"hflip": 0.5, "unsafe": "ignore"}}, epochs=1, out=tmp_path / "run"
     )
-    assert not (run.path / store.SAFETY).exists()
+    assert not RunDirectory(run.path).safety.exists()
     clearsight.train(saved(tmp_path), epochs=1, out=tmp_path / "plain")
-    assert not (tmp_path / "plain" / store.SAFETY).exists()
+    assert not RunDirectory(tmp_path / "plain").safety.exists()
 
 
 def test_a_safe_augmentation_trains_without_a_word(tmp_path):
@@ -321,7 +322,7 @@ def test_a_safe_augmentation_trains_without_a_word(tmp_path):
         saved(tmp_path), config={"augment": {"vflip": 0.5}}, epochs=1, out=tmp_path / "run", note=notes.append
     )
     assert [note for note in notes if "augment" in note] == []
-    assert store.read_json(run.path / store.SAFETY)["verdicts"][0]["level"] == "safe"
+    assert store.read_json(RunDirectory(run.path).safety)["verdicts"][0]["level"] == "safe"
 
 
 def test_unknown_is_told(tmp_path):

@@ -16,6 +16,7 @@ from clearsight.data.read.load import load_data
 from clearsight.errors import ClearsightError, UsageError
 from clearsight.pipeline.data import find_unused
 from clearsight.runs import store
+from clearsight.runs.directory import RunDirectory
 from clearsight.training import fit
 
 
@@ -103,13 +104,13 @@ def describe(out, run):
     """All that a run leaves behind but its times, its settings and its report."""
     metrics = {
         key: value
-        for key, value in store.read_json(out / store.METRICS).items()
+        for key, value in store.read_json(RunDirectory(out).metrics).items()
         if "seconds" not in key and key != "next_step"
     }
-    record = store.read_json(out / store.RECORD)
+    record = store.read_json(RunDirectory(out).record)
     files = sorted(str(file.relative_to(out)) for file in out.rglob("*") if "checkpoints" not in file.parts)
     return (
-        run.bundle.params.tobytes(), run.history.step_lrs.tobytes(), (out / store.SHOWN).read_bytes(), run.engine,
+        run.bundle.params.tobytes(), run.history.step_lrs.tobytes(), RunDirectory(out).shown.read_bytes(), run.engine,
         run.bundle.temperature, run.bundle.known is None, json.dumps(metrics), files,
         [record[key] for key in ("data", "fingerprint", "class_names", "bad", "status")],
     )  # fmt: skip

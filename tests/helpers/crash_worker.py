@@ -16,7 +16,7 @@ from clearsight.engines.dense import kernel
 from clearsight.engines.dense_engine import DenseEngine
 from clearsight.errors import RunError, UsageError
 from clearsight.report import html as report
-from clearsight.runs import store
+from clearsight.runs.directory import RunDirectory
 
 SETTINGS = {
     "epochs": 4, "batch_size": 9, "hidden": (5,), "optimizer": "adam", "dropout": 0.25, "checkpoint_steps": 1,
@@ -109,7 +109,9 @@ def final_state(out):
 
 def main(kind, folder):
     kernel.warm_up(np.dtype(np.uint8))
-    report.write_report = lambda path: path / store.REPORT  # drawing it takes most of the time, and no part in this
+    report.write_report = lambda path: (
+        RunDirectory(path).report
+    )  # drawing it takes most of the time, and no part in this
     train(folder / "first")  # here, so that no child imports what it needs by itself
     whole = folder / "whole"
     assert in_child(lambda: train_killed_at_call(whole, 0)) == 0

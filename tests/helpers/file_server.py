@@ -66,8 +66,8 @@ class Server:
         content = content[: plan.get("cut")]
         try:
             for at in range(0, len(content), 8192):
+                self.sent += len(content[at : at + 8192])  # before it arrives, as the test may look right then
                 request.wfile.write(content[at : at + 8192])
-                self.sent += len(content[at : at + 8192])
                 if "slow" in plan:
                     time.sleep(plan["slow"])
             if "hang" in plan:

@@ -13,7 +13,7 @@ import clearsight.actions.train
 import clearsight.engines.torch_engine  # noqa: F401
 from clearsight.cli.main import main
 from clearsight.report import html as report
-from clearsight.runs import store
+from clearsight.runs.directory import RunDirectory
 
 
 def begin(rank, port, arguments, said):
@@ -37,7 +37,9 @@ def begin(rank, port, arguments, said):
 
 
 def run(port, arguments):
-    report.write_report = lambda path: path / store.REPORT  # drawing it takes most of the time, and no part in this
+    report.write_report = lambda path: (
+        RunDirectory(path).report
+    )  # drawing it takes most of the time, and no part in this
     with tempfile.TemporaryFile("w+") as said:
         ranks = [begin(rank, port, arguments, said) for rank in range(2)]
         codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in ranks]

@@ -17,6 +17,7 @@ import clearsight
 from clearsight.report.text import render_course
 from clearsight.report.unfinished import describe_place
 from clearsight.runs import store
+from clearsight.runs.directory import RunDirectory
 from clearsight.runs.events import Course, EventLog, EventReader, follow, parse_events, read_course
 from clearsight.runs.liveness import describe_process, is_alive
 
@@ -24,11 +25,11 @@ LONG = ["train", "digits", "--epochs", "100000", "--hidden", "8", "--checkpoint-
 
 
 def test_events_hold_every_step_epoch_checkpoint_and_the_end(tmp_path):
-    log, heard = EventLog(tmp_path / store.EVENTS), Listener()
+    log, heard = EventLog(RunDirectory(tmp_path).events), Listener()
     result = train(
         Scripted(np.linspace(2, 1, 12)), 3, observers=[log, heard], checkpoints=tmp_path / "c", checkpoint_steps=5
     )
-    events = parse_events((tmp_path / store.EVENTS).read_text().splitlines())
+    events = parse_events(RunDirectory(tmp_path).events.read_text().splitlines())
     assert [event["event"] for event in events] == [
         "start", "steps", "steps", "epoch", "steps", "checkpoint", "steps", "epoch", "steps", "checkpoint", "steps", "epoch", "end"
     ]  # fmt: skip
@@ -54,10 +55,10 @@ def test_what_came_after_the_step_that_a_run_went_on_from_is_dropped(tmp_path):
     killed = Scripted(np.linspace(2, 1, 20))
     killed.on_step = die
     with pytest.raises(Killed):
-        train(killed, 4, observers=[EventLog(tmp_path / store.EVENTS)], **options)
+        train(killed, 4, observers=[EventLog(RunDirectory(tmp_path).events)], **options)
     assert [row["epoch"] for row in read_course(tmp_path).rows] == [1, 2]  # the second ended at step 8
     resumed = Scripted(np.linspace(2, 1, 20))
-    result = train(resumed, 4, observers=[EventLog(tmp_path / store.EVENTS)], resume=True, **options)
+    result = train(resumed, 4, observers=[EventLog(RunDirectory(tmp_path).events)], resume=True, **options)
     course = read_course(tmp_path)
     assert course.rows == result.history.epochs
     done = [point[0] for point in course.curve]
@@ -111,10 +112,10 @@ def test_a_log_that_cannot_be_written_is_told_once_and_training_goes_on(tmp_path
 
 
 def test_infinite_losses_are_written_as_json_knows_them(tmp_path):
-    log = EventLog(tmp_path / store.EVENTS)
+    log = EventLog(RunDirectory(tmp_path).events)
     log.on_start(epochs=1, steps=4, done=0)
     log.on_steps(1, epoch=1, losses=np.array([np.inf]), lrs=np.array([0.1]))
-    for line in (tmp_path / store.EVENTS).read_text().splitlines():
+    for line in RunDirectory(tmp_path).events.read_text().splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(name))
     assert np.isnan(read_course(tmp_path).curve[0][1])
 
@@ -149,8 +150,8 @@ def test_a_run_is_followed_while_it_goes_on(tmp_path):
     path = tmp_path / "run"
     path.mkdir()
     record = {"status": "running", **describe_process()}
-    (path / store.RECORD).write_text(json.dumps(record))
-    log, looks = EventLog(path / store.EVENTS), []
+    RunDirectory(path).record.write_text(json.dumps(record))
+    log, looks = EventLog(RunDirectory(path).events), []
 
     def go_on():
         looks.append(len(looks))
@@ -159,7 +160,7 @@ def test_a_run_is_followed_while_it_goes_on(tmp_path):
         elif len(looks) == 2:
             log.on_steps(4, epoch=1, losses=np.full(4, 2.0), lrs=np.full(4, 0.1))
         elif len(looks) == 3:
-            (path / store.RECORD).write_text(json.dumps(record | {"status": "interrupted"}))
+            RunDirectory(path).record.write_text(json.dumps(record | {"status": "interrupted"}))
 
     heard = Listener()
     assert follow(path, heard, wait=go_on) == "interrupted"
@@ -199,7 +200,7 @@ def test_a_process_lives_or_not_and_its_number_may_be_used_again():
 
 
 def test_a_process_on_another_machine_lives_while_its_events_are_young(tmp_path):
-    sign = tmp_path / store.EVENTS
+    sign = RunDirectory(tmp_path).events
     away = describe_process() | {"host": "another"}
     assert is_alive(away, sign=sign) is False
     sign.touch()
@@ -219,7 +220,7 @@ def test_a_thousand_listings_beside_a_thousand_starts_refuse_none(tmp_path):
 
     path = tmp_path / "run"
     path.mkdir()
-    (path / store.RECORD).write_text(json.dumps({"status": "running", **describe_process()}))
+    RunDirectory(path).record.write_text(json.dumps({"status": "running", **describe_process()}))
     watcher = threading.Thread(target=look)
     watcher.start()
     try:

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import threading
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from clearsight.evaluation.losses import accuracy, mean_loss
 from clearsight.training import fit as fit_module
 from clearsight.training.fit import check_stopping
 from clearsight.training.order import epoch_order
+from clearsight.training.stop import StopRequest
 
 # By epoch: the validation loss is lowest in the second, the accuracy highest in the fourth, the training loss lowest in the sixth.
 ANSWERS = [
@@ -386,6 +388,24 @@ def test_a_signal_stops_after_the_step_under_way_with_a_checkpoint(tmp_path, num
         train(engine, 3, checkpoints=tmp_path, checkpoint_seconds=1e9, observers=[heard])
     assert stopped.value.exit_code == code
     assert heard.heard[-1] == ("end", {"status": "interrupted"})
+    resumed, whole = scripted(), scripted()
+    expected = outcome(whole, train(whole, 3))
+    assert outcome(resumed, train(resumed, 3, checkpoints=tmp_path, resume=True)) == expected
+
+
+def test_another_thread_may_ask_to_stop_at_the_step_under_way(tmp_path):
+    request, engine = StopRequest(), scripted()
+
+    def ask(at):
+        if at == 5:
+            thread = threading.Thread(target=request.ask)
+            thread.start()
+            thread.join()
+
+    engine.on_step = ask
+    with pytest.raises(Interrupted, match=r"^stopped on request after step 8\.$") as stopped:
+        train(engine, 3, checkpoints=tmp_path, checkpoint_seconds=1e9, stop=request)
+    assert (stopped.value.exit_code, request.received) == (130, signal.SIGINT)
     resumed, whole = scripted(), scripted()
     expected = outcome(whole, train(whole, 3))
     assert outcome(resumed, train(resumed, 3, checkpoints=tmp_path, resume=True)) == expected
