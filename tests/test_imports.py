@@ -27,7 +27,7 @@ ROOMS = {
     "data": "read (files to Dataset), named (known data sets), Dataset, split, preprocess, checks",
     "evaluation": "losses, metrics, calibration, statistical comparison, novelty. Pure numbers",
     "config": "RunConfig and how it is read: schema, families of networks, build, resolve, rules, files, the page of settings",
-    "core": "what every room may use: durable files, progress, findings, hashing, threads, intervals, numerics",
+    "core": "what every room may use: durable files, progress, flaws of data, hashing, threads, intervals, numerics",
     "errors": "the exception tree",
 }  # from the top down: a room may import those below it
 RANK = {name: -place for place, name in enumerate(ROOMS)}

@@ -35,7 +35,6 @@ from clearsight.pipeline.finish import collect_numbers, finish_run
 from clearsight.pipeline.head import find_weights_hash
 from clearsight.pipeline.judge import Run, build_bundle, judge
 from clearsight.pipeline.prepare import Prepared, fit_prepared, prepare, resolve_source, restore_prepared
-from clearsight.pipeline.probe import measure_activations
 from clearsight.pipeline.safety import refuse_unsafe
 from clearsight.runs import store
 from clearsight.runs.corrections import keep_corrections
@@ -226,16 +225,21 @@ def _train_in(
     record["created"] = before.get("created", record["created"])
     try:
         store.write_json(files.record, record)
-        signals = _read_activations(path, prepared, resume=resume, note=note)
         events = EventLog(files.events, note=note)
         watchers = (build_progress(quiet=quiet), events, _ModelKeeper(path, prepared), trackers)
         if finish:
             result = restore_prepared(prepared, checkpoints=files.checkpoints, note=note)
         else:
             result = fit_prepared(
-                prepared, observers=watchers, checkpoints=files.checkpoints, resume=resume, note=note, stop=stop
+                prepared,
+                observers=watchers,
+                checkpoints=files.checkpoints,
+                resume=resume,
+                note=note,
+                probe=True,
+                stop=stop,
             )
-        run = finish_run(path, prepared, result, signals)
+        run = finish_run(path, prepared, result)
         trackers.log(collect_numbers(run), run.epoch)
         _tell_deeper(prepared, run, note)
         if run.test:
@@ -325,19 +329,6 @@ class _ModelKeeper(Observer):
             raise RunError(
                 f"{self._path} must be writable, got: {error.strerror}. Free space, then use --resume."
             ) from None
-
-
-def _read_activations(path: Path, prepared: Prepared, *, resume: bool, note: Note) -> dict[str, Any]:
-    """What goes through the layers before training: measured now, or when the run began."""
-    kept = RunDirectory(path).probes
-    if resume and kept.is_file():
-        try:
-            return store.read_json(kept)
-        except RunError as error:
-            note(f"the signals before training are measured anew: {error}")
-    signals = {"first": measure_activations(prepared, trial=0)}
-    store.write_json(kept, signals)
-    return signals
 
 
 def _try_write_status(path: Path, record: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearsight.core.findings import LEVELS, Finding
+from clearsight.core.flaws import LEVELS, Flaw
 from clearsight.data.dataset import SPLITS, Dataset
 from clearsight.data.duplicates import find_blank, find_near_copies, rows_at_once
 from clearsight.data.shift import find_shift
@@ -25,7 +25,7 @@ _RARE = 0.5
 Parts = Mapping[str, NDArray[np.int64]]
 
 
-def check_dataset(dataset: Dataset, parts: Parts, *, near: bool = True, skip_bad: bool = False) -> list[Finding]:
+def check_dataset(dataset: Dataset, parts: Parts, *, near: bool = True, skip_bad: bool = False) -> list[Flaw]:
     """Everything that is found, errors first.
 
     Args:
@@ -39,7 +39,7 @@ def check_dataset(dataset: Dataset, parts: Parts, *, near: bool = True, skip_bad
         found += [*_check_copies(dataset, parts), *_check_sizes(dataset), *_check_pixels(dataset, parts)]
         if near:
             found += _check_near_copies(dataset, parts)
-        found += [Finding("warning", "shift", text) for text in find_shift(dataset.images, parts)]
+        found += [Flaw("warning", "shift", text) for text in find_shift(dataset.images, parts)]
     return sorted(found, key=lambda finding: LEVELS.index(finding.level))
 
 
@@ -52,11 +52,11 @@ def _has(count: int) -> str:
     return "has" if count == 1 else "have"
 
 
-def _check_files(dataset: Dataset, skip_bad: bool) -> list[Finding]:
+def _check_files(dataset: Dataset, skip_bad: bool) -> list[Flaw]:
     found = []
     if dataset.bad:
         files = tuple(f"{b.path}: {b.reason.removeprefix(b.path + ' ').rstrip('.')}" for b in dataset.bad)
-        found.append(Finding(
+        found.append(Flaw(
             "note" if skip_bad else "error", "unreadable",
             f"{_plural(len(dataset.bad), 'file')} cannot be read. Repair or remove {'it' if len(dataset.bad) == 1 else 'them'}, "
             "or leave out what cannot be read with --skip-bad.", files,
@@ -72,19 +72,17 @@ def _check_files(dataset: Dataset, skip_bad: bool) -> list[Finding]:
     for kind, rows in by_kind.items():
         names = tuple(f"{dataset.files[row]}: {'; '.join(dataset.facts[row].notes)}" for row in rows)
         found.append(
-            Finding(
-                "warning", "odd-file", f"{_plural(len(rows), 'file')} {_has(len(rows))} {kind}.", names, tuple(rows)
-            )
+            Flaw("warning", "odd-file", f"{_plural(len(rows), 'file')} {_has(len(rows))} {kind}.", names, tuple(rows))
         )
     return found
 
 
-def _check_classes(dataset: Dataset, parts: Parts) -> list[Finding]:
+def _check_classes(dataset: Dataset, parts: Parts) -> list[Flaw]:
     if dataset.is_regression:
         targets = dataset.labels[parts["train"]]
         if len(targets) > 1 and (targets == targets[0]).all():
             return [
-                Finding(
+                Flaw(
                     "error",
                     "constant-target",
                     f"targets must differ, got {targets[0]:g} in every training row. Check them.",
@@ -94,12 +92,12 @@ def _check_classes(dataset: Dataset, parts: Parts) -> list[Finding]:
     return [*_check_names(dataset), *_check_counts(dataset, parts)]
 
 
-def _check_names(dataset: Dataset) -> list[Finding]:
+def _check_names(dataset: Dataset) -> list[Flaw]:
     """Whether classes are two or more, differ, and have pictures."""
     names = dataset.class_names
     found = []
     if len(names) < 2:
-        found.append(Finding(
+        found.append(Flaw(
             "error", "one-class",
             f"a classifier must have two or more classes, got {list(names)}. Add pictures of another class.",
         ))  # fmt: skip
@@ -109,18 +107,18 @@ def _check_names(dataset: Dataset) -> list[Finding]:
             lower[name.casefold()].append(name)
     for twins in lower.values():
         if len(twins) > 1:
-            found.append(Finding(
+            found.append(Flaw(
                 "error", "class-names", f"classes must differ by more than case, got {' and '.join(map(repr, twins))}. "
                 "Put their pictures together or rename one."
             ))  # fmt: skip
     for split, name in dataset.empty:
-        found.append(Finding(
+        found.append(Flaw(
             "error", "empty-class", f"class {name!r} of {split} must hold pictures, got none. Add some or remove its folder.",
         ))  # fmt: skip
     return found
 
 
-def _check_counts(dataset: Dataset, parts: Parts) -> list[Finding]:
+def _check_counts(dataset: Dataset, parts: Parts) -> list[Flaw]:
     """Whether every class has pictures enough in every split."""
     names, found = dataset.class_names, []
     counts = {split: np.bincount(dataset.labels[rows], minlength=len(names)) for split, rows in parts.items()}
@@ -128,27 +126,27 @@ def _check_counts(dataset: Dataset, parts: Parts) -> list[Finding]:
     for split, own in counts.items():
         unknown = [names[k] for k in np.flatnonzero((train == 0) & (own > 0))]
         if split != "train" and unknown:
-            found.append(Finding(
+            found.append(Flaw(
                 "error", "unknown-class", f"classes of {split} must have training pictures, got none of "
                 f"{', '.join(map(repr, unknown))}. Add training pictures, or remove the class.",
             ))  # fmt: skip
         missing = [names[k] for k in np.flatnonzero((train > 0) & (own == 0))]
         if split != "train" and missing:
-            found.append(Finding(
+            found.append(Flaw(
                 "warning", "missing-class", f"{split} has no pictures of {', '.join(map(repr, missing))}, so it cannot show "
                 f"how well the model recognises {'it' if len(missing) == 1 else 'them'}.",
             ))  # fmt: skip
     total = np.bincount(dataset.labels, minlength=len(names))
     tiny = [f"{names[k]} ({total[k]})" for k in np.flatnonzero((total > 0) & (total < _TINY_CLASS))]
     if tiny:
-        found.append(Finding(
+        found.append(Flaw(
             "warning", "tiny-class", f"{_plural(len(tiny), 'class')} {_has(len(tiny))} fewer than {_TINY_CLASS} pictures: "
             f"{', '.join(tiny)}. A class with one picture can be used for training or for testing, not both.",
         ))  # fmt: skip
     present = train[train > 0]
     if len(present) > 1 and present.max() >= _IMBALANCE * present.min():
         most, least = names[int(train.argmax())], names[int(np.argmin(np.where(train > 0, train, train.max() + 1)))]
-        found.append(Finding(
+        found.append(Flaw(
             "warning", "imbalance",
             f"classes are uneven: {most!r} has {train.max():,} training pictures, {least!r} {present.min():,}. Consider "
             "--class-weights balanced or --sampling balanced, and look at the figures for each class.",
@@ -175,7 +173,7 @@ def _appear(count: int) -> str:
     return "appears" if count == 1 else "appear"
 
 
-def _check_copies(dataset: Dataset, parts: Parts) -> list[Finding]:
+def _check_copies(dataset: Dataset, parts: Parts) -> list[Flaw]:
     split = _split_of(dataset, parts)
     conflicts, leaks, copies = [], [], []
     for rows in dataset.copies:
@@ -187,19 +185,19 @@ def _check_copies(dataset: Dataset, parts: Parts) -> list[Finding]:
             copies.append(rows)
     found = []
     if conflicts:
-        found.append(Finding(
+        found.append(Flaw(
             "error", "label-conflict",
             f"{_plural(len(conflicts), 'picture')} {_appear(len(conflicts))} more than once with different labels. "
             "Correct the labels, or leave such pictures out with --skip-bad.", *_join(dataset, conflicts),
         ))  # fmt: skip
     if leaks:
-        found.append(Finding(
+        found.append(Flaw(
             "error", "leakage", f"{_plural(len(leaks), 'picture')} {_appear(len(leaks))} in more than one of "
             f"{', '.join(parts)}, so results would look better than they are. Remove the copies, or leave them out with "
             "--skip-bad.", *_join(dataset, leaks),
         ))  # fmt: skip
     if copies:
-        found.append(Finding(
+        found.append(Flaw(
             "warning", "copies", f"{_plural(len(copies), 'picture')} {_appear(len(copies))} more than once within a split, "
             "and every copy counts. Use --skip-bad to keep one of each.",
             *_join(dataset, copies),
@@ -207,7 +205,7 @@ def _check_copies(dataset: Dataset, parts: Parts) -> list[Finding]:
     return found
 
 
-def _check_near_copies(dataset: Dataset, parts: Parts) -> list[Finding]:
+def _check_near_copies(dataset: Dataset, parts: Parts) -> list[Flaw]:
     pairs = find_near_copies(dataset.images)
     if len(pairs) == 0:
         return []
@@ -226,11 +224,11 @@ def _check_near_copies(dataset: Dataset, parts: Parts) -> list[Finding]:
     ):
         if chosen.any():
             noun = f"{_plural(int(chosen.sum()), 'pair')} of pictures {'is' if chosen.sum() == 1 else 'are'}"
-            found.append(Finding("warning", kind, f"{noun} {words}.", *_join(dataset, pairs[chosen].tolist())))
+            found.append(Flaw("warning", kind, f"{noun} {words}.", *_join(dataset, pairs[chosen].tolist())))
     return found
 
 
-def _check_sizes(dataset: Dataset) -> list[Finding]:
+def _check_sizes(dataset: Dataset) -> list[Flaw]:
     if not dataset.facts:
         return []
     height, width, _ = dataset.picture_shape
@@ -240,14 +238,14 @@ def _check_sizes(dataset: Dataset) -> list[Finding]:
     long = np.flatnonzero(distortion > np.log(_SQUASH))
     found = []
     if len(long):
-        found.append(Finding(
+        found.append(Flaw(
             "warning", "aspect",
             f"{len(long):,} of {_plural(len(sizes), 'picture')} {_has(len(long))} proportions that differ from "
             f"{width}x{height} by more than a factor of {_SQUASH:g}. Choose --resize crop or pad, or "
             "another --image-size.", *_name_sizes(dataset, long),
         ))  # fmt: skip
     if len(small):
-        found.append(Finding(
+        found.append(Flaw(
             "warning", "small",
             f"{len(small):,} of {_plural(len(sizes), 'picture')} {_has(len(small))} less than half the width and height of "
             f"{width}x{height}. Enlarging cannot add detail.",
@@ -261,12 +259,12 @@ def _name_sizes(dataset: Dataset, rows: NDArray[np.int64]) -> tuple[tuple[str, .
     return tuple(f"{dataset.files[r]}: {facts[r].width}x{facts[r].height}" for r in rows), tuple(int(r) for r in rows)
 
 
-def _check_pixels(dataset: Dataset, parts: Parts) -> list[Finding]:
+def _check_pixels(dataset: Dataset, parts: Parts) -> list[Flaw]:
     found = []
     blank = np.flatnonzero(find_blank(dataset.images))
     if len(blank):
         names = tuple(dataset.row_name(int(row)) for row in blank)
-        found.append(Finding(
+        found.append(Flaw(
             "warning", "blank", f"{_plural(len(blank), 'picture')} {_has(len(blank))} only one colour. Check whether "
             "something went wrong.", names,
             tuple(int(row) for row in blank),
@@ -277,14 +275,14 @@ def _check_pixels(dataset: Dataset, parts: Parts) -> list[Finding]:
         same &= (flat[train[start : start + step]] == flat[train[0]]).all(axis=0)
     constant = int(same.sum())
     if len(train) > 1 and constant > _CONSTANT_SHARE * flat.shape[1]:
-        found.append(Finding(
+        found.append(Flaw(
             "note", "constant-pixels", f"{constant:,} of {flat.shape[1]:,} pixel values are the same in every training picture.",
         ))  # fmt: skip
     if dataset.value_range:
         low, high = dataset.value_range
         top = float(dataset.images.max())
         if top < low + (high - low) / 16:
-            found.append(Finding(
+            found.append(Flaw(
                 "warning", "dark", f"the brightest pixel is {top:g} on a scale from {low:g} to {high:g}, so the pictures are "
                 "nearly black. Rescale them.",
             ))  # fmt: skip

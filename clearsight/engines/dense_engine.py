@@ -184,7 +184,8 @@ class DenseEngine:
         rows = rows[: parts[-1].stop]
         x = self._preprocess.apply(self._images[rows]).astype(params.dtype, copy=False)
         targets = self._targets[rows] if len(self._targets) else self._targets
-        outputs, slopes = reference.forward(net, params, x)
+        sums: list[NDArray[np.floating]] = []
+        outputs, slopes = reference.forward(net, params, x, sums=sums)
         plain = replace(objective, reduction="mean", label_smoothing=0.0, class_weights=())
         gradient, squares = np.zeros_like(params), []
         for part in parts:
@@ -201,7 +202,6 @@ class DenseEngine:
                 look=lambda: [rms(w) for w, _ in net.layers(params - before)],
             )  # fmt: skip
             tried = loss, self._batch_size
-        sums = reference.layer_sums(net, params, x)
         layers = [
             probe_layer(
                 f"layer {k + 1}", z=z, x=outputs[k], silent=float((outputs[k] == 0).all(axis=0).mean()),
@@ -238,4 +238,4 @@ class DenseEngine:
 
 def _square(values: NDArray[np.floating]) -> float:
     """Squared norm."""
-    return float(np.square(values, dtype=np.float64).sum())
+    return float(np.dot(values, values))

@@ -3,8 +3,9 @@
 It must not know how a network is trained, nor what the numbers mean for it.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -16,7 +17,8 @@ from clearsight.evaluation.losses import accuracy, mean_loss
 Array = NDArray[np.floating]
 Seen = TypeVar("Seen")
 PARTS = 4  # of the pictures, whose gradients are told apart
-_BINS, _MOST_UNITS = 41, 512  # of a histogram; units that a rank is taken of
+_BINS, _DRAWN = 41, 64  # of a histogram, and pictures in it
+_MOST_UNITS, _MOST_ROWS = 512, 128  # that a rank is taken of
 _SURE = 0.99
 
 
@@ -28,12 +30,12 @@ class LayerProbe:
 
     Args:
         name, units: as in the network; units are channels of a convolution.
-        mean, std, low, high: of z; None where none is finite. counts: of 41 equal bins from low to high.
+        mean, std, low, high: of z; None where none is finite. counts: of 41 equal bins from low to high, for 64 of the pictures.
         spread: deviation of z from picture to picture, the root of its mean square over units and places. Near 0, the layer
             gives nearly the same for every picture.
         silent: share of the units of x that are 0 for every picture at every place: dead ones, where x comes from a ReLU.
         x_mean, x_std: of x. x_limit: share of x beyond 0.99 of its largest magnitude, as a saturated tanh has it.
-        rank: effective rank of z over pictures, of a map's means over places: see `effective_rank`.
+        rank: effective rank of z over up to 128 pictures, of a map's means over places: see `effective_rank`.
         weight, gradient: root mean square of the weights, and of the gradient of the plain mean loss in them.
         update: root mean square of what a trial step adds to the weights, as a share of `weight`; None without such a step.
     """
@@ -88,6 +90,35 @@ class Probe:
         """Plain values."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Probe":
+        """From plain values as they come back from JSON, which has lists for tuples and null for what is not finite.
+
+        Raises:
+            ValueError: they are no such values.
+        """
+        try:
+            layers = tuple(LayerProbe(**_revive(LayerProbe, layer)) for layer in values["layers"])
+            return cls(**_revive(cls, values), layers=layers)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"a probe must have numbers for all of its values, got {error!r}") from None
+
+
+def _revive(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    """Values of a dataclass's fields but `layers`: NaN for null where a number must stand, tuples for lists."""
+    found: dict[str, Any] = {}
+    for item in fields(kind):
+        if item.name == "layers" or (item.name not in values and item.default is not MISSING):
+            continue
+        value = values[item.name]
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if not all(isinstance(one, str if item.type is str else int | float | None) for one in numbers):
+            raise TypeError(item.name)
+        if isinstance(value, list | tuple):
+            value = tuple(math.nan if one is None else one for one in value)
+        found[item.name] = math.nan if value is None and item.type is float else value
+    return found
+
 
 def probe_layer(
     name: str, *, z: Array, x: Array, silent: float, weight: float, gradient: float, step: float | None = None
@@ -98,23 +129,23 @@ def probe_layer(
         z, x: (n, units) or (n, places, units), what it gives and what enters it. silent: see `LayerProbe`.
         weight, gradient, step: root mean squares of its weights, of the gradient in them, and of what a trial step added.
     """
-    values = z.astype(np.float64)
-    finite = values[np.isfinite(values)]
+    sound = np.isfinite(z)
+    finite = z if sound.all() else z[sound]
     shape: dict[str, Any] = dict.fromkeys(("mean", "std", "low", "high")) | {"counts": ()}
     if finite.size:
         low, high = float(finite.min()), float(finite.max())
-        counts = np.histogram(finite, bins=_BINS, range=(low, high if high > low else low + 1.0))[0]
-        shape = {
-            "mean": float(finite.mean()), "std": float(finite.std()), "low": low, "high": high, "counts": tuple(counts.tolist()),
-        }  # fmt: skip
+        drawn = z[:: max(1, len(z) // _DRAWN)].astype(np.float64)
+        counts = np.histogram(drawn[np.isfinite(drawn)], bins=_BINS, range=(low, high if high > low else low + 1.0))[0]
+        mean, std = float(finite.mean(dtype=np.float64)), float(finite.std(dtype=np.float64))
+        shape = {"mean": mean, "std": std, "low": low, "high": high, "counts": tuple(counts.tolist())}
     entering = np.abs(x)
     limit = float(entering.max(initial=0.0))
     with np.errstate(all="ignore"):
         return LayerProbe(
-            name=name, units=int(z.shape[-1]), **shape, spread=rms(values - values.mean(axis=0)), silent=silent,
+            name=name, units=int(z.shape[-1]), **shape, spread=rms(z - z.mean(axis=0)), silent=silent,
             x_mean=float(x.mean(dtype=np.float64)), x_std=float(x.std(dtype=np.float64)),
             x_limit=float((entering > 0.99 * limit).mean()) if limit > 0 else 1.0,
-            rank=effective_rank(values if z.ndim == 2 else values.mean(axis=1)), weight=weight, gradient=gradient,
+            rank=effective_rank(z if z.ndim == 2 else z.mean(axis=1)), weight=weight, gradient=gradient,
             update=step / weight if step is not None and weight > 0 else None,
         )  # fmt: skip
 
@@ -199,7 +230,7 @@ def effective_rank(values: Array) -> float:
 
     Source: Roy & Vetterli 2007, "The effective rank", equation 3, with squares, so that it is that of the covariance.
     """
-    values = values[:, :: -(-values.shape[1] // _MOST_UNITS)].astype(np.float64)
+    values = values[:_MOST_ROWS, :: -(-values.shape[1] // _MOST_UNITS)].astype(np.float64)
     if not np.isfinite(values).all():
         return 0.0
     centred = values - values.mean(axis=0)

@@ -11,7 +11,7 @@ import numpy as np
 from clearsight.augment.presets import MOVING, Augmentation, build_augmentation
 from clearsight.config.rules import is_chosen, leave_out
 from clearsight.config.schema import RunConfig
-from clearsight.core.findings import Finding
+from clearsight.core.flaws import Flaw
 from clearsight.core.progress import MeterBuilder, Note, SilentMeter
 from clearsight.data.check import NEAR_ROWS_BEFORE_TRAINING, check_dataset
 from clearsight.data.clean import drop_flawed
@@ -82,7 +82,7 @@ def build_split(config: RunConfig, dataset: Dataset) -> Split:
     return thin_training(split, dataset.labels, share=data.train_fraction, seeds=seeds)
 
 
-def find_flaws(config: RunConfig, dataset: Dataset, *, near: bool | None = None) -> list[Finding]:
+def find_flaws(config: RunConfig, dataset: Dataset, *, near: bool | None = None) -> list[Flaw]:
     """What is wrong with a data set under the split that a configuration means; see `check_dataset`.
 
     Args:
@@ -92,7 +92,7 @@ def find_flaws(config: RunConfig, dataset: Dataset, *, near: bool | None = None)
     return check_dataset(dataset, build_split(config, dataset).parts(), near=wanted, skip_bad=config.data.skip_bad)
 
 
-def check_source(config: RunConfig, *, meter: MeterBuilder = SilentMeter) -> tuple[Dataset, list[Finding]]:
+def check_source(config: RunConfig, *, meter: MeterBuilder = SilentMeter) -> tuple[Dataset, list[Flaw]]:
     """Read what a configuration names, bad files left out and listed, and find all that is wrong with it.
 
     Raises:

@@ -22,8 +22,7 @@ from clearsight.errors import RunError, UsageError
 from clearsight.evaluation.metrics import Evaluation, worst_mistakes
 from clearsight.pipeline.choice import has_weights
 from clearsight.pipeline.judge import Run, judge
-from clearsight.pipeline.prepare import Prepared
-from clearsight.pipeline.probe import measure_activations
+from clearsight.pipeline.prepare import Prepared, probe_prepared
 from clearsight.runs import store
 from clearsight.runs.directory import RunDirectory
 from clearsight.training.fit import FitResult
@@ -32,7 +31,7 @@ _PARITY_ROWS = 5000
 _READING = ("label_column", "task", "relabel", "skip_bad", "follow_links", "max_megapixels")
 
 
-def finish_run(path: Path, prepared: Prepared, result: FitResult, signals: dict[str, Any]) -> Run:
+def finish_run(path: Path, prepared: Prepared, result: FitResult) -> Run:
     """Evaluate every split once, and write model, metrics and history."""
     run, logits = judge(prepared, result, path=path)
     run = replace(run, next_step=advise(prepared, run).text)
@@ -40,7 +39,9 @@ def finish_run(path: Path, prepared: Prepared, result: FitResult, signals: dict[
     judged = next(name for name in ("test", "valid", "train") if name in parts)
     mistakes, shown = _collect_mistakes(prepared, judged, parts[judged], logits[judged], run.bundle.temperature)
     files = RunDirectory(path)
-    store.write_json(files.probes, signals | {"last": measure_activations(prepared)})
+    looked = result.history.probes
+    probes = {"first": looked[0][1].as_dict()} if looked else {}  # a run of an earlier version has none
+    store.write_json(files.probes, probes | {"last": probe_prepared(prepared).as_dict()})
     if result.history.weights:
         shown["weights"] = np.stack(result.history.weights)
     try:

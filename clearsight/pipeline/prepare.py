@@ -20,8 +20,9 @@ from clearsight.core.threads import one_blas_thread
 from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import Preprocess, fit_preprocess
 from clearsight.data.read.load import parse_background
-from clearsight.data.split import Split
+from clearsight.data.split import Rows, Split
 from clearsight.engines.base import Engine
+from clearsight.engines.probe import Probe
 from clearsight.engines.team import Team
 from clearsight.errors import DataError, UsageError
 from clearsight.models.convnet import ConvNet
@@ -38,10 +39,12 @@ from clearsight.pipeline.build import (
 from clearsight.pipeline.cost import measure_cost
 from clearsight.pipeline.data import build_split, resolve_augmentation
 from clearsight.pipeline.head import HeadTrainer
+from clearsight.pipeline.probe import choose_probe_rows
 from clearsight.training.fit import FitResult, Saved, check_stopping, fit, restore_best
 from clearsight.training.lr_finder import HIGH, LOW, STEPS, RateSearch, find_lr
 from clearsight.training.observer import Observer
 from clearsight.training.plan import TrainingRows
+from clearsight.training.probing import find_probe_steps
 from clearsight.training.stop import StopRequest
 
 _WEIGHT_HISTORY_BYTES = 2**30
@@ -194,23 +197,41 @@ def fit_prepared(
     start: Saved | None = None,
     pause_epoch: int | None = None,
     validate: bool = True,
+    probe: bool = False,
     stop: StopRequest | None = None,
 ) -> FitResult:
     """Run the fit loop on prepared parts; see `fit`. Processes other than the first only read checkpoints, from `restore`.
 
     Args:
         validate: False leaves the validation rows to the caller, where only the end matters and nothing waits for them.
+        probe: look inside the network on the way, which changes nothing of it; see `find_probe_steps`.
     """
     train, valid = prepared.config.train, prepared.split.valid
     rows = TrainingRows(
         prepared.dataset.labels, prepared.split.train, valid if validate or train.patience is not None else valid[:0],
         prepared.preprocess.target_mean, prepared.preprocess.target_std, find_huber(prepared.config),
     )  # fmt: skip
+    plan = build_plan(train, prepared.lrs)
+    if probe:
+        some, steps = find_probe_rows(prepared), -(-len(rows.train) // plan.batch_size)
+        when = find_probe_steps(epochs=plan.epochs, steps=steps, rows=len(rows.train), n=len(some))
+        plan = replace(plan, probe_rows=some, probe_steps=when)
     with _computing(prepared, note):
         return fit(
-            prepared.engine, rows, build_plan(train, prepared.lrs), observers=observers, checkpoints=checkpoints, resume=resume,
+            prepared.engine, rows, plan, observers=observers, checkpoints=checkpoints, resume=resume,
             restore=restore, note=note, team=prepared.team, start=start, pause_epoch=pause_epoch, stop=stop,
         )  # fmt: skip
+
+
+def find_probe_rows(prepared: Prepared) -> Rows:
+    """See `choose_probe_rows`."""
+    return choose_probe_rows(prepared.config, prepared.net, prepared.engine, prepared.split.train)
+
+
+def probe_prepared(prepared: Prepared) -> Probe:
+    """A look inside the network as it is now, without a trial step."""
+    with one_blas_thread(), np.errstate(all="ignore"):  # weights may be far off
+        return prepared.engine.probe(find_probe_rows(prepared))
 
 
 def restore_prepared(prepared: Prepared, *, checkpoints: Path, note: Note = lambda text: None) -> FitResult:

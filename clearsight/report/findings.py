@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from clearsight.core.findings import Finding
+from clearsight.core.flaws import Flaw
 from clearsight.data.dataset import Dataset
 from clearsight.data.preprocess import find_range
 from clearsight.report.sheet import Strip, draw_sheet
@@ -14,7 +14,7 @@ _COLORS = {"error": (200, 30, 30), "warning": (200, 120, 0), "note": (110, 119, 
 _SHOWN = 20
 
 
-def draw_findings(dataset: Dataset, findings: Sequence[Finding]) -> Any:
+def draw_findings(dataset: Dataset, findings: Sequence[Flaw]) -> Any:
     """A strip for each finding that has pictures, at most 20 of them; belonging ones stand beside each other."""
     strips = []
     for finding in findings:

@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.engines.probe import Probe
 from clearsight.runs import store
 from clearsight.runs.directory import RunDirectory
 from clearsight.runs.record import UNDER_WAY, RunStatus
@@ -51,6 +52,11 @@ class EventLog(Observer):
         self._write_steps()
         self._write("epoch", **row)
 
+    def on_probe(self, done: int, probe: Probe) -> None:
+        """See `Observer`."""
+        self._write_steps()
+        self._write("probe", done=done, **probe.as_dict())
+
     def on_checkpoint(self, done: int) -> None:
         """See `Observer`."""
         self._write_steps()
@@ -86,6 +92,7 @@ class Course(Observer):
     Args:
         epochs, steps: in all, 0 before it began. done: steps so far.
         rows: a line of the history for each epoch. curve: (steps done, mean loss of the last ones).
+        probes: (steps done, what the network was like inside).
     """
 
     epochs: int = 0
@@ -93,6 +100,7 @@ class Course(Observer):
     done: int = 0
     rows: list[EpochRow] = field(default_factory=list)
     curve: list[tuple[int, float]] = field(default_factory=list)
+    probes: list[tuple[int, Probe]] = field(default_factory=list)
     began: tuple[float, int] = (0.0, 0)  # time and steps when it began, or went on
     last: float = 0.0  # time of the last event
 
@@ -123,6 +131,7 @@ class Course(Observer):
         self.epochs, self.steps, self.done, self.began = epochs, steps, done, (self.last, done)
         self.rows = [row for row in self.rows if row["epoch"] * self.steps_per_epoch <= done]
         self.curve = [point for point in self.curve if point[0] <= done]
+        self.probes = [probe for probe in self.probes if probe[0] <= done] if done else []
 
     def on_steps(self, done: int, *, epoch: int, losses: NDArray[Any], lrs: NDArray[np.float64]) -> None:
         """See `Observer`."""
@@ -132,6 +141,10 @@ class Course(Observer):
     def on_epoch(self, row: EpochRow) -> None:
         """See `Observer`."""
         self.rows.append(row)
+
+    def on_probe(self, done: int, probe: Probe) -> None:
+        """See `Observer`."""
+        self.probes.append((done, probe))
 
 
 def parse_events(lines: Iterable[str]) -> list[dict[str, Any]]:
@@ -149,7 +162,7 @@ def parse_events(lines: Iterable[str]) -> list[dict[str, Any]]:
 
 _COUNTS = {
     "start": ("epochs", "steps", "done"), "steps": ("done", "epoch", "count"), "epoch": ("epoch",), "checkpoint": ("done",),
-    "end": (),
+    "end": (), "probe": ("done",),
 }  # fmt: skip
 _NUMBERS = {
     "steps": ("lr", "loss"), "epoch": ("lr", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "seconds"),
@@ -162,6 +175,11 @@ def _is_sound(event: dict[str, Any]) -> bool:
     kind = event.get("event")
     if not isinstance(kind, str) or kind not in _COUNTS or not isinstance(event.get("time"), int | float):
         return False
+    if kind == "probe":
+        try:
+            Probe.from_dict(event)
+        except ValueError:
+            return False
     counts = [event.get(name) for name in _COUNTS[kind]]
     numbers = [event.get(name, "missing") for name in _NUMBERS.get(kind, ())]
     return (
@@ -228,6 +246,8 @@ def _replay(event: dict[str, Any], observer: Observer) -> None:
         observer.on_steps(event["done"], epoch=event["epoch"], losses=losses, lrs=lrs)
     elif kind == "epoch":
         observer.on_epoch(cast(EpochRow, {name: event[name] for name in EPOCH_COLUMNS}))
+    elif kind == "probe":
+        observer.on_probe(event["done"], Probe.from_dict(event))
     elif kind == "checkpoint":
         observer.on_checkpoint(event["done"])
 

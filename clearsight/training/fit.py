@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearsight.engines.base import Engine, State
+from clearsight.engines.probe import Probe
 from clearsight.engines.team import Team
 from clearsight.errors import Interrupted, RunError, UsageError
 from clearsight.evaluation.losses import accuracy, mean_loss
@@ -184,6 +185,8 @@ class _Loop:
                 epochs=plan.epochs, steps=plan.epochs * steps, done=place.epoch * steps + place.batch
             )
             try:
+                if not self._history.probes:  # at the start, or at a checkpoint of an earlier version
+                    self._probe(place.epoch * steps + place.batch)
                 status = self._run_epochs(min(plan.epochs, pause_epoch or plan.epochs))
             except (Interrupted, KeyboardInterrupt):
                 status = "interrupted"
@@ -202,6 +205,7 @@ class _Loop:
                 self._history.weights.append(_weights_of(self._engine))
             _remember_state(self._engine, place, row, plan.patience, plan.monitor)
             self._watchers.on_epoch(row)
+            self._probe(place.epoch * self._steps)
             self._pause(place.epoch * self._steps)
         if _exhausted(place, plan.patience):
             return "stopped early"
@@ -218,6 +222,7 @@ class _Loop:
             at = place.epoch * steps + place.batch
             for every in (plan.checkpoint_steps, plan.keep_steps):
                 size = min(size, every - at % every) if every else size
+            size = min(size, next((step - at for step in plan.probe_steps if step > at), size))
             began, lrs = time.perf_counter(), plan.lrs[at : at + size]
             losses, hits = self._engine.train_steps(
                 order, epoch=place.epoch, first_batch=place.batch, first_step=at, lrs=lrs
@@ -231,8 +236,20 @@ class _Loop:
             place.batch, place.hits, place.seconds = place.batch + size, place.hits + hits, place.seconds + spent
             self._watchers.on_steps(at + size, epoch=place.epoch + 1, losses=losses, lrs=lrs)
             if place.batch < steps:
+                self._probe(at + size)
                 self._pause(at + size)
         return self._engine.is_finite()
+
+    def _probe(self, done: int) -> None:
+        """Look inside after `done` steps, if that is planned; of several processes the first one does, without a trial step."""
+        plan, team = self._plan, self._team
+        if plan.probe_rows is None or done not in plan.probe_steps or team.rank > 0:
+            return
+        trial = None if team.size > 1 else (done, float(plan.lrs[min(done, len(plan.lrs) - 1)]))
+        with np.errstate(all="ignore"):  # a training that is about to diverge is looked into as well
+            probe = self._engine.probe(plan.probe_rows, trial=trial)
+        self._history.probes.append((done, probe))
+        self._watchers.on_probe(done, probe)
 
     def _pause(self, done: int) -> None:
         """After `done` steps: save if it is time, and stop if that was asked for."""
@@ -341,7 +358,8 @@ def _pack(engine: Engine, place: _Place, history: History) -> tuple[Tensors, dic
     if history.weights:
         tensors["history.weights"] = np.stack(history.weights)
     counts = ("epoch", "batch", "hits", "seconds", "wait", "best_epoch", "best_value", "good_epoch")
-    return tensors, {"place": {k: getattr(place, k) for k in counts}, "epochs": history.epochs}
+    probes = [{"done": done, **probe.as_dict()} for done, probe in history.probes]
+    return tensors, {"place": {k: getattr(place, k) for k in counts}, "epochs": history.epochs, "probes": probes}
 
 
 def _go_back(engine: Engine, source: Path, steps: int, note: Callable[[str], None]) -> tuple[_Place, History] | None:
@@ -362,4 +380,6 @@ def _restore(engine: Engine, tensors: Tensors, meta: dict[str, Any], steps: int)
     engine.load_state(part("engine."))
     place = _Place(**meta["place"], good=part("good.") or None, best=part("best.") or None)
     weights = list(tensors["history.weights"]) if "history.weights" in tensors else []
-    return place, History(steps, [tensors["history.losses"]], [tensors["history.lrs"]], list(meta["epochs"]), weights)
+    probes = [(probe["done"], Probe.from_dict(probe)) for probe in meta.get("probes", ())]
+    losses, lrs = [tensors["history.losses"]], [tensors["history.lrs"]]
+    return place, History(steps, losses, lrs, list(meta["epochs"]), weights, probes)

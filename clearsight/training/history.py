@@ -9,6 +9,8 @@ from typing import Any, Literal, TypedDict, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.engines.probe import Probe
+
 
 class EpochRow(TypedDict):
     """One line of a history: an epoch (from 1), with the learning rate of its last step.
@@ -43,6 +45,7 @@ class History:
         lrs: learning rate of each batch, likewise.
         epochs: one row an epoch.
         weights: the parameter vector after each epoch, the first one before training; empty unless asked for.
+        probes: (steps done, what was seen inside); see `find_probe_steps`. Empty in a search.
     """
 
     steps_per_epoch: int
@@ -50,6 +53,7 @@ class History:
     lrs: list[NDArray[np.float64]] = field(default_factory=list)
     epochs: list[EpochRow] = field(default_factory=list)
     weights: list[NDArray[np.floating]] = field(default_factory=list)
+    probes: list[tuple[int, Probe]] = field(default_factory=list)
 
     @property
     def step_losses(self) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clearsight.engines.probe import Probe
 from clearsight.training.history import EpochRow
 
 
@@ -20,6 +21,9 @@ class Observer:
 
     def on_epoch(self, row: EpochRow) -> None:
         """An epoch has ended; `row` is its line of the history."""
+
+    def on_probe(self, done: int, probe: Probe) -> None:
+        """What the network is like inside after so many steps."""
 
     def on_checkpoint(self, done: int) -> None:
         """A checkpoint was saved after so many steps."""
@@ -48,6 +52,11 @@ class Observers(Observer):
         """See `Observer`."""
         for observer in self._observers:
             observer.on_epoch(row)
+
+    def on_probe(self, done: int, probe: Probe) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.on_probe(done, probe)
 
     def on_checkpoint(self, done: int) -> None:
         """See `Observer`."""

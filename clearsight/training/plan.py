@@ -47,6 +47,7 @@ class FitPlan:
         checkpoint_steps: save after so many steps; 0 to go by `checkpoint_seconds`.
         keep_steps: observers are told after every so many steps, for a series of models; 0 for whenever it suits.
         weight_history: keep the parameters of every epoch.
+        probe_rows: are looked at after so many `probe_steps`, rising; none for no probes. See `Engine.probe`.
     """
 
     epochs: int
@@ -61,3 +62,5 @@ class FitPlan:
     checkpoint_seconds: float = 30.0
     keep_steps: int = 0
     weight_history: bool = False
+    probe_rows: Rows | None = None
+    probe_steps: tuple[int, ...] = ()

@@ -18,6 +18,7 @@ from clearsight.core import files
 from clearsight.errors import DataError, RunError, UsageError
 from clearsight.runs import store
 from clearsight.runs.directory import RunDirectory
+from clearsight.runs.events import read_course
 from clearsight.training import checkpoint
 
 pytestmark = pytest.mark.long
@@ -143,11 +144,12 @@ def test_damaged_newest_checkpoint_falls_back_and_says_so(unfinished, pictures, 
     assert any(f"checkpoint {newest.name} is damaged" in text for text in notes)
 
 
-def test_damaged_signals_are_measured_anew(unfinished, pictures, tmp_path):
-    RunDirectory(unfinished).probes.write_text("[")
-    notes = []
-    assert finish(pictures, unfinished, note=notes.append) == whole(pictures, tmp_path)
-    assert any(text.startswith("the signals before training are measured anew: ") for text in notes)
+def test_probes_of_a_run_that_was_killed_are_those_of_one_that_was_not(unfinished, pictures, tmp_path):
+    before = [done for done, _ in read_course(unfinished).probes]
+    assert finish(pictures, unfinished) == whole(pictures, tmp_path)
+    found, wanted = read_course(unfinished).probes, read_course(tmp_path / "whole").probes
+    assert 0 < len(before) < len(found)
+    assert repr(found) == repr(wanted)
     assert RunDirectory(unfinished).probes.read_bytes() == RunDirectory(tmp_path / "whole").probes.read_bytes()
 
 

@@ -16,8 +16,7 @@ from clearsight.data.read.load import load_data
 from clearsight.data.split import Split, thin_training
 from clearsight.diagnose.floors import KNOWN_FLOORS, find_floor
 from clearsight.errors import DataError, UsageError
-from clearsight.pipeline.prepare import prepare
-from clearsight.pipeline.probe import measure_activations
+from clearsight.pipeline.prepare import find_probe_rows, prepare, probe_prepared
 from clearsight.report import words
 from clearsight.report.diagnostics import render_activations, render_errors, render_parity
 
@@ -38,7 +37,7 @@ def numbers(path, count=120):
 def test_measuring_signals_changes_nothing():
     prepared = prepare(build_config({"model": CNN}), load_data("digits"))
     before = {name: values.tobytes() for name, values in prepared.engine.state().items()}
-    signals = measure_activations(prepared, trial=0)
+    signals = prepared.engine.probe(find_probe_rows(prepared), trial=(0, 0.1)).as_dict()
     assert {name: values.tobytes() for name, values in prepared.engine.state().items()} == before
     assert [layer["name"] for layer in signals["layers"]] == ["features.0", "features.4", "classifier.2"]
     assert signals["n"] == sum(signals["largest"]) == 32
@@ -56,7 +55,7 @@ def test_measuring_signals_changes_nothing():
 )
 def test_first_weights_show_in_the_signals(model, sure, ratio):
     net = {"family": "vgg", "widths": (8, 16), "depths": (1, 1), "kernel": 5, "hidden": (64,), "norm": "none", **model}
-    signals = measure_activations(prepare(build_config({"model": net}), load_data("digits")))
+    signals = probe_prepared(prepare(build_config({"model": net}), load_data("digits"))).as_dict()
     assert sure[0] <= signals["sure"] <= sure[1]
     layers = signals["layers"]
     assert ratio[0] <= layers[-1]["std"] / layers[0]["std"] <= ratio[1]
@@ -68,7 +67,7 @@ def test_first_weights_show_in_the_signals(model, sure, ratio):
 def test_signals_that_are_not_finite_are_told():
     prepared = prepare(build_config({"model": {"hidden": (4,)}}), load_data("digits"))
     prepared.engine.load_state({name: values * np.nan for name, values in prepared.engine.state().items()})
-    found = measure_activations(prepared)
+    found = probe_prepared(prepared).as_dict()
     assert found["layers"][0]["counts"] == ()
     assert found["sure"] is None
     text = words.describe_activations(found | {"loss": None}, when="at the end")

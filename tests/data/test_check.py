@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 import clearsight
 from clearsight.config.resolve import resolve_config
-from clearsight.core.findings import LEVELS, Finding
+from clearsight.core.flaws import LEVELS, Flaw
 from clearsight.data.check import check_dataset
 from clearsight.data.clean import drop_flawed
 from clearsight.data.dataset import build_dataset
@@ -266,7 +266,7 @@ def test_one_training_row_has_nothing_constant():
 
 
 def test_a_finding_is_plain_values():
-    found = Finding("note", "odd", "Text.", ("a", "b"), (1, 2)).as_dict()
+    found = Flaw("note", "odd", "Text.", ("a", "b"), (1, 2)).as_dict()
     assert found == {"level": "note", "kind": "odd", "message": "Text.", "files": ["a", "b"]}
 
 

@@ -9,8 +9,7 @@ from clearsight.engines.dense import reference
 from clearsight.engines.objective import DENSE_OPTIMIZERS, Objective
 from clearsight.engines.probe import effective_rank, noise_scale, probe_layer, split_rows
 from clearsight.evaluation.losses import mean_loss
-from clearsight.pipeline.prepare import fit_prepared, prepare
-from clearsight.pipeline.probe import measure_activations
+from clearsight.pipeline.prepare import fit_prepared, prepare, probe_prepared
 
 ROWS = np.arange(32)
 
@@ -128,14 +127,14 @@ def test_parts_are_equal_and_a_rest_is_left_out():
     ],
 )
 def test_a_probe_takes_no_more_pictures_than_it_can(settings, n):
-    assert measure_activations(prepare(build_config(settings), load_data("digits")))["n"] == n
+    assert probe_prepared(prepare(build_config(settings), load_data("digits"))).n == n
 
 
 def test_pictures_of_a_probe_are_a_mixed_few_of_the_training_rows(monkeypatch):
     prepared, seen, probe = build(), [], None
     probe = prepared.engine.probe
-    monkeypatch.setattr(prepared.engine, "probe", lambda rows, trial: seen.append(rows) or probe(rows, trial=trial))
-    measure_activations(prepared)
+    monkeypatch.setattr(prepared.engine, "probe", lambda rows: seen.append(rows) or probe(rows))
+    probe_prepared(prepared)
     assert set(seen[0]) <= set(prepared.split.train)
     assert len(np.unique(prepared.dataset.labels[seen[0][:32]])) > 5
 

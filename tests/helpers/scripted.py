@@ -4,6 +4,7 @@ from dataclasses import fields
 
 import numpy as np
 
+from clearsight.engines.probe import Probe
 from clearsight.training.fit import fit
 from clearsight.training.observer import Observer
 from clearsight.training.plan import FitPlan, TrainingRows
@@ -38,7 +39,14 @@ class Scripted:
 
     def __init__(self, losses=(1.0,), answers=((0.0,) * 4,), broken=10**9, seconds=0.0, clock=None):
         self.losses, self.answers, self.broken = losses, answers, broken
-        self.seconds, self.clock, self.taken, self.calls, self.on_step = seconds, clock, 0, [], lambda step: None
+        self.seconds, self.clock, self.taken, self.calls, self.looks, self.on_step = (
+            seconds,
+            clock,
+            0,
+            [],
+            [],
+            lambda step: None,
+        )
 
     def train_steps(self, order, *, epoch, first_batch, first_step, lrs):
         self.calls.append((order, epoch, first_batch, first_step, lrs.copy()))
@@ -60,6 +68,10 @@ class Scripted:
         assert rows.tolist() == VALID.tolist()
         sure = self.answers[min(-(-self.taken // STEPS), len(self.answers)) - 1]
         return np.stack([np.array(sure, np.float32), np.zeros(4, np.float32)], axis=1)
+
+    def probe(self, rows, *, trial):
+        self.looks.append((self.taken, rows.tolist(), trial))
+        return Probe(len(rows), float(self.taken), 0.5, (1, 2), None, None, np.inf, None, ())
 
     def params(self):
         return np.array([self.taken], np.float32)
@@ -90,6 +102,9 @@ class Listener(Observer):
 
     def on_epoch(self, row):
         self.heard.append(("epoch", row))
+
+    def on_probe(self, done, probe):
+        self.heard.append(("probe", {"done": done, "loss": probe.loss}))
 
     def on_checkpoint(self, done):
         self.heard.append(("checkpoint", {"done": done}))

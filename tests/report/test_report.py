@@ -295,7 +295,7 @@ def test_a_run_that_has_not_ended_shows_how_far_it_came(tmp_path, monkeypatch):
 
 
 def test_a_run_that_never_trained_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("clearsight.actions.train._read_activations", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("clearsight.actions.train.fit_prepared", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         clearsight.train("digits", epochs=1, out=tmp_path / "run")
     html = write_report(tmp_path / "run").read_text()

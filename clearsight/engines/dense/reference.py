@@ -115,9 +115,12 @@ def dropout_mask(shape: tuple[int, int], p: float, *, seed: int, step: int, laye
 
 
 def forward(
-    net: MLP, params: Array, x: Array, *, dropout: float = 0.0, seed: int = 0, step: int = 0
-) -> tuple[list[Array], list[Array]]:
+    net: MLP, params: Array, x: Array, *, dropout: float = 0.0, seed: int = 0, step: int = 0, sums: list[Array] | None = None,
+) -> tuple[list[Array], list[Array]]:  # fmt: skip
     """Equation (1) for one training batch.
+
+    Args:
+        sums: a list that gets Z_1 .. Z_L too.
 
     Returns:
         Outputs A_0 .. A_L (the last one holds the logits), and the slopes f'(Z_l) * M_l of layers 1 .. L-1.
@@ -127,6 +130,8 @@ def forward(
         z = outputs[-1] @ w
         if b.size:
             z = z + b
+        if sums is not None:
+            sums.append(z)
         if layer < net.num_layers - 1:
             a, slope = ACTIVATE[net.activations[layer]](z)
             if dropout > 0:

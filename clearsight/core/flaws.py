@@ -1,4 +1,4 @@
-"""What a check found: the one form of it, for data and for trainings."""
+"""One thing that a check of the data found: the one form of it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,8 +7,8 @@ LEVELS = ("error", "warning", "note")
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing found.
+class Flaw:
+    """One thing found in the data.
 
     Args:
         level: `error`, `warning` or `note`.
