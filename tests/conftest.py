@@ -38,7 +38,7 @@ TOLERANCE = {"float32": {"rtol": 2e-4, "atol": 2e-5}, "float64": {"rtol": 1e-9, 
 LONGEST_FIRST = [  # so that no process is left alone with one of them at the end; while one compiles, others do without
     f"test_{name}.py"
     for name in (
-        "pretrained", "ranks", "readme", "executors", "safety", "tune", "dense", "reference", "models", "settings_options", "pictures",
+        "pretrained", "ranks", "readme", "json_page", "executors", "safety", "tune", "dense", "reference", "models", "settings_options", "pictures",
         "fuzz_pictures", "cache", "fetch", "archives", "split", "timm", "torch_engine", "settings_used", "cli", "crashes",
         "augmented_training", "recipes", "suspects_page", "report", "flags", "comparison", "check", "safety_levels",
     )
