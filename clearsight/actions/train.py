@@ -28,6 +28,7 @@ from clearsight.engines.team import Team, join_team, started_by_torchrun
 from clearsight.errors import DivergedError, Interrupted, RunError, UsageError
 from clearsight.models.convnet import ConvNet
 from clearsight.pipeline.build import choose_device
+from clearsight.pipeline.case import describe_order
 from clearsight.pipeline.choice import resolve_family
 from clearsight.pipeline.cost import describe_deeper
 from clearsight.pipeline.data import find_unused, load_given, refuse_flaws, refuse_place
@@ -273,6 +274,7 @@ def _describe_run(prepared: Prepared) -> dict[str, Any]:
         "model": prepared.net.label, "fingerprint": dataset.fingerprint, "class_names": list(dataset.class_names),
         "bad": len(dataset.bad), "seed": config.train.seed, "clearsight": __version__, "config": config.model_dump(mode="json"),
         **describe_process(), "weights": find_weights_hash(config), "relabelled": dataset.relabelled,
+        "adjacent": describe_order(dataset, prepared.split.train),
     }  # fmt: skip
 
 

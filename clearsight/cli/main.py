@@ -20,6 +20,7 @@ COMMANDS = {
     "train": ("train:train", "Train a classifier, evaluate it and draw its report."),
     "evaluate": ("evaluate:evaluate", "Evaluate a model on labelled pictures."),
     "predict": ("evaluate:predict", "Name the classes of pictures, with probabilities."),
+    "doctor": ("doctor:doctor", "Say what is wrong with a training, and what cures it."),
     "mistakes": ("mistakes:mistakes", "Show the worst mistakes and what each answer rests on."),
     "report": ("runs:report", "Draw the report of a run anew."),
     "lr-find": ("lr_find:lr_find", "Look for a learning rate."),

@@ -24,7 +24,8 @@ from clearsight.report.unfinished import write_unfinished
 from clearsight.runs import store
 from clearsight.runs.directory import RunDirectory
 from clearsight.runs.record import ENDED
-from clearsight.training.history import History, read_history
+from clearsight.runs.results import read_results, read_text
+from clearsight.training.history import History
 
 HISTORY_PICTURE = "history.svg"
 SPLITS = ("train", "valid", "test")
@@ -141,20 +142,9 @@ def render_report(files: _Files) -> str:
 
 def _read_files(path: Path) -> _Files:
     place = RunDirectory(path)
-    metrics, config_text = store.read_json(place.metrics), _read_text(place.config)
-    try:
-        batch_size = int(tomllib.loads(config_text)["train"]["batch_size"])
-        history = read_history(
-            _read_text(place.epochs),
-            _read_text(place.steps),
-            steps_per_epoch=-(-metrics["train"]["n"] // batch_size),
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"the files of {path} must be whole, got damage ({error}). Restore them or train again."
-        ) from None
+    metrics, history = read_results(path)
     return _Files(
-        config_text,
+        read_text(place.config),
         store.read_json(place.environment),
         store.read_json(place.record),
         metrics,
@@ -163,15 +153,6 @@ def _read_files(path: Path) -> _Files:
         store.read_json(place.probes) if place.probes.is_file() else {},
         load(place.model),
     )
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RunError(
-            f"run must hold {path.name}, got {path}: {error.strerror}. Is {path.parent} a run directory?"
-        ) from None
 
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:

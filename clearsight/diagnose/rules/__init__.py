@@ -1,0 +1,42 @@
+"""All rules of the doctor, from causes to symptoms: what comes first explains what comes after it."""
+
+from collections.abc import Callable
+
+from clearsight.diagnose.case import Case
+from clearsight.diagnose.finding import Finding
+from clearsight.diagnose.rules import course, fit, labels, start
+
+Rule = Callable[[Case], Finding | None]
+RULES: dict[str, Rule] = {
+    "constant-inputs": start.find_constant_inputs,
+    "unscaled-inputs": start.find_unscaled_inputs,
+    "faint-inputs": start.find_faint_inputs,
+    "symmetric-weights": start.find_symmetric_weights,
+    "not-shuffled": labels.find_sorted_order,
+    "labels-renamed": labels.find_renamed_classes,
+    "labels-unrelated": labels.find_unrelated_labels,
+    "bottleneck": fit.find_bottleneck,
+    "exploding-signal": start.find_exploding_signal,
+    "saturated-units": start.find_saturated_units,
+    "vanishing-signal": start.find_vanishing_signal,
+    "vanishing-gradient": start.find_vanishing_gradient,
+    "augmentation-unsafe": labels.find_unsafe_variation,
+    "penalty-too-strong": course.find_strong_penalty,
+    "dropout-too-strong": course.find_strong_dropout,
+    "rate-too-high": course.find_high_rate,
+    "rate-too-low": course.find_low_rate,
+    "trained-too-short": course.find_short_training,
+    "missing-nonlinearity": fit.find_missing_nonlinearity,
+    "pair-flipped": labels.find_flipped_pair,
+    "labels-noisy": labels.find_noisy_labels,
+    "imbalance": labels.find_imbalance,
+    "split-shift": labels.find_split_shift,
+    "dead-units": course.find_dead_units,
+    "collapsed": course.find_collapse,
+    "stuck": course.find_stuck,
+    "overtrained": fit.find_overtraining,
+    "overfitting": fit.find_overfitting,
+    "underfitting": fit.find_underfitting,
+    "overconfident": fit.find_overconfidence,
+    "few-held-out": fit.find_small_validation,
+}

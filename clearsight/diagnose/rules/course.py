@@ -1,0 +1,261 @@
+"""What goes wrong on the way: rate, momentum, batch, length, penalties, dropout, dead units."""
+
+from math import isfinite, log10
+
+from clearsight.diagnose.case import Case
+from clearsight.diagnose.finding import Evidence, Finding
+from clearsight.diagnose.statistics import (
+    measure_collapse,
+    measure_first_loss,
+    measure_handicap,
+    measure_jump,
+    measure_late_fall,
+    measure_rise,
+    measure_shrinkage,
+    measure_silence,
+    measure_update,
+)
+
+_LOW_UPDATE, _HIGH_UPDATE = 3e-4, 0.05
+_RATIO = "Karpathy 2016, CS231n, ratio of updates to weights: about 1e-3 is healthy"
+
+
+def find_high_rate(case: Case) -> Finding | None:
+    """A training that began soundly and then diverged, jumped above twice its first loss, or lost what it had.
+
+    Signs: numbers that are not finite; a stretch of steps with a mean loss above 1.5 times the first one; steps above a twentieth
+    of the weights; units that fall silent on the way; weights that grow threefold. One of them is enough beside a network that
+    learnt nothing, or a training loss that rose again by 0.15 of the blind one. Healthy: jump under 1.1, rise under 0.05.
+    """
+    first = measure_first_loss(case)
+    jump, rise, update = measure_jump(case) or 0.0, measure_rise(case) or 0.0, measure_update(case) or 0.0
+    silent = (measure_silence(case) or 0.0) - (measure_silence(case, case.first) or 0.0)
+    grown = _measure_growth(case)
+    diverged = case.status == "diverged"
+    signs = [
+        Evidence("highest mean loss over the first one", jump, 1.5) if jump > 1.5 else None,
+        Evidence("step as a share of the weights", update, _HIGH_UPDATE) if update > _HIGH_UPDATE else None,
+        Evidence("share of hidden units that fell silent", silent, 0.3) if silent > 0.3 else None,
+        Evidence("growth of the weights", grown, 3.0) if grown > 3 else None,
+        Evidence("rise of the training loss, in blind losses", rise, 0.15) if rise > 0.15 else None,
+        Evidence("status", case.status) if diverged else None,
+    ]
+    found = tuple(sign for sign in signs if sign is not None)
+    harmed = diverged or case.learnt < 0.1 or rise > 0.15 or (jump > 1.5 and not case.fits)
+    if not found or not harmed or (first is not None and not first <= 10):
+        return None
+    momentum = case.choices.momentum >= 0.97
+    code, name = ("momentum-too-high", "momentum") if momentum else ("rate-too-high", "learning rate")
+    what = "diverged" if diverged else "learnt next to nothing" if case.learnt < 0.3 else "swung up and down"
+    cure = {"momentum": 0.9} if momentum else {"lr": _round(case.choices.rate / 10)}
+    return Finding(
+        code=code,
+        severity="severe" if diverged or case.learnt < 0.5 else "warning",
+        confidence=min(0.6 + 0.12 * len(found), 0.97),
+        summary=(
+            f"The training {what}: the {name} of "
+            f"{case.choices.momentum if momentum else case.choices.rate:g} is too high."
+        ),
+        cause=(
+            "Steps are so large that they leap across the valley of the loss and land higher, or where units are dead."
+        ),
+        evidence=found,
+        prescription={"train": cure},
+        advice=f"Take {'a momentum of 0.9' if momentum else 'a tenth of the rate, or look for one with lr-find'}.",
+        alternatives=("momentum-too-high" if not momentum else "rate-too-high", "dead-units", "exploding-signal"),
+        reference="Goodfellow et al. 2016, Deep learning, section 11.4.1",
+    )
+
+
+def _measure_growth(case: Case) -> float:
+    if case.first is None or case.last is None:
+        return 1.0
+    pairs = zip(case.first.layers, case.last.layers, strict=False)
+    return max((b.weight / a.weight for a, b in pairs if a.weight > 0 and isfinite(b.weight)), default=1.0)
+
+
+def find_low_rate(case: Case) -> Finding | None:
+    """Steps under 3e-4 of the weights, together less than three times their size, and a loss that is mostly still there.
+
+    Healthy trainings of this package have 1e-3 to 2e-2. Severe where less than a fifth of the loss is gone.
+    """
+    update, fall = measure_update(case), measure_late_fall(case)
+    if update is None or not 0 < update < _LOW_UPDATE or case.learnt > 0.8 or case.fits:
+        return None
+    if update * len(case.losses) > 3:  # it has gone far, in small steps
+        return None
+    factor = min(10 ** round(log10(3e-3 / update)), 10_000)
+    return Finding(
+        code="rate-too-low",
+        severity="severe" if case.learnt < 0.5 else "warning",
+        confidence=0.9,
+        summary=(
+            f"A step moves the weights by {update:.1e} of their size, and {1 - max(case.learnt, 0):.0%} "
+            "of the loss is still there."
+        ),
+        cause=(f"The learning rate of {case.choices.rate:g} is too low to get anywhere in {len(case.losses):,} steps."),
+        evidence=(
+            Evidence("step as a share of the weights", update, _LOW_UPDATE),
+            Evidence("fall of the loss over the last quarter", fall if fall is not None else "unknown"),
+        ),
+        prescription={"train": {"lr": _round(case.choices.rate * factor)}},
+        advice=f"Take {factor:g} times the rate, or look for one with lr-find.",
+        alternatives=("trained-too-short", "vanishing-gradient"),
+        reference=_RATIO,
+    )
+
+
+def find_short_training(case: Case) -> Finding | None:
+    """A loss that fell by a fiftieth over the last quarter of 2,000 steps or fewer, or of 3 epochs, in steps of a usual size.
+
+    With fewer than 10 batches an epoch and fewer than 300 steps in all, it is the batch that is too large.
+    """
+    update, fall, steps = measure_update(case), measure_late_fall(case), len(case.losses)
+    if (
+        case.fits
+        or case.status != "finished"
+        or fall is None
+        or fall < 0.02
+        or case.choices.schedule != "constant"
+        or case.learnt > 0.9
+    ):
+        return None
+    if update is not None and not _LOW_UPDATE <= update <= _HIGH_UPDATE:
+        return None
+    large = case.steps_per_epoch < 10 and steps < 300 and case.choices.batch_size > 64
+    if not large and steps > 2000 and case.choices.epochs > 3:
+        return None
+    code, what = ("batch-too-large", "few") if large else ("trained-too-short", "few")
+    cure = {"batch_size": max(16, case.choices.batch_size // 16)} if large else {"epochs": case.choices.epochs * 5}
+    return Finding(
+        code=code,
+        severity="severe" if case.learnt < 0.5 and large and case.choices.epochs >= 5 else "warning",
+        confidence=0.85,
+        summary=f"The training ended after {steps:,} steps while its loss was falling by {fall:.0%} a quarter.",
+        cause=f"It took too {what} steps"
+        + (f", as a batch of {case.choices.batch_size:,} leaves {case.steps_per_epoch} an epoch." if large else "."),
+        evidence=(Evidence("fall of the loss over the last quarter", fall, 0.02), Evidence("steps", steps)),
+        prescription={"train": cure},
+        advice=(
+            f"{'Take smaller batches' if large else 'Train longer'}, with "
+            f"--{next(iter(cure)).replace('_', '-')} {next(iter(cure.values()))}."
+        ),
+        alternatives=("rate-too-low", "underfitting"),
+        reference="Masters & Luschi 2018, Revisiting small batch training" if large else "",
+    )
+
+
+def find_strong_penalty(case: Case) -> Finding | None:
+    """Weights of a layer that a penalty or decay brought below 0.7 of their first size, and training rows not answered well."""
+    shrunk = measure_shrinkage(case)
+    if case.choices.decay <= 0 or shrunk is None or shrunk >= 0.7 or case.fits or case.choices.head:
+        return None
+    return Finding(
+        code="penalty-too-strong",
+        severity="severe" if case.learnt < 0.5 else "warning",
+        confidence=0.9,
+        summary=f"The penalty brought the weights of a layer down to {shrunk:.0%} of their first size.",
+        cause="L1, L2 or weight decay pull the weights to 0 more strongly than the pictures pull them away.",
+        evidence=(Evidence("weights at the end over those at the start", shrunk, 0.7),),
+        prescription={"train": {"l1": 0.0, "l2": 0.0, "weight_decay": 0.0}},
+        advice="Leave the penalty out, then try a hundredth of it.",
+        alternatives=("underfitting", "rate-too-low"),
+        reference="Goodfellow et al. 2016, Deep learning, section 7.1",
+    )
+
+
+def find_strong_dropout(case: Case) -> Finding | None:
+    """Dropout of 0.5 or more that costs a batch a tenth of its loss, and training rows not answered well even without it."""
+    cost = measure_handicap(case)
+    if (
+        case.choices.dropout < 0.5
+        or case.fits
+        or case.learnt > 0.93
+        or (cost is not None and cost < 1.1 and case.learnt > 0.1)
+    ):
+        return None
+    return Finding(
+        code="dropout-too-strong",
+        severity="severe" if case.learnt < 0.5 else "warning",
+        confidence=0.8,
+        summary=(
+            f"With a dropout of {case.choices.dropout:g} the training rows themselves are answered "
+            f"rightly in only {_share(case)}."
+        ),
+        cause="So many units are silenced at each step that the rest cannot learn the pictures.",
+        evidence=(Evidence("loss with dropout over that without", cost if cost is not None else "unknown", 1.1),),
+        prescription={"train": {"dropout": 0.2}},
+        advice="Take a dropout of 0.2.",
+        alternatives=("underfitting", "rate-too-low"),
+        reference="Srivastava et al. 2014, Dropout, section A",
+    )
+
+
+def find_dead_units(case: Case) -> Finding | None:
+    """More than half of a layer's ReLU units that no picture of the probe wakes: a unit is dead only if no row wakes it.
+
+    A sparse layer is no dead one. Severe above 0.9 where the network did not learn.
+    """
+    share = measure_silence(case)
+    if share is None or share <= 0.5 or case.choices.normalised:
+        return None
+    return Finding(
+        code="dead-units",
+        severity="severe" if share > 0.9 and case.learnt < 0.5 else "warning" if not case.fits else "note",
+        confidence=0.7,
+        summary=f"{share:.0%} of the units of a hidden layer are 0 for every picture looked at.",
+        cause="Their sums are negative for every picture, so their gradient is 0 and they never come back.",
+        evidence=(Evidence("largest share of silent units of a layer", share, 0.5),),
+        prescription={"model": {"activation": "leaky_relu"}},
+        advice="Take a lower rate, or leaky ReLU, whose slope is never 0.",
+        alternatives=("rate-too-high", "vanishing-signal"),
+        reference="Lu et al. 2020, Dying ReLU and initialization",
+    )
+
+
+def find_collapse(case: Case) -> Finding | None:
+    """One class that gets 0.3 more of the answers than it has of the training rows, in a network that learnt little."""
+    excess = measure_collapse(case)
+    if excess is None or excess <= 0.3 or case.train is None or case.fits:
+        return None
+    most = int(case.train.confusion.sum(axis=0).argmax())
+    return Finding(
+        code="collapsed",
+        severity="severe" if case.learnt < 0.3 else "warning",
+        confidence=0.5,
+        summary=f"Most pictures are answered {case.classes[most]!r}.",
+        cause="The outputs hardly depend on the picture any more.",
+        evidence=(Evidence("answers beyond the class's own share", excess, 0.3, case.classes[most]),),
+        advice="Cure what comes before it.",
+        alternatives=("rate-too-high", "vanishing-signal", "imbalance"),
+    )
+
+
+def find_stuck(case: Case) -> Finding | None:
+    """A training loss within a twentieth of the blind one, or above it: nothing was learnt of the pictures."""
+    if case.train is None or case.learnt > 0.05:
+        return None
+    low, _ = case.train.interval
+    if low > case.majority + 0.1:
+        return None
+    return Finding(
+        code="stuck",
+        severity="severe",
+        confidence=0.5,
+        summary=(
+            f"The training loss is {case.train.loss:.4g}, that of a blind guess {case.blind_loss:.4g}: "
+            "nothing was learnt."
+        ),
+        cause="Pictures and labels may have nothing to do with each other, or no step leads anywhere.",
+        evidence=(Evidence("training loss (nats)", case.train.loss, case.blind_loss),),
+        advice="Learn one batch by heart with `clearsight doctor RUN --test`: if that works, look at the labels.",
+        alternatives=("labels-unrelated", "rate-too-low", "rate-too-high"),
+    )
+
+
+def _share(case: Case) -> str:
+    return f"{case.train.accuracy:.0%} of cases" if case.train else "few cases"
+
+
+def _round(rate: float) -> float:
+    return float(f"{rate:.2g}")

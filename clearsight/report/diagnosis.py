@@ -1,0 +1,67 @@
+"""What the doctor found, for a terminal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from clearsight.diagnose.case import Case
+from clearsight.diagnose.finding import SEVERITIES, Evidence, Finding
+
+_COLORS = {"severe": "31;1", "warning": "33", "note": "2"}
+_INDENT = 10
+
+
+def render_diagnosis(findings: Sequence[Finding], case: Case, *, rules: int, color: bool) -> str:
+    """All findings, each with its evidence, cause and cure; or that there is none."""
+    if not findings:
+        looked = f"{len(case.losses):,} steps and {len(case.probes)} looks inside the network"
+        return f"No finding: none of {rules} rules speaks against {looked}."
+    return "\n\n".join([*(_render(finding, color=color) for finding in findings), count_findings(findings)])
+
+
+def count_findings(findings: Sequence[Finding]) -> str:
+    """`1 severe finding, 2 warnings, 1 note`; empty for none."""
+    names = {
+        "severe": ("severe finding", "severe findings"),
+        "warning": ("warning", "warnings"),
+        "note": ("note", "notes"),
+    }
+    counts = {level: sum(finding.severity == level for finding in findings) for level in SEVERITIES}
+    return ", ".join(f"{n} {names[level][n > 1]}" for level, n in counts.items() if n)
+
+
+def _render(finding: Finding, *, color: bool) -> str:
+    head = f"{finding.severity:<{_INDENT}}{finding.code}"
+    if color:
+        head = f"\x1b[{_COLORS[finding.severity]}m{head}\x1b[0m"
+    lines = [f"{head} ({finding.confidence:.0%} sure of the cause)", f"{'':{_INDENT}}{finding.summary}"]
+    lines += _render_part("why", [finding.cause])
+    lines += _render_part("evidence", [_render_evidence(one) for one in finding.evidence])
+    lines += _render_part(
+        "cure", [" ".join(part for part in (finding.advice, render_patch(finding.prescription)) if part)]
+    )
+    lines += _render_part("or else", [", ".join(finding.alternatives)] if finding.alternatives else [])
+    return "\n".join(lines)
+
+
+def _render_part(name: str, lines: Sequence[str]) -> list[str]:
+    return [f"{name if k == 0 else '':<{_INDENT}}{line}" for k, line in enumerate(lines) if line]
+
+
+def _render_evidence(one: Evidence) -> str:
+    value = one.value if isinstance(one.value, str) else f"{one.value:.3g}"
+    limit = "" if one.limit is None else f" (limit {one.limit:.3g})"
+    return f"{one.what}: {value}{limit}{f', {one.where}' if one.where else ''}"
+
+
+def render_patch(patch: dict[str, Any]) -> str:
+    """Settings as flags: `--set train.lr=0.01`."""
+    pairs = [(f"{section}.{name}", value) for section, inner in patch.items() for name, value in inner.items()]
+    return " ".join(f"--set {name}={_render_value(value)}" for name, value in pairs)
+
+
+def _render_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(str, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
