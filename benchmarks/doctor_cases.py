@@ -42,7 +42,7 @@ def load_rows(name: str) -> Dataset:
 
 def draw_healthy(source: str, rng: Draw) -> Settings:
     """Settings as a person who knows the trade may choose them, for a dense net or a small convolutional one."""
-    pick = lambda *values: values[int(rng.integers(len(values)))]  # noqa: E731
+    pick = lambda *values: values[int(rng.integers(len(values)))]
     optimizer = pick("sgd", "momentum", "adam", "adam", "adamw", "rmsprop")
     batch = pick(16, 32, 32, 64)
     rate = {"sgd": 0.1, "momentum": 0.03, "adam": 0.002, "adamw": 0.002, "rmsprop": 0.001}[optimizer] * pick(
@@ -84,11 +84,13 @@ def traps() -> dict[str, Settings]:
         "EMA": {"train": {"ema": 0.99}},
         "mixup": {"augment": {"mixup": 0.4, "unsafe": "ignore"}, "train": {"epochs": 40}},
         "batch normalisation everywhere": {"model": {"family": "cnn", "widths": (8, 16), "depths": (1, 1), "hidden": ()}},
-        "residual branches that begin at 0": {"model": {"family": "resnet18", "widths": (8, 8, 8, 8), "hidden": ()}, "train": {"epochs": 8}},
+        "residual branches that begin at 0": {
+            "model": {"family": "resnet18", "widths": (8,) * 4, "hidden": ()}, "train": {"epochs": 8}
+        },
         "no hidden layer": {"model": {"hidden": ()}},
         "large weights, small rate": {"model": {"init": "normal", "init_std": 0.25}, "train": {"epochs": 40}},
         "values of 0 to 16": {"preprocess": {"scale": "none"}},
-        "dense with tanh and SGD": {"model": {"hidden": (64, 32), "activation": "tanh"}, "train": {"optimizer": "sgd", "epochs": 30}},
+        "tanh and SGD": {"model": {"hidden": (64, 32), "activation": "tanh"}, "train": {"optimizer": "sgd", "epochs": 30}},
         "balanced sampling": {"train": {"sampling": "balanced"}},
         "patience": {"train": {"patience": 5, "epochs": 60}},
     }  # fmt: skip
@@ -150,11 +152,6 @@ def _flip_pair(data: Dataset, strength: int, rng: Draw) -> np.ndarray:
     return labels
 
 
-def _rename(data: Dataset, strength: int, rng: Draw) -> np.ndarray:
-    """Test rows by other numbers; data that has no test rows of its own gets some."""
-    return data.labels
-
-
 def _plant_renamed(settings: Settings, data: Dataset, strength: int, rng: Draw) -> Planted:
     given, labels, classes = data.given.copy(), data.labels.copy(), len(data.class_names)
     if not (given == TEST).any():
@@ -176,7 +173,7 @@ def _plant_sorted(settings: Settings, data: Dataset, strength: int, rng: Draw) -
 
 
 def _plant_imbalance(settings: Settings, data: Dataset, strength: int, rng: Draw) -> Planted:
-    rare, share = int(rng.integers(len(data.class_names))), (0.15, 0.1, 0.07)[strength - 1]
+    rare, share = int(rng.integers(len(data.class_names))), (0.15, 0.08, 0.04)[strength - 1]
     rows = np.flatnonzero(data.labels == rare)
     lost = rng.permutation(rows)[round(share * len(rows)) :]
     return merge(settings, {"train": {"epochs": 6}}), data.select(np.setdiff1d(np.arange(len(data)), lost))
@@ -208,26 +205,48 @@ def _plant_few(settings: Settings, data: Dataset, strength: int, rng: Draw) -> P
 
 
 SIGNAL = frozenset({"vanishing-signal", "vanishing-gradient"})
+_RELU = {"activation": ("relu",) * 3}
+_NORMAL = {"init": ("normal",) * 3}
+_SLOW = {"schedule": ("constant",) * 3}
 FAULTS: dict[str, Fault] = {
     "rate too high": Fault(_scale_rate((30.0, 100.0, 1000.0)), frozenset({"rate-too-high"})),
     "rate too low": Fault(_scale_rate((0.02, 0.003, 0.0003)), frozenset({"rate-too-low"})),
-    "momentum too high": Fault(_set(train={"optimizer": ("momentum",) * 3, "momentum": (0.98, 0.99, 0.998), "lr": (0.05,) * 3}),
-                               frozenset({"momentum-too-high", "rate-too-high"})),
-    "weights too large": Fault(_set(model={"init": ("normal",) * 3, "init_std": (0.4, 1.0, 3.0), "hidden": ((64, 48, 32),) * 3, "activation": ("relu",) * 3}),
-                               frozenset({"exploding-signal"})),
-    "weights too small": Fault(_set(model={"init": ("normal",) * 3, "init_std": (0.01, 0.003, 0.0003), "hidden": ((48, 48, 32, 32),) * 3, "activation": ("relu",) * 3}), SIGNAL),
-    "weights all 0": Fault(_set(model={"init": ("zeros",) * 3, "hidden": ((32,), (64,), (64, 32)), "activation": ("relu",) * 3}), frozenset({"symmetric-weights"})),
+    "momentum too high": Fault(
+        _set(train={"optimizer": ("momentum",) * 3, "momentum": (0.98, 0.99, 0.998), "lr": (0.1,) * 3, **_SLOW}),
+        frozenset({"momentum-too-high", "rate-too-high"}),
+    ),
+    "weights too large": Fault(
+        _set(model={**_NORMAL, "init_std": (0.4, 1.0, 3.0), "hidden": ((64, 48, 32),) * 3, **_RELU}),
+        frozenset({"exploding-signal"}),
+    ),
+    "weights too small": Fault(
+        _set(model={**_NORMAL, "init_std": (0.01, 0.003, 0.0003), "hidden": ((48, 48, 32, 32),) * 3, **_RELU}), SIGNAL
+    ),
+    "weights all 0": Fault(
+        _set(model={"init": ("zeros",) * 3, "hidden": ((32,), (64,), (64, 32)), **_RELU}),
+        frozenset({"symmetric-weights"}),
+    ),
     "deep sigmoids": Fault(_deepen((4, 6, 9), activation="sigmoid"), SIGNAL),
-    "saturated tanh": Fault(_set(model={"init": ("normal",) * 3, "init_std": (1.0, 2.0, 5.0), "hidden": ((64, 32),) * 3, "activation": ("tanh",) * 3}),
-                            frozenset({"saturated-units", "exploding-signal"})),
+    "saturated tanh": Fault(
+        _set(model={**_NORMAL, "init_std": (1.0, 2.0, 5.0), "hidden": ((64, 32),) * 3, "activation": ("tanh",) * 3}),
+        frozenset({"saturated-units", "exploding-signal"}),
+    ),
     "bottleneck": Fault(_set(model={"hidden": ((64, 3), (64, 2), (64, 1))}), frozenset({"bottleneck"})),
-    "no activation": Fault(_set(model={"hidden": ((32,), (64, 32), (64, 48, 32)), "activation": ("identity",) * 3}), frozenset({"missing-nonlinearity"})),
+    "no activation": Fault(
+        _set(model={"hidden": ((32,), (64, 32), (64, 48, 32)), "activation": ("identity",) * 3}),
+        frozenset({"missing-nonlinearity"}),
+    ),
     "pixels unscaled": Fault(_dim((64.0, 255.0, 1000.0)), frozenset({"unscaled-inputs"})),
     "pixels scaled twice": Fault(_dim((1 / 64, 1 / 255, 1 / 65025)), frozenset({"faint-inputs"})),
     "penalty too strong": Fault(_set(train={"l2": (0.1, 0.5, 3.0)}), frozenset({"penalty-too-strong"})),
-    "dropout too strong": Fault(_set(train={"dropout": (0.8, 0.9, 0.97)}), frozenset({"dropout-too-strong"})),
-    "trained too short": Fault(_set(train={"epochs": (3, 2, 1), "schedule": ("constant",) * 3, "batch_size": (64,) * 3}), frozenset({"trained-too-short", "batch-too-large", "rate-too-low"})),
-    "batch too large": Fault(_set(train={"batch_size": (512, 1024, 4096), "schedule": ("constant",) * 3}), frozenset({"batch-too-large", "trained-too-short"})),
+    "dropout too strong": Fault(_set(train={"dropout": (0.8, 0.95, 0.98)}), frozenset({"dropout-too-strong"})),
+    "trained too short": Fault(
+        _set(train={"epochs": (3, 2, 1), "batch_size": (64,) * 3, **_SLOW}),
+        frozenset({"trained-too-short", "batch-too-large", "rate-too-low"}),
+    ),
+    "batch too large": Fault(
+        _set(train={"batch_size": (512, 1024, 4096), **_SLOW}), frozenset({"batch-too-large", "trained-too-short"})
+    ),
     "rows not shuffled": Fault(_plant_sorted, frozenset({"not-shuffled"})),
     "labels shuffled": Fault(_relabel(_shuffle_labels), frozenset({"labels-unrelated"}), curable=False),
     "labels noisy": Fault(_relabel(_add_noise), frozenset({"labels-noisy"}), curable=False),
@@ -236,4 +255,4 @@ FAULTS: dict[str, Fault] = {
     "a rare class": Fault(_plant_imbalance, frozenset({"imbalance"})),
     "pictures all alike": Fault(_plant_constant, frozenset({"constant-inputs"}), curable=False),
     "few pictures": Fault(_plant_few, frozenset({"overfitting", "overtrained"})),
-}  # fmt: skip
+}

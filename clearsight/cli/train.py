@@ -52,6 +52,7 @@ def train(
 
 
 def _render(run: Any) -> str:
+    from clearsight.report.diagnosis import render_line
     from clearsight.report.text import render_evaluation
 
     evaluations = run.evaluations()
@@ -67,6 +68,7 @@ def _render(run: Any) -> str:
         f"{run.status} at epoch {run.epoch}: {summary['parameters']:,} parameters, "
         f"{summary['seconds']:.2f} s of training ({summary['seconds_per_epoch']:.4f} s an epoch)"
     )
-    places = (("model", summary["bundle"]), ("report", summary["report"]), ("next", run.next_step))
+    found = [("doctor", render_line(one)) for one in run.findings if one.severity != "note"]
+    places = (("model", summary["bundle"]), ("report", summary["report"]), *found, ("next", run.next_step))
     parts += [f"{name:<7} {plain(text)}" for name, text in places]
     return "\n".join(parts)

@@ -168,21 +168,22 @@ def measure_shrinkage(case: Case) -> float | None:
 
 
 def measure_pair(case: Case) -> float | None:
-    """Mistakes between the two classes that are taken for each other most, as a share of their rows, both ways the same."""
+    """The share of the rows of two classes that are taken for the other one, largest over pairs."""
     return find_pair(case)[0]
 
 
-def find_pair(case: Case) -> tuple[float | None, int, int]:
-    """The lesser of both shares of a pair of classes, largest over pairs, and the pair; of held-out rows where there are any."""
+def find_pair(case: Case) -> tuple[float | None, float, int, int]:
+    """That share, the next largest of pairs of other classes, and the pair; of held-out rows where there are any."""
     judged = case.held_out[1] if case.held_out else case.train
-    if judged is None or len(judged.confusion) < 3:
-        return None, 0, 0
+    if judged is None or len(judged.confusion) < 4:
+        return None, 0.0, 0, 0
     counts = judged.confusion.astype(np.float64)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    both = np.minimum(shares, shares.T)
-    np.fill_diagonal(both, 0)
-    a, b = np.unravel_index(int(both.argmax()), both.shape)
-    return float(both[a, b]), int(a), int(b)
+    rows = counts.sum(axis=1)
+    shares = np.triu((counts + counts.T) / np.maximum(rows[:, None] + rows, 1), 1)
+    a, b = np.unravel_index(int(shares.argmax()), shares.shape)
+    share = float(shares[a, b])
+    shares[[a, b]] = shares[:, [a, b]] = 0
+    return share, float(shares.max()), int(a), int(b)
 
 
 def measure_evenness(case: Case) -> float | None:

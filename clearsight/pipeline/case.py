@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from clearsight.config.build import build_config
 from clearsight.config.schema import RunConfig
 from clearsight.data.dataset import Dataset
 from clearsight.data.split import Rows
@@ -13,7 +12,7 @@ from clearsight.diagnose.case import Case, Choices, Judged
 from clearsight.engines.probe import Probe
 from clearsight.errors import RunError, UsageError
 from clearsight.evaluation.metrics import Evaluation
-from clearsight.pipeline.prepare import Prepared, probe_prepared
+from clearsight.pipeline.prepare import Prepared
 from clearsight.runs import store
 from clearsight.runs.directory import RunDirectory
 from clearsight.runs.events import read_course
@@ -92,14 +91,15 @@ def read_case(path: Path) -> Case:
     metrics, history = read_results(path)
     history.probes = read_course(path).probes
     try:
-        looked = store.read_json(files.probes) if files.probes.is_file() else {}
-        verdicts = store.read_json(files.safety)["verdicts"] if files.safety.is_file() else []
+        classes = tuple(record["class_names"])
+        if classes and not metrics["train"]["confusion"]:
+            raise ValueError("no confusion matrix")
         return build_case(
-            build_config(record["config"], where=str(files.record), fill=False), status=record["status"],
-            classes=tuple(record.get("class_names", ())), history=history,
+            store.read_run_config(path), status=record["status"],
+            classes=classes, history=history,
             judged={name: metrics[name] for name in ("train", "valid", "test") if metrics.get(name)},
-            last=Probe.from_dict(looked["last"]) if "last" in looked else None, adjacent=record.get("adjacent"),
-            unsafe=tuple(one["name"] for one in verdicts if one["level"] == "unsafe" and one["strength"] is not None),
+            last=_read_last(files), adjacent=record.get("adjacent"),
+            unsafe=read_unsafe(files),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, IndexError, UsageError) as error:
         raise RunError(
@@ -107,10 +107,32 @@ def read_case(path: Path) -> Case:
         ) from None
 
 
-def build_run_case(prepared: Prepared, result: FitResult, evaluations: dict[str, Evaluation]) -> Case:
-    """The case of a training that has just ended, with its weights in force."""
+def build_run_case(
+    prepared: Prepared,
+    result: FitResult,
+    evaluations: dict[str, Evaluation],
+    *,
+    last: Probe,
+    unsafe: tuple[str, ...] = (),
+) -> Case:
+    """The case of a training that has just ended."""
     return build_case(
         prepared.config, status=result.status, classes=prepared.dataset.class_names, history=result.history,
-        judged={name: found.as_dict() for name, found in evaluations.items()}, last=probe_prepared(prepared),
-        adjacent=describe_order(prepared.dataset, prepared.split.train),
+        judged={name: found.as_dict() for name, found in evaluations.items()}, last=last,
+        adjacent=describe_order(prepared.dataset, prepared.split.train), unsafe=unsafe,
     )  # fmt: skip
+
+
+def _read_last(files: RunDirectory) -> Probe | None:
+    """The look at the weights in force; None of a run of an earlier version, whose looks had other numbers."""
+    found = store.read_json(files.probes).get("last") if files.probes.is_file() else None
+    try:
+        return Probe.from_dict(found) if isinstance(found, dict) else None
+    except ValueError:
+        return None
+
+
+def read_unsafe(files: RunDirectory) -> tuple[str, ...]:
+    """Names of transforms that were found to change labels, and used."""
+    verdicts = store.read_json(files.safety)["verdicts"] if files.safety.is_file() else []
+    return tuple(one["name"] for one in verdicts if one["level"] == "unsafe" and one["strength"] is not None)

@@ -17,9 +17,11 @@ from clearsight.core.files import write_durably
 from clearsight.data.duplicates import hash_rows
 from clearsight.data.photographs import describe_photographs
 from clearsight.data.split import Rows
+from clearsight.diagnose.examine import examine
 from clearsight.diagnose.next_step import Ended, NextStep, find_next_step
 from clearsight.errors import RunError, UsageError
 from clearsight.evaluation.metrics import Evaluation, worst_mistakes
+from clearsight.pipeline.case import build_run_case, read_unsafe
 from clearsight.pipeline.choice import has_weights
 from clearsight.pipeline.judge import Run, judge
 from clearsight.pipeline.prepare import Prepared, probe_prepared
@@ -39,9 +41,15 @@ def finish_run(path: Path, prepared: Prepared, result: FitResult) -> Run:
     judged = next(name for name in ("test", "valid", "train") if name in parts)
     mistakes, shown = _collect_mistakes(prepared, judged, parts[judged], logits[judged], run.bundle.temperature)
     files = RunDirectory(path)
-    looked = result.history.probes
+    looked, last = result.history.probes, probe_prepared(prepared)
+    run = replace(
+        run,
+        findings=tuple(
+            examine(build_run_case(prepared, result, run.evaluations(), last=last, unsafe=read_unsafe(files)))
+        ),
+    )
     probes = {"first": looked[0][1].as_dict()} if looked else {}  # a run of an earlier version has none
-    store.write_json(files.probes, probes | {"last": probe_prepared(prepared).as_dict()})
+    store.write_json(files.probes, probes | {"last": last.as_dict()})
     if result.history.weights:
         shown["weights"] = np.stack(result.history.weights)
     try:

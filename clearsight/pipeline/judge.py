@@ -16,6 +16,7 @@ from clearsight.core.notebook import render_facts
 from clearsight.core.threads import one_blas_thread
 from clearsight.data.dataset import Dataset
 from clearsight.data.split import Rows
+from clearsight.diagnose.finding import Finding
 from clearsight.evaluation.calibration import conformal_scores, fit_temperature, measure_calibration
 from clearsight.evaluation.metrics import Evaluation, evaluate_logits, evaluate_numbers
 from clearsight.evaluation.novelty import MOST_KNOWN, remember
@@ -36,6 +37,7 @@ class Run:
         epoch: whose weights are in force. bundle: the model. history: of the training.
         train, valid, test: evaluations, None for a split that does not exist.
         next_step: what to try after it, as a sentence; empty for a run in memory.
+        findings: what is wrong with it, worst first, by the doctor's rules; of a run in memory none was looked for.
     """
 
     config: RunConfig
@@ -49,6 +51,7 @@ class Run:
     valid: Evaluation | None
     test: Evaluation | None
     next_step: str = ""
+    findings: tuple[Finding, ...] = ()
 
     def __repr__(self) -> str:
         judged = self.test or self.valid or self.train
@@ -86,6 +89,7 @@ class Run:
             "seconds": seconds,
             "seconds_per_epoch": seconds / max(len(self.history.epochs), 1),
             "next_step": self.next_step or None,
+            "findings": [finding.as_dict() for finding in self.findings],
             **{s: e.as_dict() if (e := self.evaluations().get(s)) else None for s in ("train", "valid", "test")},
         }
 

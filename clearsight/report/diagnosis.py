@@ -18,6 +18,22 @@ def render_diagnosis(findings: Sequence[Finding], case: Case, *, rules: int, col
     return "\n\n".join([*(_render(finding, color=color) for finding in findings), count_findings(findings)])
 
 
+def render_line(finding: Finding) -> str:
+    """A finding in a line: `warning: The validation loss was lowest after epoch 4 ... (overtrained)`."""
+    return f"{finding.severity}: {finding.summary} ({finding.code})"
+
+
+def render_section(findings: Sequence[Finding]) -> str:
+    """Severe findings and warnings as a section of a page; empty where there are none."""
+    from clearsight.report import page
+
+    loud = [finding for finding in findings if finding.severity != "note"]
+    if not loud:
+        return ""
+    texts = [f"{one.severity.capitalize()}: {one.summary} {one.cause} {_render_cure(one)}" for one in loud]
+    return page.section("What the doctor says", *(page.paragraph(text) for text in texts))
+
+
 def count_findings(findings: Sequence[Finding]) -> str:
     """`1 severe finding, 2 warnings, 1 note`; empty for none."""
     names = {
@@ -33,6 +49,8 @@ def _render(finding: Finding, *, color: bool) -> str:
     head = f"{finding.severity:<{_INDENT}}{finding.code}"
     if color:
         head = f"\x1b[{_COLORS[finding.severity]}m{head}\x1b[0m"
+    if finding.severity == "note":
+        return f"{head}\n{'':{_INDENT}}{finding.summary}"
     lines = [f"{head} ({finding.confidence:.0%} sure of the cause)", f"{'':{_INDENT}}{finding.summary}"]
     lines += _render_part("why", [finding.cause])
     lines += _render_part("evidence", [_render_evidence(one) for one in finding.evidence])
@@ -41,6 +59,10 @@ def _render(finding: Finding, *, color: bool) -> str:
     )
     lines += _render_part("or else", [", ".join(finding.alternatives)] if finding.alternatives else [])
     return "\n".join(lines)
+
+
+def _render_cure(finding: Finding) -> str:
+    return " ".join(part for part in (finding.advice, render_patch(finding.prescription)) if part)
 
 
 def _render_part(name: str, lines: Sequence[str]) -> list[str]:

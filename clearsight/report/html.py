@@ -15,10 +15,14 @@ from numpy.typing import NDArray
 from clearsight.bundle.bundle import Bundle
 from clearsight.bundle.load import load
 from clearsight.config.build import rename_old
+from clearsight.diagnose.case import Case
+from clearsight.diagnose.examine import examine
 from clearsight.errors import RunError
 from clearsight.models.mlp import MLP
+from clearsight.pipeline.case import read_case
 from clearsight.report import diagnostics, page, pictures, plots, words
 from clearsight.report.confidence import render_confidence
+from clearsight.report.diagnosis import render_section
 from clearsight.report.text import find_confused_pairs
 from clearsight.report.unfinished import write_unfinished
 from clearsight.runs import store
@@ -47,6 +51,7 @@ class _Files:
     history: History
     shown: dict[str, NDArray[Any]]
     signals: dict[str, Any]
+    case: Case
     model: Bundle
 
     @property
@@ -125,6 +130,7 @@ def render_report(files: _Files) -> str:
     parts = [
         _render_divergence(files),
         _render_headline(files),
+        render_section(examine(files.case)),
         _render_splits(files),
         *([_render_mistakes(files), _render_confidence(files), _render_bias(files)] if classes else []),
         *([_render_confusion(files), _render_classes(files), _render_pairs(files)] if classes else []),
@@ -151,6 +157,7 @@ def _read_files(path: Path) -> _Files:
         history,
         _read_arrays(place.shown),
         store.read_json(place.probes) if place.probes.is_file() else {},
+        read_case(path),
         load(place.model),
     )
 

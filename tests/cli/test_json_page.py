@@ -30,6 +30,7 @@ pytest.importorskip("optuna", reason="`tune` searches by Optuna")
 pytestmark = pytest.mark.long
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "json.md").read_text()
+EXIT = {"doctor": 4}  # others end with 0
 WITHOUT_FLAG = {"config schema"}  # prints JSON and nothing else
 ALL_OF = "..."  # a row for all keys of another section
 
@@ -127,6 +128,7 @@ def printed(tmp_path_factory):
         patch.setenv(fetch.MIRROR_VARIABLE, server.url)
         patch.setitem(fetch.REMOTE, "mnist", build_remote(BODY))
         patch.setattr(searches, "load_search", load_small_search)
+        run("train", "digits", "--lr", "0.3", "--epochs", "5", "--out", "runs/steep", cwd=folder)
         found = {section.title: run(*shlex.split(section.line)[1:], cwd=folder) for section in SHOWN}
     server.close()
     return found
@@ -267,7 +269,7 @@ def test_links_lead_to_sections_and_pages():
 @pytest.mark.parametrize("section", SHOWN, ids=lambda section: section.title)
 def test_a_command_prints_one_object_built_as_its_example(section, printed):
     done = printed[section.title]
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == EXIT.get(section.title, 0), done.stderr
     found = json.loads(done.stdout)
     assert isinstance(found, dict)
     linked = {row.replace("\0", ".") for row, meaning in section.rows.items() if "](" in meaning}

@@ -19,7 +19,7 @@ from clearsight.training import fit as fit_module
 pytestmark = pytest.mark.report
 HOSTILE = "<script>alert(1)</script>"
 SECTIONS = (
-    "Training, validation and test", "Worst mistakes (test)", "Confidence (test)", "Bias and variance",
+    "What the doctor says", "Training, validation and test", "Worst mistakes (test)", "Confidence (test)", "Bias and variance",
     "Confusion matrix (test)", "Classes (test)", "Most confused pairs (test)", "Loss of every batch", "Accuracy of every epoch",
     "Signals through the layers", "Weights of the first layer",
     "Weights over the epochs", "Learning rate", "Configuration", "Environment",

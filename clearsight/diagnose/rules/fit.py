@@ -37,7 +37,7 @@ def find_missing_nonlinearity(case: Case) -> Finding | None:
         return None
     return Finding(
         code="missing-nonlinearity",
-        severity="note" if case.fits else "warning",
+        severity="warning",
         confidence=0.97,
         summary="The hidden layers have no activation.",
         cause=(

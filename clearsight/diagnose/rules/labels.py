@@ -2,26 +2,43 @@
 
 import numpy as np
 
+from clearsight.core.intervals import wilson_interval
 from clearsight.diagnose.case import Case
 from clearsight.diagnose.finding import Evidence, Finding
-from clearsight.diagnose.statistics import find_pair, measure_evenness, measure_renaming
+from clearsight.diagnose.statistics import (
+    find_pair,
+    measure_evenness,
+    measure_first_loss,
+    measure_jump,
+    measure_renaming,
+    measure_signal,
+    measure_silence,
+    measure_update,
+    measure_way_back,
+)
 
 _NORTHCUTT = "Northcutt et al. 2021, Confident learning"
 
 
 def find_unrelated_labels(case: Case) -> Finding | None:
-    """Training rows learnt (by heart) clearly beyond chance, and held-out answers no better than chance, by their intervals."""
+    """Training rows learnt (by heart) clearly beyond chance, and held-out answers no better than chance, by their intervals.
+
+    Or nothing learnt at all in 500 steps or more of a usual size, from sound first weights, with no sign of a rate too high.
+    """
     if case.train is None or case.held_out is None:
         return None
     name, other = case.held_out
     chance = max(case.majority, 1 / max(len(case.classes), 2))
     low, high = other.interval
-    if low > chance or high > chance + 0.25 or case.train.interval[0] <= max(high, chance + 0.02):
+    by_heart = case.train.interval[0] > chance + 0.01 and case.train.accuracy - other.accuracy > 0.03
+    if case.learnt < 0.1 and (measure_update(case) or 1.0) < 3e-4:  # it has hardly moved
+        by_heart = False
+    if low > chance or high > chance + 0.25 or not (by_heart or _is_sound_but_stuck(case)):
         return None
     return Finding(
         code="labels-unrelated",
         severity="severe",
-        confidence=0.85,
+        confidence=0.85 if by_heart else 0.6,
         summary=(
             f"Training rows are answered rightly in {case.train.accuracy:.0%}, {name} rows in "
             f"{other.accuracy:.0%}, which is chance."
@@ -38,6 +55,22 @@ def find_unrelated_labels(case: Case) -> Finding | None:
         alternatives=("overfitting", "labels-renamed"),
         reference="Zhang et al. 2017, Understanding deep learning requires rethinking generalization",
     )
+
+
+def _is_sound_but_stuck(case: Case) -> bool:
+    """Whether a training took many steps of a usual size from sound first weights, and learnt nothing."""
+    update, signal, back = measure_update(case), measure_signal(case), measure_way_back(case)
+    started = (
+        (measure_first_loss(case) or 9) < 2 and (signal is None or signal > 0.01) and (back is None or back > 0.01)
+    )
+    went = (
+        update is not None
+        and 3e-4 < update < 0.05
+        and (measure_jump(case) or 9) < 1.3
+        and (measure_silence(case) or 0) < 0.5
+    )
+    free = case.choices.decay < 1e-3 and case.choices.dropout < 0.5 and case.choices.shuffled
+    return case.learnt < 0.05 and len(case.losses) >= 500 and started and went and free
 
 
 def find_renamed_classes(case: Case) -> Finding | None:
@@ -62,17 +95,9 @@ def find_renamed_classes(case: Case) -> Finding | None:
 
 
 def find_flipped_pair(case: Case) -> Finding | None:
-    """Two classes taken for each other in an eighth of their rows, both ways, and five times as often as any other pair."""
-    share, a, b = find_pair(case)
-    if share is None or share < 0.125 or case.learnt < 0.4:
-        return None
-    judged = case.held_out[1] if case.held_out else case.train
-    assert judged is not None
-    shares = judged.confusion / np.maximum(judged.confusion.sum(axis=1, keepdims=True), 1)
-    both = np.minimum(shares, shares.T)
-    np.fill_diagonal(both, 0)
-    both[a, b] = both[b, a] = 0
-    if both.max() * 5 > share:
+    """Two classes of which 15 % of the rows or more are taken for the other: twice as many as in any other pair, and 5 points."""
+    share, other, a, b = find_pair(case)
+    if share is None or share < 0.15 or share < 2 * other + 0.05 or case.learnt < 0.4:
         return None
     names = f"{case.classes[a]!r} and {case.classes[b]!r}"
     return Finding(
@@ -84,7 +109,7 @@ def find_flipped_pair(case: Case) -> Finding | None:
             f"Labels of {names} may have been exchanged in many rows, or the two cannot be told apart by "
             "these pictures."
         ),
-        evidence=(Evidence("lesser of the two shares", share, 0.125, names),),
+        evidence=(Evidence("rows of the two that are taken for the other", share, 0.15, names),),
         advice="Look for wrong labels with `clearsight label-errors`.",
         alternatives=("labels-noisy",),
         reference=_NORTHCUTT,
@@ -138,41 +163,33 @@ def find_sorted_order(case: Case) -> Finding | None:
 
 
 def find_imbalance(case: Case) -> Finding | None:
-    """A class with a tenth of the rows of the largest or fewer, whose held-out rows are mostly answered wrongly, for certain."""
-    if case.held_out is None or case.choices.weighted or not case.counts:
-        return None
-    counts, (name, other) = np.array(case.counts), case.held_out
-    from clearsight.core.intervals import wilson_interval
+    """A class with a tenth of the rows of the largest or fewer: a note, and a warning where most of them are answered wrongly.
 
-    for k in np.argsort(counts):
-        rows = int(other.confusion[k].sum())
-        if counts[k] * 10 > counts.max() or rows < 5:
-            continue
-        hits = int(other.confusion[k, k])
-        if wilson_interval(hits, rows)[1] < 0.6 and other.accuracy > 0.6:
-            return Finding(
-                code="imbalance",
-                severity="warning",
-                confidence=0.85,
-                summary=(
-                    f"{case.classes[k]!r} has {counts[k]:,} training rows, the largest class {counts.max():,}, "
-                    f"and only {hits} of its {rows} {name} rows are answered rightly."
-                ),
-                cause=(
-                    "A rare class hardly counts in the loss, so it pays to answer frequent ones; the accuracy "
-                    "hides that."
-                ),
-                evidence=(
-                    Evidence(
-                        "rows over those of the largest class", float(counts[k] / counts.max()), 0.1, case.classes[k]
-                    ),
-                ),
-                prescription={"train": {"sampling": "balanced"}},
-                advice="Draw classes equally often, with --set train.sampling=balanced.",
-                alternatives=("collapsed",),
-                reference="He & Garcia 2009, Learning from imbalanced data",
-            )
-    return None
+    The training rows count here as well as the held-out ones: a rare class that is ignored is ignored everywhere.
+    """
+    if case.train is None or case.choices.weighted or not case.counts:
+        return None
+    counts, rare = np.array(case.counts), int(np.argmin(case.counts))
+    if not 0 < counts[rare] * 10 <= counts.max():
+        return None
+    both = case.train.confusion + (case.held_out[1].confusion if case.held_out else 0)
+    hits, rows = int(both[rare, rare]), int(both[rare].sum())
+    ignored = wilson_interval(hits, rows)[1] < 0.7 and case.train.accuracy > 0.6
+    return Finding(
+        code="imbalance",
+        severity="warning" if ignored else "note",
+        confidence=0.9,
+        summary=(
+            f"{case.classes[rare]!r} has {counts[rare]:,} training rows, the largest class {counts.max():,}; {hits} of "
+            f"{rows} are answered rightly."
+        ),
+        cause="A rare class hardly counts in the loss, so it pays to answer frequent ones; the accuracy hides that.",
+        evidence=(Evidence("rows over those of the largest class", float(counts[rare] / counts.max()), 0.1),),
+        prescription={"train": {"sampling": "balanced"}},
+        advice="Draw classes equally often.",
+        alternatives=("collapsed",),
+        reference="He & Garcia 2009, Learning from imbalanced data",
+    )
 
 
 def find_split_shift(case: Case) -> Finding | None:

@@ -29,7 +29,7 @@ def find_unscaled_inputs(case: Case) -> Finding | None:
         return None
     return Finding(
         code="unscaled-inputs",
-        severity="severe" if size > 20 and not case.fits else "warning" if not case.fits else "note",
+        severity="severe" if size > 20 and not case.fits else "warning" if size > 20 or not case.fits else "note",
         confidence=0.95,
         summary=f"Inputs have a size of {size:.3g}; scaled pixels have 0.3 to 1.",
         cause=(
@@ -64,12 +64,9 @@ def find_faint_inputs(case: Case) -> Finding | None:
 
 
 def find_constant_inputs(case: Case) -> Finding | None:
-    """The first layer, whose weights are not all 0, gives the same for every picture to within a millionth of their size."""
-    first = case.layers(case.first)[:1] if case.first else ()
-    if not first or first[0].units < 1:
-        return None
-    layer, size = first[0], measure_input(case) or 0.0
-    if layer.spread > 1e-6 * max(size * layer.weight, 1e-12):
+    """The first layer, whose weights are not all 0, gives the same for every picture, to within 1/100,000 of its size."""
+    layer = next(iter(case.layers(case.first)), None) if case.first else None
+    if layer is None or layer.spread > 1e-5 * (layer.std or 0.0):
         return None
     return Finding(
         code="constant-inputs",
@@ -80,7 +77,11 @@ def find_constant_inputs(case: Case) -> Finding | None:
             "The inputs do not differ from picture to picture, so nothing can be learnt from them but "
             "how frequent classes are."
         ),
-        evidence=(Evidence("spread of the first layer's sums from picture to picture", layer.spread, 1e-6 * size),),
+        evidence=(
+            Evidence(
+                "spread of the first layer's sums from picture to picture", layer.spread, 1e-5 * (layer.std or 0.0)
+            ),
+        ),
         advice="Look at the pictures with `clearsight data show`.",
     )
 
@@ -114,13 +115,13 @@ def find_symmetric_weights(case: Case) -> Finding | None:
 
 
 def find_exploding_signal(case: Case) -> Finding | None:
-    """A loss before the first step above 4 times the blind one, or not finite, though the inputs are scaled.
+    """A loss before the first step above 4 times the blind one, or not finite, and beyond what larger inputs explain.
 
     A healthy network begins near 1, 1.5 at most; weights from N(0, 1) give 40 and more. Severe above 10, unless the training rows
     are answered well in the end. Source: Karpathy 2019; the size of weights that keeps signals: He et al. 2015.
     """
     ratio, growth, size = measure_first_loss(case), measure_growth(case), measure_input(case)
-    if ratio is None or ratio <= 4 or case.first is None or (size or 0) > 20:  # nan counts as exploded
+    if ratio is None or ratio <= 4 * max(1.0, size or 1.0) or case.first is None or (size or 0) > 20:  # nan is exploded
         return None
     sure = case.first.sure
     seen = f", {sure:.0%} of the answers are sure beyond 99 %" if sure is not None and sure > 0.3 else ""
@@ -157,7 +158,7 @@ def find_vanishing_signal(case: Case) -> Finding | None:
     dies = next(layer for layer in layers[1:] if layer.spread < 1e-2 * layers[0].spread)
     return Finding(
         code="vanishing-signal",
-        severity="severe" if case.learnt < 0.8 else "note",
+        severity="severe" if case.learnt < 0.8 else "warning" if not case.fits else "note",
         confidence=0.93,
         summary=f"The signal dies at {dies.name}: what it gives hardly differs from picture to picture.",
         cause=(

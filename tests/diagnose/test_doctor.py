@@ -1,0 +1,236 @@
+"""The doctor's verdicts: planted faults by their right names, silence about health, and what the command says."""
+
+import inspect
+import json
+import re
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import clearsight
+from benchmarks.doctor_cases import FAULTS, draw_healthy, load_rows, traps
+from clearsight.config.build import build_config
+from clearsight.diagnose.case import Case
+from clearsight.diagnose.examine import examine
+from clearsight.diagnose.finding import SEVERITIES, Evidence, Finding
+from clearsight.diagnose.rules import RULES
+from clearsight.diagnose.statistics import STATISTICS
+from clearsight.pipeline.case import build_run_case, read_case
+from clearsight.pipeline.judge import judge
+from clearsight.pipeline.prepare import fit_prepared, prepare, probe_prepared
+from clearsight.report.diagnosis import count_findings, render_diagnosis, render_patch, render_section
+
+DOCS = Path(__file__).parents[2] / "docs"
+RATE = {"data": {"source": "digits"}, "train": {"lr": 0.3, "epochs": 5}}
+
+
+def train(settings, data):
+    prepared = prepare(build_config(settings), data, begun=True)
+    result = fit_prepared(prepared, probe=True)
+    run, _ = judge(prepared, result)
+    return build_run_case(prepared, result, run.evaluations(), last=probe_prepared(prepared))
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_fault_is_named_first(name):
+    rng = np.random.default_rng(7)
+    settings, data = FAULTS[name].plant(draw_healthy("digits", rng), load_rows("digits"), 3, rng)
+    found = examine(train(settings, data))
+    assert found[0].code in FAULTS[name].causes, [(one.code, one.severity) for one in found]
+    assert found[0].severity != "note"
+
+
+@pytest.mark.parametrize("seed", range(100, 112))
+def test_a_healthy_training_has_no_severe_finding(seed):
+    found = examine(train(draw_healthy("digits", np.random.default_rng(seed)), load_rows("digits")))
+    assert [one.code for one in found if one.severity == "severe"] == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", traps())
+def test_what_others_cry_wolf_at_has_no_severe_finding(name):
+    found = examine(train(traps()[name], load_rows("digits")))
+    assert [one.code for one in found if one.severity == "severe"] == []
+
+
+@pytest.mark.parametrize("name", ["weights too small", "rate too high", "penalty too strong", "weights all 0"])
+def test_a_prescription_cures_the_training_that_it_is_for(name):
+    rng = np.random.default_rng(8)
+    settings, data = FAULTS[name].plant(draw_healthy("digits", rng), load_rows("digits"), 3, rng)
+    case = train(settings, data)
+    first = examine(case)[0]
+    cured = {
+        section: {**settings.get(section, {}), **first.prescription.get(section, {})}
+        for section in {*settings, *first.prescription}
+    }
+    again = train(cured, data)
+    assert case.train.accuracy < 0.5
+    while name == "rate too high" and again.train.accuracy < 0.5:  # a tenth at a time
+        cured["train"]["lr"] /= 10
+        again = train(cured, data)
+    assert again.train.accuracy > 0.85
+
+
+def test_rules_and_statistics_bear_an_empty_case():
+    case = Case("finished", clearsight.diagnose.case.Choices(), ())
+    assert examine(case) == []
+    assert all(measure(case) is None for measure, _ in STATISTICS.values())
+
+
+def test_a_finding_has_all_that_a_person_needs():
+    for name, fault in FAULTS.items():
+        rng = np.random.default_rng(3)
+        settings, data = fault.plant(draw_healthy("digits", rng), load_rows("digits"), 3, rng)
+        for one in examine(train(settings, data)):
+            assert one.severity in SEVERITIES
+            assert 0 < one.confidence <= 1
+            assert one.code in {*RULES, "momentum-too-high", "batch-too-large"}
+            assert all(text.endswith((".", ".'")) for text in (one.summary, one.cause)), (name, one)
+            assert one.evidence
+            assert set(one.alternatives) <= {*RULES, "momentum-too-high", "batch-too-large"}
+            build_config(one.prescription)
+
+
+def make(code, severity, **changes):
+    return Finding(code, severity, 0.9, f"{code} is seen.", "It has a cause.", **changes)
+
+
+def test_symptoms_and_consequences_give_way_to_the_first_severe_cause(monkeypatch):
+    rules = {
+        "a": lambda case: make("a", "warning"), "b": lambda case: make("b", "severe"), "c": lambda case: make("c", "severe"),
+        "stuck": lambda case: make("stuck", "severe"), "none": lambda case: None,
+    }  # fmt: skip
+    monkeypatch.setattr("clearsight.diagnose.examine.RULES", rules)
+    found = examine(Case("finished", clearsight.diagnose.case.Choices(), ()))
+    assert [(one.code, one.severity) for one in found] == [
+        ("b", "severe"),
+        ("a", "warning"),
+        ("c", "warning"),
+        ("stuck", "note"),
+    ]
+    del rules["b"], rules["c"]
+    found = examine(Case("finished", clearsight.diagnose.case.Choices(), ()))
+    assert [(one.code, one.severity) for one in found] == [("stuck", "severe"), ("a", "warning")]
+
+
+@pytest.fixture(scope="module")
+def ill(tmp_path_factory):
+    return clearsight.train(config=RATE, out=tmp_path_factory.mktemp("runs") / "ill")
+
+
+def test_the_command_says_what_is_wrong_and_ends_with_4(ill, call, capsys):
+    assert call("doctor", ill.path) == 4
+    out = capsys.readouterr().out
+    assert out.startswith("severe    rate-too-high (")
+    assert "cure      Take a tenth of the rate, or look for one with lr-find. --set train.lr=0.03\n" in out
+    assert "evidence  highest mean loss over the first one: " in out
+    assert call("doctor", ill.path.name, "--root", ill.path.parent, "--json") == 4
+    said = json.loads(capsys.readouterr().out)
+    assert said["rules"] == len(RULES)
+    first = said["findings"][0]
+    assert set(first) == {one.name for one in fields(Finding)}
+    assert (first["code"], first["severity"], first["prescription"]) == (
+        "rate-too-high",
+        "severe",
+        {"train": {"lr": 0.03}},
+    )
+    assert {"what", "value", "limit", "where"} == set(first["evidence"][0])
+
+
+def test_a_run_says_at_its_end_what_its_files_say_later(ill, call, capsys, tmp_path):
+    assert ill.findings == tuple(examine(read_case(ill.path)))
+    assert [one["code"] for one in ill.summary()["findings"]] == [one.code for one in ill.findings]
+    assert call("train", "digits", "--lr", "0.3", "--epochs", "5", "--out", tmp_path / "run") == 0
+    assert f"\ndoctor  severe: {ill.findings[0].summary} (rate-too-high)\n" in capsys.readouterr().out
+
+
+def test_a_healthy_run_has_exit_code_0(call, capsys, tmp_path):
+    run = clearsight.train("digits", epochs=15, out=tmp_path / "run")
+    assert call("doctor", run.path) == 0
+    assert (
+        capsys.readouterr().out
+        == f"No finding: none of {len(RULES)} rules speaks against 615 steps and 9 looks inside the network.\n"
+    )
+
+
+def test_a_run_that_has_not_ended_is_refused(ill, call, capsys, tmp_path):
+    place = tmp_path / "run"
+    clearsight.train("digits", epochs=1, out=place)
+    record = json.loads((place / "run.json").read_text())
+    (place / "run.json").write_text(json.dumps(record | {"status": "interrupted"}))
+    assert call("doctor", place) == 2
+    assert capsys.readouterr().err == (
+        f"error: RUN must have ended, got {place}, which is interrupted. Go on with `clearsight train --resume {place}`, or add "
+        "--finish to make a model of what is there.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda f: f.unlink(), lambda f: f.write_text("{"), lambda f: f.write_text('{"train": {"n": 1}}')]
+)
+def test_a_damaged_run_is_an_error_and_no_traceback(call, capsys, tmp_path, damage):
+    place = tmp_path / "run"
+    clearsight.train("digits", epochs=1, out=place)
+    damage(place / "metrics.json")
+    assert call("doctor", place) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_run_of_an_earlier_version_without_looks_inside_is_examined(tmp_path):
+    place = tmp_path / "run"
+    clearsight.train(config=RATE, out=place)
+    (place / "signals.json").unlink()
+    (place / "events.jsonl").write_text("")
+    assert examine(read_case(place))[0].code == "rate-too-high"
+
+
+def test_text_of_findings():
+    found = [
+        make("a", "severe", evidence=(Evidence("size", 12.3456, 3.0, "layer 2"), Evidence("status", "diverged")), advice="Do it.",
+             prescription={"model": {"hidden": [32, 8]}, "train": {"lr": 0.001, "shuffle": True}}, alternatives=("b", "c")),
+        make("b", "note"), make("c", "note"),
+    ]  # fmt: skip
+    case = Case("finished", clearsight.diagnose.case.Choices(), ())
+    assert render_diagnosis(found, case, rules=3, color=False) == (
+        "severe    a (90% sure of the cause)\n"
+        "          a is seen.\n"
+        "why       It has a cause.\n"
+        "evidence  size: 12.3 (limit 3), layer 2\n"
+        "          status: diverged\n"
+        "cure      Do it. --set model.hidden=[32,8] --set train.lr=0.001 --set train.shuffle=true\n"
+        "or else   b, c\n\n"
+        "note      b\n          b is seen.\n\n"
+        "note      c\n          c is seen.\n\n"
+        "1 severe finding, 2 notes"
+    )
+    assert render_diagnosis(found[:1], case, rules=3, color=True).startswith("\x1b[31;1msevere    a\x1b[0m (")
+    assert count_findings([make("a", "severe")] * 2 + [make("b", "warning")]) == "2 severe findings, 1 warning"
+    assert render_patch({}) == ""
+    assert "Severe: a is seen. It has a cause. Do it." in render_section(found)
+    assert render_section([make("b", "note")]) == ""
+
+
+@pytest.mark.report
+def test_the_report_says_what_the_doctor_says(tmp_path):
+    run = clearsight.train(config=RATE, out=tmp_path / "run")
+    text = (run.path / "report.html").read_text()
+    assert "What the doctor says" in text
+    assert run.findings[0].summary in text
+
+
+def test_unsafe_variation_and_regression_are_told_apart():
+    case = train({**RATE, "train": {"epochs": 3}}, load_rows("digits"))
+    found = examine(replace(case, unsafe=("vflip",)))
+    assert (found[0].code, found[0].prescription) == ("augmentation-unsafe", {"augment": {"vflip": 0.0}})
+    assert (
+        examine(replace(case, classes=(), judged={}, counts=(), losses=np.zeros(0), rows=(), probes=(), last=None))
+        == []
+    )
+
+
+def test_the_page_lists_every_rule_as_its_docstring_has_it():
+    rows = re.findall(r"^\| `([\w-]+)` \| (.+) \|$", (DOCS / "doctor.md").read_text(), re.MULTILINE)
+    said = {code: inspect.getdoc(rule).split("\n\n")[0].replace("\n", " ") for code, rule in RULES.items()}
+    assert dict(rows) == said
