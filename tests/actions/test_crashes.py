@@ -64,11 +64,10 @@ def unfinished(pictures, tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         original(folder)
 
-    monkeypatch.setattr(checkpoint, "sync_folder", full)
-    monkeypatch.setattr(files, "sync_folder", full)
-    with pytest.raises(RunError) as caught:
+    with monkeypatch.context() as patch, pytest.raises(RunError) as caught:
+        patch.setattr(checkpoint, "sync_folder", full)
+        patch.setattr(files, "sync_folder", full)
         clearsight.train(*pictures, out=tmp_path / "run", **SETTINGS)
-    monkeypatch.undo()
     assert str(caught.value).startswith("checkpoint must be written to ")
     assert "got: No space left on device. Free space or change its permissions, then use --resume." in str(caught.value)
     return tmp_path / "run"
