@@ -4,11 +4,10 @@ import errno
 import json
 import os
 import signal
-import subprocess
 import sys
-from pathlib import Path
 from subprocess import PIPE
 
+import crash_worker
 import numpy as np
 import pytest
 from processes import CLEARSIGHT, LIMIT_SECONDS, wait_until
@@ -21,25 +20,31 @@ from clearsight.runs.directory import RunDirectory
 from clearsight.training import checkpoint
 
 pytestmark = pytest.mark.long
-WORKER = Path(__file__).parents[1] / "helpers" / "crash_worker.py"
 SETTINGS = {"epochs": 4, "batch_size": 9, "hidden": (5,), "optimizer": "adam", "dropout": 0.2, "checkpoint_steps": 1}
 
 
-def run_worker(kind, folder):
-    done = subprocess.run([sys.executable, WORKER, kind, folder], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
+@pytest.fixture
+def kill(processes, fork_server):
+    """Kills trainings at all points of a kind, and gives what came of them."""
+
+    def finish(kind, folder):
+        out, err = processes.fork(fork_server, crash_worker.main, kind, folder).communicate(timeout=LIMIT_SECONDS)
+        assert out, err
+        return json.loads(out)
+
+    return finish
 
 
-def test_killed_at_every_step_and_resumed_is_byte_identical(tmp_path):
-    results = run_worker("steps", tmp_path)
+def test_killed_at_every_step_and_resumed_is_byte_identical(kill, tmp_path):
+    results = kill("steps", tmp_path)
     assert results["steps"] == "step-000000020"
     assert len(results["results"]) == 21
     for point, result in results["results"].items():
         assert result == {"died": -9, "started": True, "resumed": 0, "same": True}, point
 
 
-def test_killed_at_every_point_of_a_save_and_resumed_is_byte_identical(tmp_path):
-    found = run_worker("saves", tmp_path)
+def test_killed_at_every_point_of_a_save_and_resumed_is_byte_identical(kill, tmp_path):
+    found = kill("saves", tmp_path)
     results = {int(point): result for point, result in found["results"].items()}
     last = results.pop(found["calls"])  # after the very last rename: the run had ended
     assert last["resumed"] == 1
@@ -64,10 +69,11 @@ def unfinished(pictures, tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         original(folder)
 
-    with monkeypatch.context() as patch, pytest.raises(RunError) as caught:
+    with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "sync_folder", full)
         patch.setattr(files, "sync_folder", full)
-        clearsight.train(*pictures, out=tmp_path / "run", **SETTINGS)
+        with pytest.raises(RunError) as caught:
+            clearsight.train(*pictures, out=tmp_path / "run", **SETTINGS)
     assert str(caught.value).startswith("checkpoint must be written to ")
     assert "got: No space left on device. Free space or change its permissions, then use --resume." in str(caught.value)
     return tmp_path / "run"

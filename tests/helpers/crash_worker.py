@@ -1,22 +1,16 @@
-"""Run in a process of its own: imports everything once, then forks a child for each training that is to be killed.
-
-usage: crash_worker.py steps|saves FOLDER. Prints one JSON object.
-"""
+"""Run in a forked process: forks a child for each training that is to be killed."""
 
 import json
 import os
 import signal
 import sys
-from pathlib import Path
 
+import forks
 import numpy as np
 
 import clearsight
-from clearsight.engines.dense import kernel
 from clearsight.engines.dense_engine import DenseEngine
 from clearsight.errors import RunError, UsageError
-from clearsight.report import html as report
-from clearsight.runs.directory import RunDirectory
 
 SETTINGS = {
     "epochs": 4, "batch_size": 9, "hidden": (5,), "optimizer": "adam", "dropout": 0.25, "checkpoint_steps": 1,
@@ -48,8 +42,8 @@ def in_child(action):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def train(out):
-    clearsight.train(*data(), out=out, **SETTINGS)
+def train(out, **settings):
+    clearsight.train(*data(), out=out, **SETTINGS | settings)
 
 
 def resume(out):
@@ -89,7 +83,7 @@ def train_killed_at_call(out, number):
         return call
 
     os.fsync, os.replace = patched(os.fsync), patched(os.replace)
-    train(out)
+    train(out, epochs=2)
     (out / "calls").write_text(str(calls))
 
 
@@ -108,10 +102,8 @@ def final_state(out):
 
 
 def main(kind, folder):
-    kernel.warm_up(np.dtype(np.uint8))
-    report.write_report = lambda path: (
-        RunDirectory(path).report
-    )  # drawing it takes most of the time, and no part in this
+    """Kills trainings at all "steps", or at all points of some "saves", and prints what came of it as one JSON object."""
+    forks.draw_no_report()
     train(folder / "first")  # here, so that no child imports what it needs by itself
     whole = folder / "whole"
     assert in_child(lambda: train_killed_at_call(whole, 0)) == 0
@@ -128,7 +120,3 @@ def main(kind, folder):
         same = resumed == 0 and final_state(out) == expected
         results[point] = {"died": died, "started": started, "resumed": resumed, "same": same}
     print(json.dumps({"results": results, "calls": calls, "steps": expected[0]}))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))

@@ -3,7 +3,7 @@
 import filelock  # noqa: F401
 import numpy as np
 import safetensors.numpy  # noqa: F401
-import scipy.optimize  # noqa: F401
+import scipy.optimize
 import scipy.spatial  # noqa: F401
 import torch.distributed.run  # noqa: F401
 
