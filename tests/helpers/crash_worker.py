@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+from functools import partial
 
 import forks
 import numpy as np
@@ -68,7 +69,7 @@ def train_killed_at_step(out, step):
     train(out)
 
 
-def train_killed_at_call(out, number):
+def train_killed_at_call(out, number, **settings):
     """Killed just before the `number`-th call that makes a file durable or gives it its name."""
     calls = 0
 
@@ -83,7 +84,7 @@ def train_killed_at_call(out, number):
         return call
 
     os.fsync, os.replace = patched(os.fsync), patched(os.replace)
-    train(out, epochs=2)
+    train(out, **settings)
     (out / "calls").write_text(str(calls))
 
 
@@ -105,15 +106,15 @@ def main(kind, folder):
     """Kills trainings at all "steps", or at all points of some "saves", and prints what came of it as one JSON object."""
     forks.draw_no_report()
     train(folder / "first")  # here, so that no child imports what it needs by itself
-    whole = folder / "whole"
-    assert in_child(lambda: train_killed_at_call(whole, 0)) == 0
+    whole, settings = folder / "whole", {} if kind == "steps" else {"epochs": 2}
+    assert in_child(lambda: train_killed_at_call(whole, 0, **settings)) == 0
     expected, results = final_state(whole), {}
     calls = int((whole / "calls").read_text())
     # Points inside saves: from the first file of the run to the end of the second save, then to the end of the run.
     points = range(21) if kind == "steps" else [*range(1, 30), *range(calls - 22, calls + 1)]
     for point in points:
         out = folder / f"{kind}-{point}"
-        kill = train_killed_at_step if kind == "steps" else train_killed_at_call
+        kill = train_killed_at_step if kind == "steps" else partial(train_killed_at_call, **settings)
         died = in_child(lambda kill=kill, out=out, point=point: kill(out, point))
         started = (out / "run.json").is_file()
         resumed = in_child(lambda out=out: resume(out))
