@@ -28,18 +28,23 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def finish(action):
+    """0 where `action` was done, 1 where it was refused in a sentence, 2 after anything else."""
+    try:
+        action()
+    except (RunError, UsageError):
+        return 1
+    except BaseException as error:
+        print(repr(error), file=sys.stderr)
+        return 2
+    return 0
+
+
 def in_child(action):
-    """Exit code of `action` in a forked child: 0 done, 1 refused in a sentence, -9 killed, 2 anything else."""
+    """Exit code of `action` in a forked child: as `finish` has it, or -9 if it was killed."""
     pid = os.fork()
     if pid == 0:
-        try:
-            action()
-        except (RunError, UsageError):
-            os._exit(1)
-        except BaseException as error:
-            print(repr(error), file=sys.stderr)
-            os._exit(2)
-        os._exit(0)
+        os._exit(finish(action))
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
@@ -117,7 +122,7 @@ def main(kind, folder):
         kill = train_killed_at_step if kind == "steps" else partial(train_killed_at_call, **settings)
         died = in_child(lambda kill=kill, out=out, point=point: kill(out, point))
         started = (out / "run.json").is_file()
-        resumed = in_child(lambda out=out: resume(out))
+        resumed = finish(lambda out=out: resume(out))
         same = resumed == 0 and final_state(out) == expected
         results[point] = {"died": died, "started": started, "resumed": resumed, "same": same}
     print(json.dumps({"results": results, "calls": calls, "steps": expected[0]}))

@@ -3,6 +3,7 @@
 import importlib
 import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -115,6 +116,14 @@ def command(*arguments):
     draw_no_report()
     sys.argv = ["clearsight", *map(os.fspath, arguments)]
     main()
+
+
+def script(path, *arguments):
+    """Runs a file of Python as `python` does; draws no report."""
+    draw_no_report()
+    sys.path.insert(0, os.fspath(path.parent))
+    sys.argv = [os.fspath(path), *map(os.fspath, arguments)]
+    runpy.run_path(os.fspath(path), run_name="__main__")
 
 
 def dask(part, *arguments):
