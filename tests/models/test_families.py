@@ -1,6 +1,7 @@
 """The registry of networks: what a family says of itself is so, nothing else knows families by name, and one file adds one."""
 
 import ast
+import os
 import re
 import sys
 from pathlib import Path
