@@ -10,6 +10,7 @@ from subprocess import PIPE
 import crash_worker
 import numpy as np
 import pytest
+from conftest import WRITE_REPORT
 from processes import CLEARSIGHT, LIMIT_SECONDS, wait_until
 
 import clearsight
@@ -190,8 +191,8 @@ def test_resume_with_other_classes_is_refused(unfinished, pictures):
         clearsight.train(pictures[0], np.array(["b", "a", "c"])[pictures[1]], resume=unfinished)
 
 
-@pytest.mark.report
-def test_resuming_a_finished_run_says_so(pictures, tmp_path):
+def test_resuming_a_finished_run_says_so(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(WRITE_REPORT, lambda path: RunDirectory(path).report.touch())
     path = clearsight.train(*pictures, out=tmp_path / "run", **SETTINGS).path
     with pytest.raises(
         UsageError, match=r"--resume must name a run that has not ended, got .*, finished\. Start a new run\."
