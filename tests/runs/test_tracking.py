@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 
 import pytest
 from conftest import WRITE_REPORT
@@ -19,7 +20,9 @@ def empty_store(tmp_path_factory):
     """A store without runs; to make one, MLflow creates its tables in many steps."""
     found = pytest.importorskip("mlflow", reason="MLflow is not installed")
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    found.MlflowClient(f"sqlite:///{path}").get_experiment("0")  # the one that each store has
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of SQLAlchemy about MLflow's own code
+        found.MlflowClient(f"sqlite:///{path}").get_experiment("0")  # which each store has
     return path
 
 
