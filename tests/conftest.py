@@ -12,11 +12,13 @@ import scipy.linalg  # noqa: F401
 
 del os.environ["SCIPY_ARRAY_API"]
 
+import multiprocessing
 import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from hashlib import sha256
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -177,6 +179,27 @@ def compiled() -> None:
     from clearsight.engines.dense import kernel
 
     kernel.warm_up(np.dtype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def fork_server(compiled: None) -> Iterator[BaseContext]:
+    """Processes that it starts are forked from one that has imported PyTorch and the dense engine: each would take seconds to."""
+    from forks import start_server, stop_server
+
+    yield start_server()
+    stop_server()
+
+
+@pytest.fixture
+def forked_workers(fork_server: BaseContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers of a search are forked so; the search itself asks for new processes, as without this."""
+    from forks import BeginWorker
+
+    get_context = multiprocessing.get_context
+    monkeypatch.setattr(
+        multiprocessing, "get_context", lambda how=None: fork_server if how == "spawn" else get_context(how)
+    )
+    monkeypatch.setattr("clearsight.search.executors._begin_worker", BeginWorker())
 
 
 @pytest.fixture

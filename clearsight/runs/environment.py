@@ -2,6 +2,7 @@
 
 import os
 import platform
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -17,5 +18,11 @@ def describe_environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
-        **{name: metadata.version(name) for name in packages},
+        **{name: _find_version(name) for name in packages},
     }
+
+
+@cache
+def _find_version(name: str) -> str:
+    """Kept, because to read it takes longer than a step of training."""
+    return metadata.version(name)

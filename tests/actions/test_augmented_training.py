@@ -2,11 +2,11 @@
 presets follow the data."""
 
 import signal
-import subprocess
-import sys
 
+import killed_runs
 import numpy as np
 import pytest
+from processes import LIMIT_SECONDS
 
 from clearsight.augment.presets import PRESETS, TRANSFORMS, Augmentation, build_augmentation
 from clearsight.config.build import build_config
@@ -191,54 +191,14 @@ def test_stopped_at_every_step_and_resumed_is_byte_identical(engine, tmp_path, m
     assert in_steps(tmp_path / "each", list(range(1, STEPS)), monkeypatch, engine=engine) == whole
 
 
-WORKER = """if True:
-    import os, signal, sys, traceback
-    import numpy as np
-    import clearsight, clearsight.actions.train, filelock, safetensors.numpy, scipy.optimize, scipy.spatial
-    from clearsight.augment import kernel as mover
-    from clearsight.engines.dense import kernel
-    from clearsight.report import html
-    from clearsight.engines.dense_engine import DenseEngine
-    html.write_report = lambda path: path
-    settings = eval(sys.argv[2])
-    if settings["train"].get("engine") == "torch":
-        from clearsight.engines.torch_engine import TorchEngine as DenseEngine
-    rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (60, 5, 5)).astype(np.uint8), np.minimum(np.arange(60) % 7, 2)
-    original = DenseEngine.train_steps
-
-    def train(path, stop):
-        def killed(self, order, **options):
-            if options["first_step"] == stop:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return original(self, order, **options)
-
-        DenseEngine.train_steps = killed
-        how = {"resume": path} if os.path.isdir(path) else {"out": path, "config": settings}
-        clearsight.train(images, labels, **how)
-
-    def in_child(path, stop):  # a fork, because to import PyTorch takes seconds
-        pid = os.fork()
-        if pid == 0:
-            try:
-                train(path, stop)
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
-            os._exit(0)
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-    print([in_child(sys.argv[1], -1), *(in_child(sys.argv[3], stop) for stop in (1, 7, 13, -1))])
-"""
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("engine", ["dense", "torch"])
-def test_a_killed_run_ends_with_the_same_model_file(engine, tmp_path):
+def test_a_killed_run_ends_with_the_same_model_file(engine, tmp_path, processes, fork_server):
     settings = config(checkpoint_steps=1, engine=engine).model_dump(exclude_unset=True)
-    command = [sys.executable, "-c", WORKER, tmp_path / "whole", repr(settings), tmp_path / "killed"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.stdout.strip() == "[0, -9, -9, -9, 0]", done.stderr
+    places = (tmp_path / "whole", tmp_path / "killed")
+    process = processes.fork(fork_server, killed_runs.train_whole_and_killed, settings, *places)
+    out, err = process.communicate(timeout=LIMIT_SECONDS)
+    assert out.strip() == "[0, -9, -9, -9, 0]", err
     for name in ("model.clearsight", "steps.csv"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 

@@ -4,13 +4,13 @@ import errno
 import json
 import os
 import signal
-import subprocess
 import sys
-from pathlib import Path
 from subprocess import PIPE
 
+import crash_worker
 import numpy as np
 import pytest
+from conftest import WRITE_REPORT
 from processes import CLEARSIGHT, LIMIT_SECONDS, wait_until
 
 import clearsight
@@ -22,25 +22,31 @@ from clearsight.runs.events import read_course
 from clearsight.training import checkpoint
 
 pytestmark = pytest.mark.long
-WORKER = Path(__file__).parents[1] / "helpers" / "crash_worker.py"
 SETTINGS = {"epochs": 4, "batch_size": 9, "hidden": (5,), "optimizer": "adam", "dropout": 0.2, "checkpoint_steps": 1}
 
 
-def run_worker(kind, folder):
-    done = subprocess.run([sys.executable, WORKER, kind, folder], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
+@pytest.fixture
+def kill(processes, fork_server):
+    """Kills trainings at all points of a kind, and gives what came of them."""
+
+    def finish(kind, folder):
+        out, err = processes.fork(fork_server, crash_worker.main, kind, folder).communicate(timeout=LIMIT_SECONDS)
+        assert out, err
+        return json.loads(out)
+
+    return finish
 
 
-def test_killed_at_every_step_and_resumed_is_byte_identical(tmp_path):
-    results = run_worker("steps", tmp_path)
+def test_killed_at_every_step_and_resumed_is_byte_identical(kill, tmp_path):
+    results = kill("steps", tmp_path)
     assert results["steps"] == "step-000000020"
     assert len(results["results"]) == 21
     for point, result in results["results"].items():
         assert result == {"died": -9, "started": True, "resumed": 0, "same": True}, point
 
 
-def test_killed_at_every_point_of_a_save_and_resumed_is_byte_identical(tmp_path):
-    found = run_worker("saves", tmp_path)
+def test_killed_at_every_point_of_a_save_and_resumed_is_byte_identical(kill, tmp_path):
+    found = kill("saves", tmp_path)
     results = {int(point): result for point, result in found["results"].items()}
     last = results.pop(found["calls"])  # after the very last rename: the run had ended
     assert last["resumed"] == 1
@@ -65,11 +71,11 @@ def unfinished(pictures, tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         original(folder)
 
-    monkeypatch.setattr(checkpoint, "sync_folder", full)
-    monkeypatch.setattr(files, "sync_folder", full)
-    with pytest.raises(RunError) as caught:
-        clearsight.train(*pictures, out=tmp_path / "run", **SETTINGS)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "sync_folder", full)
+        patch.setattr(files, "sync_folder", full)
+        with pytest.raises(RunError) as caught:
+            clearsight.train(*pictures, out=tmp_path / "run", **SETTINGS)
     assert str(caught.value).startswith("checkpoint must be written to ")
     assert "got: No space left on device. Free space or change its permissions, then use --resume." in str(caught.value)
     return tmp_path / "run"
@@ -187,8 +193,8 @@ def test_resume_with_other_classes_is_refused(unfinished, pictures):
         clearsight.train(pictures[0], np.array(["b", "a", "c"])[pictures[1]], resume=unfinished)
 
 
-@pytest.mark.report
-def test_resuming_a_finished_run_says_so(pictures, tmp_path):
+def test_resuming_a_finished_run_says_so(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(WRITE_REPORT, lambda path: RunDirectory(path).report.touch())
     path = clearsight.train(*pictures, out=tmp_path / "run", **SETTINGS).path
     with pytest.raises(
         UsageError, match=r"--resume must name a run that has not ended, got .*, finished\. Start a new run\."

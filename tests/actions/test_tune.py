@@ -2,13 +2,13 @@
 
 import json
 import signal
-import sys
 from functools import cache, partial
 from itertools import count
 from pathlib import Path
 from subprocess import PIPE
 from types import SimpleNamespace
 
+import forks
 import numpy as np
 import pytest
 from processes import CLEARSIGHT, LIMIT_SECONDS, wait_until
@@ -137,12 +137,13 @@ tune("digits", search=["train.lr={log = [1e-4, 1]}"], strategy="tpe", trials=24,
 """
 
 
-def test_a_search_that_was_killed_goes_on_to_the_same_end(tmp_path, processes):
+def test_a_search_that_was_killed_goes_on_to_the_same_end(tmp_path, processes, fork_server):
     whole = tune(
         "digits", search=["train.lr={log = [1e-4, 1]}"], strategy="tpe", trials=24, folds=2, prune="halving", epochs=40, hidden=(12,),
         out=tmp_path / "whole", root=tmp_path, retrain=False,
     )  # fmt: skip
-    process = processes.start([sys.executable, "-c", WORKER, tmp_path / "killed", tmp_path])
+    (tmp_path / "search.py").write_text(WORKER)
+    process = processes.fork(fork_server, forks.script, tmp_path / "search.py", tmp_path / "killed", tmp_path)
     assert process.wait(LIMIT_SECONDS) == -signal.SIGKILL
     journal = tmp_path / "killed" / "trials.jsonl"
     before = read_trials(journal)

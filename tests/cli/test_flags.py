@@ -186,7 +186,7 @@ CONFIGURED = {
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", CONFIGURED)
-def test_flags_reach_the_configuration_that_is_kept(place, call, capsys, name):
+def test_flags_reach_the_configuration_that_is_kept(place, call, capsys, name, forked_workers):
     line, wanted = CONFIGURED[name]
     epochs = "" if "few.toml" in line else "--epochs 1"
     code, found, told = result(call, capsys, f"{line} {epochs} --out out --root . --json --quiet")
@@ -285,7 +285,7 @@ SAME = {
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", SAME)
-def test_a_flag_and_its_setting_lead_to_the_same(place, call, capsys, name):
+def test_a_flag_and_its_setting_lead_to_the_same(place, call, capsys, name, forked_workers):
     one, other = (result(call, capsys, f"{line} --json --quiet") for line in SAME[name])
     assert one == other
     assert one[0] == (2 if "none.safetensors" in SAME[name][0] else 0), one[2]

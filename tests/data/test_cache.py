@@ -352,9 +352,9 @@ def test_an_entry_whose_file_is_cut_while_it_is_being_opened_is_decoded_anew(pic
         shutil.rmtree(Path(path).parent)
         return real(path, *arguments, **options)
 
-    monkeypatch.setattr(np, "load", vanish)
-    found = load_data(pictures_in)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "load", vanish)
+        found = load_data(pictures_in)
     assert found.fingerprint == first.fingerprint
 
 

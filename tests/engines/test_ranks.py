@@ -6,18 +6,17 @@ import os
 import signal
 import socket
 import sys
-from pathlib import Path
 from subprocess import PIPE
 
+import forks
 import numpy as np
 import pytest
-from processes import CLEARSIGHT, LIMIT_SECONDS, Processes, wait_until
+from processes import LIMIT_SECONDS, Processes, wait_until
 
 import clearsight
 from clearsight.engines.team import Team
 
 pytestmark = pytest.mark.long
-WORKER = Path(__file__).parents[1] / "helpers" / "two_ranks.py"
 COMMAND = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 FLAGS = [
     "--model", "cnn", "--set", "model.norm=none", "--set", "model.widths=[8,16]", "--set", "model.depths=[1,1]", "--epochs", "4",
@@ -67,51 +66,31 @@ def free_port():
         return str(free.getsockname()[1])
 
 
-def begin_alone(processes, *arguments):
+def begin_alone(processes, server, *arguments):
     """Two ranks without torchrun, which would be a third process: as a cluster starts them. Process 0 first."""
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1"}
     return [
-        processes.start(
-            [*CLEARSIGHT, "train", *arguments], stdout=PIPE, stderr=PIPE,
-            env=os.environ | shared | {"RANK": rank, "LOCAL_RANK": rank},
+        processes.fork(
+            server, forks.command, "train", *arguments, env=os.environ | shared | {"RANK": rank, "LOCAL_RANK": rank}
         )
         for rank in ("0", "1")
     ]  # fmt: skip
 
 
 @pytest.fixture
-def run(processes):
-    """Runs two ranks to their end, forked from a process that imports PyTorch once."""
-
-    def finish_both(*arguments):
-        command = [sys.executable, WORKER, free_port(), *arguments]
-        return finish(processes.start(command, stdout=PIPE, stderr=PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}))
-
-    return finish_both
+def run(processes, fork_server):
+    """Runs two ranks to their end."""
+    return lambda *arguments: finish(*begin_alone(processes, fork_server, *arguments))
 
 
 @pytest.fixture(scope="module")
-def two(arrays, tmp_path_factory):
+def two(arrays, fork_server, tmp_path_factory):
     """A run of two processes, to its end: its directory and its answer."""
     place, started = tmp_path_factory.mktemp("runs") / "two", Processes()
     try:
-        return place, finish(*begin_alone(started, arrays, *FLAGS, *SPLIT, "--out", place))
+        return place, finish(*begin_alone(started, fork_server, arrays, *FLAGS, *SPLIT, "--out", place))
     finally:
         started.end()
-
-
-def ranks_of(process):
-    """Process numbers of torchrun's children, by rank."""
-    found = {}
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            stat = (place / "stat").read_text().rpartition(")")[2].split()
-            if int(stat[1]) == process.pid:
-                environment = dict(line.partition("=")[::2] for line in (place / "environ").read_text().split("\0"))
-                found[int(environment.get("RANK", -1))] = int(place.name)
-        except (OSError, ValueError):
-            continue
-    return found
 
 
 def wait_for_checkpoint(place, process):
@@ -136,11 +115,15 @@ def test_two_processes_learn_as_one_and_validate_each_row_once(call, two, arrays
     assert [path.name for path in place.parent.iterdir()] == ["two"]
 
 
-def test_a_lost_process_ends_all_with_a_message_and_resume_gives_the_same_model(start, run, two, arrays, tmp_path):
+def test_a_lost_process_ends_all_with_a_message_and_resume_gives_the_same_model(
+    processes, fork_server, run, two, arrays, tmp_path
+):
     whole, answer = two
-    process = start(2, arrays, *FLAGS, *SPLIT, "--out", tmp_path / "lost")
+    (tmp_path / "pids").mkdir()
+    options = [arrays, *FLAGS, *SPLIT, "--out", tmp_path / "lost"]
+    process = processes.fork(fork_server, forks.torchrun, tmp_path / "pids", 2, "train", *options)
     wait_for_checkpoint(tmp_path / "lost", process)
-    os.kill(ranks_of(process)[1], signal.SIGKILL)
+    os.kill(int((tmp_path / "pids" / "1").read_text()), signal.SIGKILL)
     _, err = process.communicate(timeout=LIMIT_SECONDS)
     assert process.returncode != 0
     told = "error: all 2 processes must go on together, got another one lost" in err and "go on with --resume." in err
@@ -184,10 +167,10 @@ def test_shares_are_disjoint_and_complete(count, size):
     assert parts == list(range(count))
 
 
-def test_what_the_first_process_cannot_do_ends_all(processes, arrays, tmp_path):
+def test_what_the_first_process_cannot_do_ends_all(processes, fork_server, arrays, tmp_path):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
-    ranks = begin_alone(processes, arrays, *FLAGS, *SPLIT, "--out", tmp_path / "taken")
+    ranks = begin_alone(processes, fork_server, arrays, *FLAGS, *SPLIT, "--out", tmp_path / "taken")
     said = [one.communicate(timeout=LIMIT_SECONDS)[1] for one in ranks]
     assert all(one.returncode != 0 for one in ranks)
     assert "error: --out must be a new or empty folder" in said[0]

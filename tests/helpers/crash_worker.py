@@ -1,22 +1,17 @@
-"""Run in a process of its own: imports everything once, then forks a child for each training that is to be killed.
-
-usage: crash_worker.py steps|saves FOLDER. Prints one JSON object.
-"""
+"""Run in a forked process: forks a child for each training that is to be killed."""
 
 import json
 import os
 import signal
 import sys
-from pathlib import Path
+from functools import partial
 
+import forks
 import numpy as np
 
 import clearsight
-from clearsight.engines.dense import kernel
 from clearsight.engines.dense_engine import DenseEngine
 from clearsight.errors import RunError, UsageError
-from clearsight.report import html as report
-from clearsight.runs.directory import RunDirectory
 
 SETTINGS = {
     "epochs": 4, "batch_size": 9, "hidden": (5,), "optimizer": "adam", "dropout": 0.25, "checkpoint_steps": 1,
@@ -33,23 +28,28 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def finish(action):
+    """0 where `action` was done, 1 where it was refused in a sentence, 2 after anything else."""
+    try:
+        action()
+    except (RunError, UsageError):
+        return 1
+    except BaseException as error:
+        print(repr(error), file=sys.stderr)
+        return 2
+    return 0
+
+
 def in_child(action):
-    """Exit code of `action` in a forked child: 0 done, 1 refused in a sentence, -9 killed, 2 anything else."""
+    """Exit code of `action` in a forked child: as `finish` has it, or -9 if it was killed."""
     pid = os.fork()
     if pid == 0:
-        try:
-            action()
-        except (RunError, UsageError):
-            os._exit(1)
-        except BaseException as error:
-            print(repr(error), file=sys.stderr)
-            os._exit(2)
-        os._exit(0)
+        os._exit(finish(action))
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def train(out):
-    clearsight.train(*data(), out=out, **SETTINGS)
+def train(out, **settings):
+    clearsight.train(*data(), out=out, **SETTINGS | settings)
 
 
 def resume(out):
@@ -74,7 +74,7 @@ def train_killed_at_step(out, step):
     train(out)
 
 
-def train_killed_at_call(out, number):
+def train_killed_at_call(out, number, **settings):
     """Killed just before the `number`-th call that makes a file durable or gives it its name."""
     calls = 0
 
@@ -89,7 +89,7 @@ def train_killed_at_call(out, number):
         return call
 
     os.fsync, os.replace = patched(os.fsync), patched(os.replace)
-    train(out)
+    train(out, **settings)
     (out / "calls").write_text(str(calls))
 
 
@@ -108,27 +108,21 @@ def final_state(out):
 
 
 def main(kind, folder):
-    kernel.warm_up(np.dtype(np.uint8))
-    report.write_report = lambda path: (
-        RunDirectory(path).report
-    )  # drawing it takes most of the time, and no part in this
+    """Kills trainings at all "steps", or at all points of some "saves", and prints what came of it as one JSON object."""
+    forks.draw_no_report()
     train(folder / "first")  # here, so that no child imports what it needs by itself
-    whole = folder / "whole"
-    assert in_child(lambda: train_killed_at_call(whole, 0)) == 0
+    whole, settings = folder / "whole", {} if kind == "steps" else {"epochs": 2}
+    assert in_child(lambda: train_killed_at_call(whole, 0, **settings)) == 0
     expected, results = final_state(whole), {}
     calls = int((whole / "calls").read_text())
     # Points inside saves: from the first file of the run to the end of the second save, then to the end of the run.
     points = range(21) if kind == "steps" else [*range(1, 30), *range(calls - 22, calls + 1)]
     for point in points:
         out = folder / f"{kind}-{point}"
-        kill = train_killed_at_step if kind == "steps" else train_killed_at_call
+        kill = train_killed_at_step if kind == "steps" else partial(train_killed_at_call, **settings)
         died = in_child(lambda kill=kill, out=out, point=point: kill(out, point))
         started = (out / "run.json").is_file()
-        resumed = in_child(lambda out=out: resume(out))
+        resumed = finish(lambda out=out: resume(out))
         same = resumed == 0 and final_state(out) == expected
         results[point] = {"died": died, "started": started, "resumed": resumed, "same": same}
     print(json.dumps({"results": results, "calls": calls, "steps": expected[0]}))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))

@@ -27,6 +27,14 @@ class Processes:
         self._started.append(process)
         return process
 
+    def fork(self, server, action, *arguments, **options):
+        """A function of `forks`, with these arguments, in a process that the server forks."""
+        from forks import Forked
+
+        process = Forked(server, action, *arguments, **options)
+        self._started.append(process)
+        return process
+
     def end(self):
         for process in self._started:
             with contextlib.suppress(OSError):

@@ -3,14 +3,15 @@
 import ast
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from processes import LIMIT_SECONDS
 
 from clearsight.config.build import build_config
 from clearsight.config.families import FAMILIES, TIMM, find_family, is_dense, render_takers
@@ -237,6 +238,8 @@ class Toy(nn.Module):
 '''
 USE = """
 import sys, toy, clearsight
+from clearsight.report import html
+html.write_report = lambda path: path
 from clearsight.cli.main import main
 from clearsight.errors import UsageError
 run = clearsight.train("digits", family="toy", widths=[6], epochs=1, out=sys.argv[1] + "/run")
@@ -252,17 +255,14 @@ main()
 
 
 @pytest.mark.long
-def test_one_file_adds_a_family(tmp_path):
+def test_one_file_adds_a_family(tmp_path, processes):
     (tmp_path / "toy.py").write_text(TOY)
     paths = os.pathsep.join([str(tmp_path), str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
-        [sys.executable, "-c", USE, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": paths},
-    )
-    assert done.returncode == 0, done.stderr
-    first, kernel, hidden, pretrained, *listed = done.stdout.splitlines()
+    environment = {**os.environ, "PYTHONPATH": paths}
+    process = processes.start([sys.executable, "-c", USE, tmp_path], env=environment, stdout=PIPE, stderr=PIPE)
+    out, err = process.communicate(timeout=LIMIT_SECONDS)
+    assert process.returncode == 0, err
+    first, kernel, hidden, pretrained, *listed = out.splitlines()
     assert first == "toy 359"
     assert kernel == "kernel must go with model cnn or vgg, got 5 without. Leave it out or add that."
     assert hidden.startswith("hidden must go with model mlp or vgg, got (3,) without")

@@ -2,10 +2,11 @@
 
 import os
 
+import forks
 import numpy as np
 import pytest
 import torch
-from processes import CLEARSIGHT
+from processes import LIMIT_SECONDS
 
 import clearsight
 from clearsight.bundle.bundle import Bundle
@@ -149,7 +150,7 @@ def test_a_narrow_shortcut_computes_what_a_strided_convolution_does():
 
 
 @pytest.mark.long
-def test_a_narrow_resnet_trains_on_one_thread(tmp_path, processes):
+def test_a_narrow_resnet_trains_on_one_thread(tmp_path, processes, fork_server):
     options = [
         "--model",
         "resnet8",
@@ -161,8 +162,9 @@ def test_a_narrow_resnet_trains_on_one_thread(tmp_path, processes):
         "--out",
         tmp_path / "run",
     ]
-    child = processes.start([*CLEARSIGHT, "train", "digits", *options], env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert child.wait() == 0
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    child = processes.fork(fork_server, forks.command, "train", "digits", *options, env=environment)
+    assert child.wait(LIMIT_SECONDS) == 0
 
 
 # Multiply-adds at 224x224 as torchvision's table states them, in thousand millions, to its two digits

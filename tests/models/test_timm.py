@@ -25,8 +25,14 @@ from clearsight.models.timm_net import _build_body
 pytestmark = pytest.mark.long
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-timm = import_timm()
 NAMES = ("test_resnet", "test_vit", "test_efficientnet", "test_convnext")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def library():
+    """Imported where it is used, which takes seconds, and not by each process that collects tests."""
+    global timm
+    timm = import_timm()
 
 
 @pytest.fixture(autouse=True)

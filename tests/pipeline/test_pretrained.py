@@ -658,7 +658,7 @@ def test_defaults_of_pretrained_nets_give_way_to_what_is_said():
     assert (deeper.preprocess.image_size, deeper.train.lr, deeper.train.epochs) == (224, 0.00003, 6)
 
 
-def test_trials_of_several_depths_see_the_same_pictures(shapes, tmp_path, own_cache, monkeypatch):
+def test_trials_of_several_depths_see_the_same_pictures(shapes, tmp_path, own_cache, monkeypatch, forked_workers):
     monkeypatch.setitem(FAMILIES, "resnet18", WIDE)  # as in other processes
     weights = tmp_path / "wide.safetensors"
     save_file(published_state("resnet18"), weights)

@@ -35,28 +35,32 @@ def found(tmp_path):
     return LabelErrors(tmp_path, dataset, rows, suggested, confidence, None, SimpleNamespace(rows=np.arange(90)), 0.8)
 
 
-@pytest.fixture
-def window(found):
-    """The page, opened from its file, as a person does."""
+@pytest.fixture(scope="module")
+def browser():
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed")
     driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    write_suspects(found)
     with driver.sync_playwright() as tool:
-        browser = tool.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=600_000)
+        started = tool.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=600_000)
         try:
-            opened = browser.new_page(viewport={"width": 1200, "height": 900})
-            opened.set_default_timeout(600_000)  # a busy machine is no failure
-            problems = []
-            opened.on("pageerror", lambda error: problems.append(str(error)))
-            opened.on(
-                "request", lambda request: problems.append(request.url) if request.url.startswith("http") else None
-            )
-            opened.goto((found.path / "suspects.html").as_uri())
-            yield opened
-            assert problems == []
+            yield started
         finally:
-            browser.close()
+            started.close()
+
+
+@pytest.fixture
+def window(found, browser):
+    """The page, opened from its file in a profile of its own, as a person does."""
+    write_suspects(found)
+    with browser.new_context(viewport={"width": 1200, "height": 900}) as profile:
+        opened = profile.new_page()
+        opened.set_default_timeout(600_000)  # a busy machine is no failure
+        problems = []
+        opened.on("pageerror", lambda error: problems.append(str(error)))
+        opened.on("request", lambda request: problems.append(request.url) if request.url.startswith("http") else None)
+        opened.goto((found.path / "suspects.html").as_uri())
+        yield opened
+        assert problems == []
 
 
 def save(window, path):

@@ -8,8 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import count
 from pathlib import Path
-from subprocess import DEVNULL
 
+import forks
 import pytest
 from conftest import SMALL_CNN
 from processes import LIMIT_SECONDS, Processes, lives, wait_until
@@ -65,7 +65,7 @@ def long_jobs(digits):
 
 @pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.parametrize("executor", ["threads", "processes"])
-def test_threads_and_processes_find_what_one_run_finds(digits, plain, executor, workers):
+def test_threads_and_processes_find_what_one_run_finds(digits, plain, executor, workers, forked_workers):
     with open_pool(digits, [build_config(BASE)], executor=executor, workers=workers) as pool:
         assert outcomes(pool, jobs()) == plain
 
@@ -85,7 +85,7 @@ def test_threads_are_refused_for_torch(digits):
         pass
 
 
-def test_a_killed_worker_costs_one_more_try_and_nothing_is_counted_twice(digits, long_jobs):
+def test_a_killed_worker_costs_one_more_try_and_nothing_is_counted_twice(digits, long_jobs, forked_workers):
     """A worker is killed when the first run is done, the second under way, and others to come."""
     wanted, expected = long_jobs
     with open_pool(digits, [build_config(BASE)], executor="processes", workers=2) as pool:
@@ -144,17 +144,16 @@ def test_workers_end_when_their_parent_is_killed(tmp_path, processes):
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
+def cluster(fork_server, tmp_path_factory):
     """A real scheduler and two real workers on the loopback."""
     pytest.importorskip("distributed", reason="Dask is not installed")
     started, place = Processes(), tmp_path_factory.mktemp("dask") / "scheduler.json"
-    options = {"env": os.environ | {"OMP_NUM_THREADS": "1"}, "stderr": DEVNULL}
-    command, many = [sys.executable, "-m"], ["--scheduler-file", place, "--no-dashboard"]
-    scheduler = started.start(
-        [*command, "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", *many], **options
+    many = ["--scheduler-file", place]
+    scheduler = started.fork(
+        fork_server, forks.dask, "scheduler", "--host", "127.0.0.1", "--port", "0", *many, "--no-dashboard"
     )
     workers = [
-        started.start([*command, "distributed.cli.dask_worker", *many, "--nthreads", "1", "--no-nanny"], **options)
+        started.fork(fork_server, forks.dask, "worker", *many, "--no-dashboard", "--nthreads", "1", "--no-nanny")
         for _ in range(2)
     ]
     wait_until(lambda: place.exists() and place.read_text().endswith("}"), process=scheduler)
