@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from clearsight.cli import options
-from clearsight.cli.output import plain, print_json, use_color
+from clearsight.cli.output import plain_lines, print_json, use_color
 
 _SEVERE = 4  # the exit code
 
@@ -14,17 +14,32 @@ _SEVERE = 4  # the exit code
 def doctor(
     run: Annotated[str, typer.Argument(help="Run directory that has ended, its name, or last.")],
     root: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    cure: Annotated[
+        bool, typer.Option("--cure", help="Take the prescriptions, train again and prove the result beside controls.")
+    ] = False,
+    seeds: Annotated[int, typer.Option("--seeds", help="Pairs of trainings in that proof.")] = 5,
+    quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> None:
     """Say what is wrong with a training, with evidence, cause and cure. Exit code 4 if a severe finding stands."""
     from clearsight.actions.doctor import diagnose
-    from clearsight.report.diagnosis import render_diagnosis
+    from clearsight.report.diagnosis import render_cure, render_diagnosis
 
     found = diagnose(run, root=root)
+    if cure:
+        from clearsight.actions.cure import cure as treat
+        from clearsight.core.progress import build_meter
+
+        cured = treat(found, seeds=seeds, meter=build_meter(quiet=quiet or json_))
+        if json_:
+            print_json({**found.summary(), "cure": cured.summary()})
+        else:
+            typer.echo(plain_lines(render_cure(cured)))
+        return
     if json_:
         print_json(found.summary())
     else:
         text = render_diagnosis(found.findings, found.case, rules=found.summary()["rules"], color=use_color())
-        typer.echo("\n".join(line if line.startswith("\x1b") else plain(line) for line in text.split("\n")))
+        typer.echo(plain_lines(text))
     if found.is_severe:
         raise typer.Exit(_SEVERE)

@@ -28,6 +28,11 @@ def plain(text: str | Path) -> str:
     )
 
 
+def plain_lines(text: str) -> str:
+    """The same for a text of lines; a line that we colour stays as it is."""
+    return "\n".join(line if line.startswith("\x1b") else plain(line) for line in text.split("\n"))
+
+
 def print_notes(notes: tuple[str, ...] | list[str], *, quiet: bool = False) -> None:
     """Notes on standard error."""
     for text in () if quiet else notes:

@@ -117,6 +117,15 @@ def uses_torch(config: RunConfig) -> bool:
     return not config.network.dense or train.optimizer == "muon" or train.device in ("cuda", "mps") or chosen
 
 
+def drop_unused(config: RunConfig) -> RunConfig:
+    """The same without choices that others leave without effect, as a changed choice may leave its partners."""
+    for section, key, _, used in (*_train_needs(config), *_model_needs(config), *_data_needs(config)):
+        if not used and getattr(section, key) != type(section).model_fields[key].default:
+            name = next(name for name in type(config).model_fields if getattr(config, name) is section)
+            return drop_unused(leave_out(config, name, key))
+    return config
+
+
 def leave_out(config: RunConfig, section: str, key: str) -> RunConfig:
     """The configuration as it would be if nothing were said about one choice."""
     values: dict[str, Any] = config.model_dump(exclude_unset=True)

@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from clearsight.diagnose.bank import weigh
 from clearsight.diagnose.case import Case
 from clearsight.diagnose.finding import SEVERITIES, Finding
 from clearsight.diagnose.rules import RULES
 
+LEVEL = 0.05  # of a false alarm in a healthy training, over all rules
 _SYMPTOMS = {"dead-units", "collapsed", "stuck", "overtrained", "overfitting", "underfitting", "overconfident"}
 
 
@@ -18,10 +20,21 @@ def examine(case: Case) -> list[Finding]:
     they may be no more than its consequences.
     """
     with np.errstate(all="ignore"):
-        found = [finding for rule in RULES.values() if (finding := rule(case)) is not None]
+        found = [_weigh(finding) for rule in RULES.values() if (finding := rule(case)) is not None]
     severe = [finding for finding in found if finding.severity == "severe" and finding.code not in _SYMPTOMS]
     judged = [_relate(finding, severe) for finding in found]
     return sorted(judged, key=lambda finding: SEVERITIES.index(finding.severity))  # stable: causes stay before symptoms
+
+
+def _weigh(finding: Finding) -> Finding:
+    """With p-values; what is severe by numbers that healthy trainings have too is a warning.
+
+    The level is 0.05, divided by the number of rules (Bonferroni). Evidence that no healthy training can show has no p-value.
+    """
+    evidence = tuple(weigh(one) for one in finding.evidence)
+    known = [one.p for one in evidence if one.p is not None]
+    doubtful = finding.severity == "severe" and known and min(known) > LEVEL / len(RULES)
+    return replace(finding, evidence=evidence, severity="warning" if doubtful else finding.severity)
 
 
 def _relate(finding: Finding, causes: list[Finding]) -> Finding:

@@ -13,12 +13,17 @@ class Evidence:
     Args:
         what: was measured, in words. value: what came out. limit: what it is beyond, None where it is compared with nothing.
         where: layer, class, split or step; empty for the whole.
+        statistic: its name in the bank of healthy trainings; empty for what needs none. healthy: the smallest and largest value
+            there. p: the p-value by the bank; see `Healthy.find_p`.
     """
 
     what: str
     value: float | str
     limit: float | None = None
     where: str = ""
+    statistic: str = ""
+    healthy: tuple[float, float] | None = None
+    p: float | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,10 @@ class Finding:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        evidence = [{"what": e.what, "value": e.value, "limit": e.limit, "where": e.where} for e in self.evidence]
+        evidence = [
+            {"what": e.what, "value": e.value, "limit": e.limit, "where": e.where, "healthy": e.healthy, "p": e.p}
+            for e in self.evidence
+        ]
         return {
             "code": self.code, "severity": self.severity, "confidence": self.confidence, "summary": self.summary,
             "cause": self.cause, "evidence": evidence, "prescription": self.prescription, "advice": self.advice,

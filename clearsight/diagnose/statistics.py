@@ -29,9 +29,11 @@ def measure_first_loss(case: Case) -> float | None:
 
 
 def measure_signal(case: Case, probe: Probe | None = None) -> float | None:
-    """The smallest spread from picture to picture that a layer gives, as a share of the first layer's."""
-    found = _spreads(case, probe or case.first)
-    return min(found[1:]) / found[0] if len(found) > 1 and found[0] > 0 else None
+    """The smallest spread from picture to picture that a layer gives, as a share of the deviation of the inputs."""
+    probe = probe or case.first
+    found = _spreads(case, probe)
+    size = probe.layers[0].x_std if probe and probe.layers else 0.0
+    return min(found) / size if len(found) > 1 and size > 0 else None
 
 
 def measure_growth(case: Case) -> float | None:
@@ -99,6 +101,20 @@ def measure_update(case: Case) -> float | None:
         if shares:
             found.append(float(np.median(shares)))
     return float(np.median(found)) if found else None
+
+
+def measure_leap(case: Case) -> float | None:
+    """The largest step of the first 16 as a share of the weights that it moves, over layers."""
+    early = [probe for done, probe in case.probes if done <= 16]
+    return max((one.update for probe in early for one in probe.layers if one.update is not None), default=None)
+
+
+def measure_gain(case: Case) -> float | None:
+    """The largest ratio of a layer's weights at the end to its weights at the start."""
+    if case.first is None or case.last is None:
+        return None
+    pairs = zip(case.first.layers, case.last.layers, strict=False)
+    return max((b.weight / a.weight for a, b in pairs if a.weight > 0 and np.isfinite(b.weight)), default=None)
 
 
 def measure_jump(case: Case) -> float | None:
@@ -217,11 +233,13 @@ STATISTICS: dict[str, tuple[Callable[[Case], float | None], str]] = {
     "first loss": (measure_first_loss, "high"),
     "signal": (measure_signal, "low"),
     "growth": (measure_growth, "high"),
-    "way back": (measure_way_back, "both"),
+    "way back": (measure_way_back, "low"),
     "first rank": (measure_first_rank, "low"),
     "saturation": (measure_saturation, "high"),
     "silence": (measure_silence, "high"),
     "update": (measure_update, "both"),
+    "leap": (measure_leap, "high"),
+    "gain": (measure_gain, "high"),
     "jump": (measure_jump, "high"),
     "rise": (measure_rise, "high"),
     "late fall": (measure_late_fall, "high"),

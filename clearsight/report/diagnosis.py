@@ -5,6 +5,7 @@ from typing import Any
 
 from clearsight.diagnose.case import Case
 from clearsight.diagnose.finding import SEVERITIES, Evidence, Finding
+from clearsight.diagnose.proof import Cure
 
 _COLORS = {"severe": "31;1", "warning": "33", "note": "2"}
 _INDENT = 10
@@ -32,6 +33,26 @@ def render_section(findings: Sequence[Finding]) -> str:
         return ""
     texts = [f"{one.severity.capitalize()}: {one.summary} {one.cause} {_render_cure(one)}" for one in loud]
     return page.section("What the doctor says", *(page.paragraph(text) for text in texts))
+
+
+def render_cure(cure: Cure) -> str:
+    """What treating a run brought, beside its controls; and the file of the cured configuration."""
+    before = cure.arms["as it was"]
+    lines = [f"accuracy on {cure.n:,} validation rows, mean of {len(before.scores)} seeds:"]
+    lines.append(f"  {'as it was':<14}{before.mean:.3f}")
+    for arm in list(cure.arms.values())[1:]:
+        interval = "" if arm.low is None else f" (95 % interval {arm.low:+.3f} to {arm.high:+.3f})"
+        budget = f", the best of {cure.tries} tries" if arm.name == "random search" else ""
+        lines.append(f"  {arm.name:<14}{arm.mean:.3f}  {arm.gain:+.3f}{interval}{budget}")
+    if cure.file is None:
+        return "\n".join([*lines, "Nothing helped: no prescription raised the accuracy beyond chance."])
+    lines.append("changes, and what the cured run loses without each alone:")
+    for bill in cure.bills:
+        interval = "" if bill.low is None else f" ({bill.low:+.3f} to {bill.high:+.3f})"
+        lines.append(f"  {bill.change.code}: {render_patch(bill.change.patch)}  {bill.loss:.3f}{interval}")
+    if cure.left:
+        lines.append(f"left    {', '.join(cure.left)}")
+    return "\n".join([*lines, f"file    {cure.file}", f"next    `clearsight train --config {cure.file}`"])
 
 
 def count_findings(findings: Sequence[Finding]) -> str:
@@ -71,8 +92,10 @@ def _render_part(name: str, lines: Sequence[str]) -> list[str]:
 
 def _render_evidence(one: Evidence) -> str:
     value = one.value if isinstance(one.value, str) else f"{one.value:.3g}"
-    limit = "" if one.limit is None else f" (limit {one.limit:.3g})"
-    return f"{one.what}: {value}{limit}{f', {one.where}' if one.where else ''}"
+    known = [f"limit {one.limit:.3g}"] if one.limit is not None else []
+    known += [f"healthy {one.healthy[0]:.3g} to {one.healthy[1]:.3g}"] if one.healthy else []
+    beside = f" ({', '.join(known)})" if known else ""
+    return f"{one.what}: {value}{beside}{f', {one.where}' if one.where else ''}"
 
 
 def render_patch(patch: dict[str, Any]) -> str:

@@ -12,8 +12,9 @@ import pytest
 import clearsight
 from benchmarks.doctor_cases import FAULTS, draw_healthy, load_rows, traps
 from clearsight.config.build import build_config
+from clearsight.diagnose.bank import Healthy, read_bank
 from clearsight.diagnose.case import Case
-from clearsight.diagnose.examine import examine
+from clearsight.diagnose.examine import LEVEL, examine
 from clearsight.diagnose.finding import SEVERITIES, Evidence, Finding
 from clearsight.diagnose.rules import RULES
 from clearsight.diagnose.statistics import STATISTICS
@@ -136,7 +137,7 @@ def test_the_command_says_what_is_wrong_and_ends_with_4(ill, call, capsys):
         "severe",
         {"train": {"lr": 0.03}},
     )
-    assert {"what", "value", "limit", "where"} == set(first["evidence"][0])
+    assert {"what", "value", "limit", "where", "healthy", "p"} == set(first["evidence"][0])
 
 
 def test_a_run_says_at_its_end_what_its_files_say_later(ill, call, capsys, tmp_path):
@@ -234,3 +235,41 @@ def test_the_page_lists_every_rule_as_its_docstring_has_it():
     rows = re.findall(r"^\| `([\w-]+)` \| (.+) \|$", (DOCS / "doctor.md").read_text(), re.MULTILINE)
     said = {code: inspect.getdoc(rule).split("\n\n")[0].replace("\n", " ") for code, rule in RULES.items()}
     assert dict(rows) == said
+
+
+def test_a_p_value_counts_healthy_values_as_extreme():
+    healthy = Healthy(99, low=tuple(range(25)), high=tuple(range(75, 100)), middle=(5, 50, 95))
+    assert healthy.find_p(-1, "low") == pytest.approx(0.01)
+    assert healthy.find_p(3, "low") == pytest.approx(0.05)
+    assert healthy.find_p(100, "high") == pytest.approx(0.01)
+    assert healthy.find_p(97.5, "high") == pytest.approx(0.03)
+    assert healthy.find_p(50, "low") == healthy.find_p(50, "high") == healthy.find_p(50, "both") == 1.0
+    assert healthy.find_p(100, "both") == healthy.find_p(-1, "both") == pytest.approx(0.02)
+    assert healthy.find_p(float("nan"), "high") == pytest.approx(0.01)
+
+
+def test_the_bank_knows_every_statistic_and_can_make_a_severe_finding():
+    bank = read_bank()
+    assert set(bank) == set(STATISTICS)
+    for name, healthy in bank.items():
+        assert list(healthy.low) == sorted(healthy.low)
+        assert list(healthy.high) == sorted(healthy.high)
+        assert healthy.low[0] <= healthy.middle[1] <= healthy.high[-1]
+        if name not in ("evenness", "saturation"):  # few healthy trainings have enough mistakes, or such units
+            assert 2 / (healthy.n + 1) < LEVEL / len(RULES), name
+
+
+def test_a_severe_finding_with_numbers_of_healthy_trainings_is_a_warning(monkeypatch):
+    def rule(value):
+        evidence = (Evidence("first loss over the blind loss", value, 1.0, statistic="first loss"),)
+        return {
+            "a": lambda case: make("a", "severe", evidence=evidence),
+            **dict.fromkeys(list(RULES)[1:], lambda case: None),
+        }
+
+    middle = read_bank()["first loss"].middle[1]
+    for value, severity in ((middle, "warning"), (1e6, "severe"), (float("nan"), "severe")):
+        monkeypatch.setattr("clearsight.diagnose.examine.RULES", rule(value))
+        (found,) = examine(Case("finished", clearsight.diagnose.case.Choices(), ()))
+        assert found.severity == severity
+        assert found.evidence[0].healthy[0] <= middle <= found.evidence[0].healthy[1]

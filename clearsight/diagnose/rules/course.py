@@ -1,17 +1,20 @@
 """What goes wrong on the way: rate, momentum, batch, length, penalties, dropout, dead units."""
 
-from math import isfinite, log10
+from math import log10
 
 from clearsight.diagnose.case import Case
 from clearsight.diagnose.finding import Evidence, Finding
 from clearsight.diagnose.statistics import (
     measure_collapse,
     measure_first_loss,
+    measure_gain,
     measure_handicap,
     measure_jump,
     measure_late_fall,
+    measure_leap,
     measure_rise,
     measure_shrinkage,
+    measure_signal,
     measure_silence,
     measure_update,
 )
@@ -25,28 +28,36 @@ def find_high_rate(case: Case) -> Finding | None:
 
     Signs: numbers that are not finite; a stretch of steps with a mean loss above 1.5 times the first one; steps above a twentieth
     of the weights; units that fall silent on the way; weights that grow threefold. One of them is enough beside a network that
-    learnt nothing, or a training loss that rose again by 0.15 of the blind one. Healthy: jump under 1.1, rise under 0.05.
+    learnt nothing, or a training loss that rose again by 0.15 of the blind one. Healthy: jump under 1.1, rise under 0.05. First
+    steps of more than half of a layer's weights, which then grow fivefold, are a warning by themselves.
     """
     first = measure_first_loss(case)
     jump, rise, update = measure_jump(case) or 0.0, measure_rise(case) or 0.0, measure_update(case) or 0.0
     silent = (measure_silence(case) or 0.0) - (measure_silence(case, case.first) or 0.0)
-    grown = _measure_growth(case)
+    grown, leap, signal = measure_gain(case) or 1.0, measure_leap(case) or 0.0, measure_signal(case)
     diverged = case.status == "diverged"
     signs = [
-        Evidence("highest mean loss over the first one", jump, 1.5) if jump > 1.5 else None,
-        Evidence("step as a share of the weights", update, _HIGH_UPDATE) if update > _HIGH_UPDATE else None,
+        Evidence("highest mean loss over the first one", jump, 1.5, statistic="jump") if jump > 1.5 else None,
+        Evidence("step as a share of the weights", update, _HIGH_UPDATE, statistic="update")
+        if update > _HIGH_UPDATE
+        else None,
         Evidence("share of hidden units that fell silent", silent, 0.3) if silent > 0.3 else None,
-        Evidence("growth of the weights", grown, 3.0) if grown > 3 else None,
-        Evidence("rise of the training loss, in blind losses", rise, 0.15) if rise > 0.15 else None,
+        Evidence("growth of the weights", grown, 3.0, statistic="gain") if grown > 3 else None,
+        Evidence("rise of the training loss, in blind losses", rise, 0.15, statistic="rise") if rise > 0.15 else None,
+        Evidence("largest of the first steps, as a share of the weights", leap, 0.5, statistic="leap")
+        if leap > 0.5
+        else None,
         Evidence("status", case.status) if diverged else None,
     ]
     found = tuple(sign for sign in signs if sign is not None)
-    harmed = diverged or case.learnt < 0.1 or rise > 0.15 or (jump > 1.5 and not case.fits)
+    leapt = leap > 0.5 and grown > 5 and (signal is None or signal > 0.03) and case.learnt < 0.98
+    harmed = diverged or case.learnt < 0.1 or rise > 0.15 or (jump > 1.5 and not case.fits) or leapt
     if not found or not harmed or (first is not None and not first <= 10):
         return None
     momentum = case.choices.momentum >= 0.97
     code, name = ("momentum-too-high", "momentum") if momentum else ("rate-too-high", "learning rate")
-    what = "diverged" if diverged else "learnt next to nothing" if case.learnt < 0.3 else "swung up and down"
+    swung = "swung up and down" if rise > 0.15 or jump > 1.5 else "took leaps at first"
+    what = "diverged" if diverged else "learnt next to nothing" if case.learnt < 0.3 else swung
     cure = {"momentum": 0.9} if momentum else {"lr": _round(case.choices.rate / 10)}
     return Finding(
         code=code,
@@ -65,13 +76,6 @@ def find_high_rate(case: Case) -> Finding | None:
         alternatives=("momentum-too-high" if not momentum else "rate-too-high", "dead-units", "exploding-signal"),
         reference="Goodfellow et al. 2016, Deep learning, section 11.4.1",
     )
-
-
-def _measure_growth(case: Case) -> float:
-    if case.first is None or case.last is None:
-        return 1.0
-    pairs = zip(case.first.layers, case.last.layers, strict=False)
-    return max((b.weight / a.weight for a, b in pairs if a.weight > 0 and isfinite(b.weight)), default=1.0)
 
 
 def find_low_rate(case: Case) -> Finding | None:
@@ -95,7 +99,7 @@ def find_low_rate(case: Case) -> Finding | None:
         ),
         cause=(f"The learning rate of {case.choices.rate:g} is too low to get anywhere in {len(case.losses):,} steps."),
         evidence=(
-            Evidence("step as a share of the weights", update, _LOW_UPDATE),
+            Evidence("step as a share of the weights", update, _LOW_UPDATE, statistic="update"),
             Evidence("fall of the loss over the last quarter", fall if fall is not None else "unknown"),
         ),
         prescription={"train": {"lr": _round(case.choices.rate * factor)}},
@@ -155,7 +159,7 @@ def find_strong_penalty(case: Case) -> Finding | None:
         confidence=0.9,
         summary=f"The penalty brought the weights of a layer down to {shrunk:.0%} of their first size.",
         cause="L1, L2 or weight decay pull the weights to 0 more strongly than the pictures pull them away.",
-        evidence=(Evidence("weights at the end over those at the start", shrunk, 0.7),),
+        evidence=(Evidence("weights at the end over those at the start", shrunk, 0.7, statistic="shrinkage"),),
         prescription={"train": {"l1": 0.0, "l2": 0.0, "weight_decay": 0.0}},
         advice="Leave the penalty out, then try a hundredth of it.",
         alternatives=("underfitting", "rate-too-low"),
@@ -204,7 +208,7 @@ def find_dead_units(case: Case) -> Finding | None:
         confidence=0.7,
         summary=f"{share:.0%} of the units of a hidden layer are 0 for every picture looked at.",
         cause="Their sums are negative for every picture, so their gradient is 0 and they never come back.",
-        evidence=(Evidence("largest share of silent units of a layer", share, 0.5),),
+        evidence=(Evidence("largest share of silent units of a layer", share, 0.5, statistic="silence"),),
         prescription={"model": {"activation": "leaky_relu"}},
         advice="Take a lower rate, or leaky ReLU, whose slope is never 0.",
         alternatives=("rate-too-high", "vanishing-signal"),
@@ -224,7 +228,9 @@ def find_collapse(case: Case) -> Finding | None:
         confidence=0.5,
         summary=f"Most pictures are answered {case.classes[most]!r}.",
         cause="The outputs hardly depend on the picture any more.",
-        evidence=(Evidence("answers beyond the class's own share", excess, 0.3, case.classes[most]),),
+        evidence=(
+            Evidence("answers beyond the class's own share", excess, 0.3, case.classes[most], statistic="collapse"),
+        ),
         advice="Cure what comes before it.",
         alternatives=("rate-too-high", "vanishing-signal", "imbalance"),
     )

@@ -82,7 +82,11 @@ def find_overfitting(case: Case) -> Finding | None:
         confidence=0.8,
         summary=f"Accuracy is {case.train.accuracy:.3f} on training rows and {other.accuracy:.3f} on {name} rows.",
         cause="The network knows its training pictures by heart, which does not help with others.",
-        evidence=(Evidence("training accuracy less the other", gap, 0.05, f"n = {case.train.n:,} and {other.n:,}"),),
+        evidence=(
+            Evidence(
+                "training accuracy less the other", gap, 0.05, f"n = {case.train.n:,} and {other.n:,}", statistic="gap"
+            ),
+        ),
         prescription={"train": {"dropout": 0.3}},
         advice="More pictures, varied pictures (--augment), dropout or L2.",
         alternatives=("split-shift", "labels-noisy"),
@@ -103,7 +107,7 @@ def find_overtraining(case: Case) -> Finding | None:
         confidence=0.8,
         summary=f"The validation loss was lowest after epoch {best} and is {rise:.2f} times as high at the end.",
         cause="After that epoch, the network learnt what holds for its training pictures alone.",
-        evidence=(Evidence("validation loss at the end over its lowest", rise, 1.25),),
+        evidence=(Evidence("validation loss at the end over its lowest", rise, 1.25, statistic="valid rise"),),
         prescription={"train": {"patience": max(3, best // 4)}},
         advice="Stop early, with --patience.",
         alternatives=("rate-too-high", "overfitting"),

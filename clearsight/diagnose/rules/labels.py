@@ -88,7 +88,7 @@ def find_renamed_classes(case: Case) -> Finding | None:
             f"would be {other.accuracy + gain:.0%}."
         ),
         cause=f"Classes have other numbers in the {name} rows than in the training rows.",
-        evidence=(Evidence("accuracy gained by renaming classes", gain, 0.3),),
+        evidence=(Evidence("accuracy gained by renaming classes", gain, 0.3, statistic="renaming"),),
         advice=f"Number the classes of the {name} rows as those of the training rows.",
         alternatives=("labels-unrelated", "split-shift"),
     )
@@ -109,7 +109,7 @@ def find_flipped_pair(case: Case) -> Finding | None:
             f"Labels of {names} may have been exchanged in many rows, or the two cannot be told apart by "
             "these pictures."
         ),
-        evidence=(Evidence("rows of the two that are taken for the other", share, 0.15, names),),
+        evidence=(Evidence("rows of the two that are taken for the other", share, 0.15, names, statistic="pair"),),
         advice="Look for wrong labels with `clearsight label-errors`.",
         alternatives=("labels-noisy",),
         reference=_NORTHCUTT,
@@ -131,7 +131,10 @@ def find_noisy_labels(case: Case) -> Finding | None:
         confidence=0.75,
         summary=f"{rate:.0%} of the training rows are answered wrongly, and evenly over all pairs of classes.",
         cause="Classes that look alike would gather the mistakes; labels drawn at random spread them.",
-        evidence=(Evidence("evenness of the mistakes", even, 0.93), Evidence("training error", rate)),
+        evidence=(
+            Evidence("evenness of the mistakes", even, 0.93, statistic="evenness"),
+            Evidence("training error", rate),
+        ),
         advice="Look for wrong labels with `clearsight label-errors`.",
         alternatives=("underfitting", "pair-flipped"),
         reference=_NORTHCUTT,

@@ -36,7 +36,7 @@ def find_unscaled_inputs(case: Case) -> Finding | None:
             "The first layer's sums, and the gradients in its weights, grow with the inputs, so first "
             "weights and rate no longer fit."
         ),
-        evidence=(Evidence("root mean square of the inputs", size, 3.0),),
+        evidence=(Evidence("root mean square of the inputs", size, 3.0, statistic="input"),),
         prescription={"preprocess": {"scale": "unit"}},
         advice="Scale the pixels to 0..1.",
         alternatives=("rate-too-high", "exploding-signal"),
@@ -55,7 +55,7 @@ def find_faint_inputs(case: Case) -> Finding | None:
         confidence=0.9,
         summary=f"Inputs have a size of {size:.2g}; scaled pixels have 0.3 to 1.",
         cause="Pixels were probably scaled twice, so that hardly anything of a picture reaches the first layer.",
-        evidence=(Evidence("root mean square of the inputs", size, 0.02),),
+        evidence=(Evidence("root mean square of the inputs", size, 0.02, statistic="input"),),
         prescription={"preprocess": {"scale": "standardize"}},
         advice="Scale once, or standardise the pixels.",
         alternatives=("vanishing-signal", "rate-too-low"),
@@ -106,7 +106,7 @@ def find_symmetric_weights(case: Case) -> Finding | None:
         confidence=0.95,
         summary=f"The first weights of {where} {what}.",
         cause="Units that start alike get the same gradient, so they stay alike and count as one.",
-        evidence=(Evidence("effective rank of the first layer", rank or 0.0, 1.05, where),),
+        evidence=(Evidence("effective rank of the first layer", rank or 0.0, 1.05, where, statistic="first rank"),),
         prescription={"model": {"init": "auto"}},
         advice="Draw the first weights at random, as He or Xavier do.",
         alternatives=("vanishing-signal", "constant-inputs"),
@@ -135,8 +135,13 @@ def find_exploding_signal(case: Case) -> Finding | None:
             "saturated from the start."
         ),
         evidence=(
-            Evidence("first loss over the blind loss", ratio, 4.0),
-            Evidence("spread of the largest layer over the first", growth if growth is not None else "unknown", 10.0),
+            Evidence("first loss over the blind loss", ratio, 4.0, statistic="first loss"),
+            Evidence(
+                "spread of the largest layer over the first",
+                growth if growth is not None else "unknown",
+                10.0,
+                statistic="growth",
+            ),
         ),
         prescription={"model": {"init": "auto"}},
         advice="Let He or Xavier choose the size of the first weights.",
@@ -146,16 +151,16 @@ def find_exploding_signal(case: Case) -> Finding | None:
 
 
 def find_vanishing_signal(case: Case) -> Finding | None:
-    """A layer whose spread from picture to picture is under 1/1000 of the first layer's before the first step.
+    """A layer whose spread from picture to picture is under 0.003 of the deviation of the inputs before the first step.
 
-    The layer that is named is the first below a hundredth. Healthy dense and convolutional networks of this package keep 0.05 or
-    more; deep stacks of sigmoids are told by `vanishing-gradient`. Severe unless the network learnt all the same.
+    The layer that is named is the first of them. Healthy dense and convolutional networks of this package keep 0.05 or more;
+    deep stacks of sigmoids are told by `vanishing-gradient`. Severe unless the network learnt all the same.
     """
     share = measure_signal(case)
-    if share is None or share >= 1e-3 or case.first is None or _is_squashed(case):
+    if share is None or share >= 3e-3 or case.first is None or case.choices.pretrained or _is_squashed(case):
         return None
-    layers = case.layers(case.first)
-    dies = next(layer for layer in layers[1:] if layer.spread < 1e-2 * layers[0].spread)
+    layers, size = case.layers(case.first), case.first.layers[0].x_std
+    dies = next(layer for layer in layers if layer.spread < 3e-3 * size)
     return Finding(
         code="vanishing-signal",
         severity="severe" if case.learnt < 0.8 else "warning" if not case.fits else "note",
@@ -166,7 +171,9 @@ def find_vanishing_signal(case: Case) -> Finding | None:
             "only biases speak."
         ),
         evidence=(
-            Evidence("spread of the weakest layer over the first layer's", share, 1e-3, dies.name),
+            Evidence(
+                "spread of the weakest layer, as a share of the inputs'", share, 3e-3, dies.name, statistic="signal"
+            ),
             Evidence("loss before the first step (nats)", case.first.loss, case.blind_loss),
         ),
         prescription={"model": {"init": "orthogonal"}, "train": {"optimizer": "adam", "lr": 0.001}},
@@ -196,7 +203,9 @@ def find_vanishing_gradient(case: Case) -> Finding | None:
         cause=(
             f"The slope of {name} is small everywhere, and {len(case.choices.hidden)} layers multiply their slopes."
         ),
-        evidence=(Evidence("gradient over weights, first layer over last hidden one", back, 1e-2),),
+        evidence=(
+            Evidence("gradient over weights, first layer over last hidden one", back, 1e-2, statistic="way back"),
+        ),
         prescription={"model": {"activation": "relu"}},
         advice="Use ReLU in the hidden layers, or fewer of them.",
         alternatives=("vanishing-signal", "rate-too-low"),
@@ -232,7 +241,7 @@ def find_saturated_units(case: Case) -> Finding | None:
             f"{share:.0%} of the inputs of a hidden layer's activations lie on their flat ends before the first step."
         ),
         cause="The first weights are too large for activations that saturate, so hardly any gradient passes.",
-        evidence=(Evidence("share of sums where the slope is nearly 0", share, 0.5),),
+        evidence=(Evidence("share of sums where the slope is nearly 0", share, 0.5, statistic="saturation"),),
         prescription={"model": {"init": "auto"}},
         advice="Let Xavier choose the size of the first weights.",
         alternatives=("exploding-signal", "rate-too-low"),
