@@ -23,6 +23,7 @@ from clearsight.pipeline.case import read_case
 from clearsight.report import diagnostics, page, pictures, plots, words
 from clearsight.report.confidence import render_confidence
 from clearsight.report.diagnosis import render_section
+from clearsight.report.inside import render_inside
 from clearsight.report.text import find_confused_pairs
 from clearsight.report.unfinished import write_unfinished
 from clearsight.runs import store
@@ -138,6 +139,7 @@ def render_report(files: _Files) -> str:
         _render_epochs(files),
         "" if classes else _render_parity(files),
         "" if files.depth == "head" else diagnostics.render_activations(files.signals),
+        render_inside(files.case.probes),
         "" if files.depth in ("head", "last") else _render_first_layer(files),
         _render_weight_history(files),
         "" if files.depth == "head" else _render_rates(files),

@@ -21,7 +21,7 @@ HOSTILE = "<script>alert(1)</script>"
 SECTIONS = (
     "What the doctor says", "Training, validation and test", "Worst mistakes (test)", "Confidence (test)", "Bias and variance",
     "Confusion matrix (test)", "Classes (test)", "Most confused pairs (test)", "Loss of every batch", "Accuracy of every epoch",
-    "Signals through the layers", "Weights of the first layer",
+    "Signals through the layers", "Inside the network", "Weights of the first layer",
     "Weights over the epochs", "Learning rate", "Configuration", "Environment",
 )  # fmt: skip
 SVG = "{http://www.w3.org/2000/svg}"
