@@ -77,6 +77,10 @@ def cure(diagnosis: Diagnosis, *, seeds: int = 5, meter: MeterBuilder = SilentMe
     """
     if seeds < 2:
         raise UsageError(f"seeds must be 2 or more, got {seeds}. A single pair shows nothing.")
+    if diagnosis.run is None or diagnosis.case is None:
+        raise UsageError(
+            f"--cure must have a run, got the data {diagnosis.data}. Train first, and name the run directory."
+        )
     config = store.read_run_config(diagnosis.run)
     if not diagnosis.case.classes or "valid" not in diagnosis.case.judged:
         got = "a regression" if not diagnosis.case.classes else "no validation rows"

@@ -6,13 +6,16 @@ from typing import Annotated
 import typer
 
 from clearsight.cli import options
-from clearsight.cli.output import plain_lines, print_json, use_color
+from clearsight.cli.output import plain_lines, print_json, tell, use_color
 
 _SEVERE = 4  # the exit code
 
 
 def doctor(
-    run: Annotated[str, typer.Argument(help="Run directory that has ended, its name, or last.")],
+    what: Annotated[
+        str,
+        typer.Argument(metavar="RUN|DATA", help="Run that has ended, its name, or last; or a name or path of data."),
+    ],
     root: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
     cure: Annotated[
         bool, typer.Option("--cure", help="Take the prescriptions, train again and prove the result beside controls.")
@@ -21,16 +24,20 @@ def doctor(
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> None:
-    """Say what is wrong with a training, with evidence, cause and cure. Exit code 4 if a severe finding stands."""
+    """Say what is wrong with a training or with data, with evidence, cause and cure.
+
+    Of data, the checks of `data check` and a probe training of a few seconds tell. Exit code 4 if a severe finding stands.
+    """
     from clearsight.actions.doctor import diagnose
+    from clearsight.core.progress import build_meter
     from clearsight.report.diagnosis import render_cure, render_diagnosis
 
-    found = diagnose(run, root=root)
+    silent, meter = quiet or json_, build_meter(quiet=quiet or json_)
+    found = diagnose(what, root=root, note=tell(quiet=silent), meter=meter)
     if cure:
         from clearsight.actions.cure import cure as treat
-        from clearsight.core.progress import build_meter
 
-        cured = treat(found, seeds=seeds, meter=build_meter(quiet=quiet or json_))
+        cured = treat(found, seeds=seeds, meter=meter)
         if json_:
             print_json({**found.summary(), "cure": cured.summary()})
         else:

@@ -11,9 +11,11 @@ _COLORS = {"severe": "31;1", "warning": "33", "note": "2"}
 _INDENT = 10
 
 
-def render_diagnosis(findings: Sequence[Finding], case: Case, *, rules: int, color: bool) -> str:
+def render_diagnosis(findings: Sequence[Finding], case: Case | None, *, rules: int, color: bool) -> str:
     """All findings, each with its evidence, cause and cure; or that there is none."""
-    if not findings:
+    if not findings and case is None:
+        return "No finding."
+    if not findings and case is not None:
         looked = f"{len(case.losses):,} steps and {len(case.probes)} looks inside the network"
         return f"No finding: none of {rules} rules speaks against {looked}."
     return "\n\n".join([*(_render(finding, color=color) for finding in findings), count_findings(findings)])
@@ -72,7 +74,8 @@ def _render(finding: Finding, *, color: bool) -> str:
         head = f"\x1b[{_COLORS[finding.severity]}m{head}\x1b[0m"
     if finding.severity == "note":
         return f"{head}\n{'':{_INDENT}}{finding.summary}"
-    lines = [f"{head} ({finding.confidence:.0%} sure of the cause)", f"{'':{_INDENT}}{finding.summary}"]
+    sure = f" ({finding.confidence:.0%} sure of the cause)" if finding.cause else ""
+    lines = [f"{head}{sure}", f"{'':{_INDENT}}{finding.summary}"]
     lines += _render_part("why", [finding.cause])
     lines += _render_part("evidence", [_render_evidence(one) for one in finding.evidence])
     lines += _render_part(

@@ -79,6 +79,14 @@ def test_a_cure_needs_seeds_classes_and_validation_rows(ill, call, capsys, tmp_p
         cure(diagnose(tmp_path / "run"))
 
 
+def test_data_cannot_be_cured(call, capsys):
+    assert call("doctor", "digits", "--cure", "--quiet") == 2
+    assert (
+        capsys.readouterr().err
+        == "error: --cure must have a run, got the data digits. Train first, and name the run directory.\n"
+    )
+
+
 def test_a_healthy_run_is_left_as_it_is(tmp_path):
     clearsight.train("digits", epochs=15, out=tmp_path / "run")
     found = cure(diagnose(tmp_path / "run"), seeds=2)

@@ -18,6 +18,7 @@ from clearsight.diagnose.examine import LEVEL, examine
 from clearsight.diagnose.finding import SEVERITIES, Evidence, Finding
 from clearsight.diagnose.rules import RULES
 from clearsight.diagnose.statistics import STATISTICS
+from clearsight.errors import DataError
 from clearsight.pipeline.case import build_run_case, read_case
 from clearsight.pipeline.judge import judge
 from clearsight.pipeline.prepare import fit_prepared, prepare, probe_prepared
@@ -273,3 +274,51 @@ def test_a_severe_finding_with_numbers_of_healthy_trainings_is_a_warning(monkeyp
         (found,) = examine(Case("finished", clearsight.diagnose.case.Choices(), ()))
         assert found.severity == severity
         assert found.evidence[0].healthy[0] <= middle <= found.evidence[0].healthy[1]
+
+
+@pytest.fixture(scope="module")
+def shuffled(tmp_path_factory):
+    """Digits under labels that were shuffled, with two of them twice."""
+    digits, place = load_rows("digits"), tmp_path_factory.mktemp("data") / "shuffled.npz"
+    images, labels = digits.images[..., 0].copy(), np.random.default_rng(0).permutation(digits.labels)
+    images[1], labels[1] = images[0], labels[0]
+    np.savez(place, images=images, labels=labels)
+    return place
+
+
+def test_data_is_examined_before_any_training(shuffled, call, capsys):
+    assert call("doctor", shuffled, "--quiet") == 4
+    out = capsys.readouterr().out
+    assert out.startswith("severe    labels-unrelated (")
+    assert "\nwarning   copies\n" in out
+    assert call("doctor", shuffled, "--json") == 4
+    found = json.loads(capsys.readouterr().out)
+    assert found["data"] == str(shuffled)
+    assert [one["code"] for one in found["findings"]] == ["labels-unrelated", "copies"]
+
+
+def test_sound_data_has_no_finding(call, capsys):
+    assert call("doctor", "digits", "--quiet") == 0
+    assert capsys.readouterr().out.startswith("No finding: none of ")
+
+
+def test_data_that_cannot_be_trained_on_is_told_as_such(call, capsys, tmp_path, monkeypatch):
+    def refuse(dataset):
+        raise DataError("rows must be more, got none. Add some.")
+
+    monkeypatch.setattr("clearsight.actions.doctor._probe", refuse)
+    assert call("doctor", "digits") == 0
+    said = capsys.readouterr()
+    assert (said.out, said.err) == (
+        "No finding.\n",
+        "note: no probe training was possible: rows must be more, got none. Add some.\n",
+    )
+    np.savez(tmp_path / "one.npz", images=np.arange(1280).reshape(20, 8, 8) % 255, labels=np.zeros(20, int))
+    assert call("doctor", tmp_path / "one.npz") == 3
+    assert "a classifier must have two or more classes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["nothing", "", "x" * 5000, "a\0b"])
+def test_what_is_neither_run_nor_data_is_refused(name, call, capsys):
+    assert call("doctor", name) == 2
+    assert "RUN must be a run directory, got" in capsys.readouterr().err

@@ -40,3 +40,7 @@ RULES: dict[str, Rule] = {
     "overconfident": fit.find_overconfidence,
     "few-held-out": fit.find_small_validation,
 }
+DATA_CODES = {
+    "constant-inputs", "labels-renamed", "labels-unrelated", "labels-noisy", "pair-flipped", "imbalance", "split-shift",
+}  # fmt: skip
+"""Findings that a training's data is to blame for, whatever its settings."""
