@@ -12,11 +12,14 @@ _SEVERE = 4  # the exit code
 
 
 def doctor(
-    run: Annotated[str, typer.Argument(help="Run directory that has ended, its name, or last.")],
-    root: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    run: Annotated[str, typer.Argument(help="Directory or name of a finished run, or last.")],
+    root: Annotated[Path, typer.Option(help="Folder of the run directories.")] = Path("runs"),
     json_: options.Json = False,
 ) -> None:
-    """Say what is wrong with a training, with evidence, cause and cure. Exit code 4 if a severe finding stands."""
+    """Diagnose what went wrong in a training run, with evidence, cause and cure.
+
+    The exit code is 4 if there is a severe finding.
+    """
     from clearsight.actions.doctor import diagnose
     from clearsight.report.diagnosis import render_diagnosis
 
