@@ -39,7 +39,10 @@ def schema() -> None:
 
 @app.command()
 def reference() -> None:
-    """Print a Markdown page that lists every setting with its flag, values, default and description."""
+    """Print a page of all settings.
+
+    The page is Markdown and lists the flag, values, default and description of every setting.
+    """
     from clearsight.config.reference import render_reference
 
     typer.echo(render_reference({key: name_option(key) for key in SETTINGS}).rstrip())

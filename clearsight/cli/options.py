@@ -43,7 +43,7 @@ Executor = Annotated[
 SkipBad = Annotated[bool, option("Skip bad files, duplicate pictures and conflicting labels.", "--skip-bad")]
 FollowLinks = Annotated[bool, option("Follow links in a folder, wherever they lead.", "--follow-links")]
 MaxMegapixels = Annotated[
-    float | None, option("Largest picture file to read, in megapixels; 50 by default.", "--max-megapixels")
+    float | None, option("Largest picture file to read, in megapixels; by default as in training.", "--max-megapixels")
 ]
 Root = Annotated[Path, typer.Option("--root", help="Folder for new run directories.", rich_help_panel=OUTPUT)]
 Track = Annotated[

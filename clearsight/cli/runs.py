@@ -68,9 +68,10 @@ def show(run: Name, root: Root = Path("runs"), json_: options.Json = False) -> N
 
 @app.command()
 def watch(run: Name, root: Root = Path("runs"), json_: options.Json = False) -> None:
-    """Follow a run from another terminal until it ends: its loss so far, then each epoch.
+    """Follow a run from another terminal until it ends.
 
-    Ctrl-C stops watching but not the run. With --json, print the current state and exit.
+    It shows the loss so far, then each epoch. Ctrl-C stops watching but not the run. With --json,
+    print the current state and exit.
     """
     from clearsight.report.text import render_course
     from clearsight.runs import store
