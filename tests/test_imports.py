@@ -10,27 +10,27 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "clearsight"
-ROOMS = {
-    "cli": "one file a command group; turns flags into one call of actions and prints the answer",
+PACKAGES = {
+    "cli": "one file per command group; turns flags into one call of actions and prints the answer",
     "recipes": "published experiments as TOML, each with its source and published number",
-    "actions": "one file a public call: train, evaluate, tune, cross_validate, compare, mistakes, label_errors, learning_curve, classifier",
+    "actions": "one file per public call: train, evaluate, tune, cross_validate, compare, mistakes, label_errors, learning_curve, classifier",
     "search": "space, strategies, loop, jobs, executors, leaderboard, journal: what tune and cross_validate share",
     "report": "from numbers to pictures, tables, sentences and pages",
     "pipeline": "from RunConfig to a trained model in memory: data, choice, build, features, head, prepare, judge, cost, safety, finish",
     "runs": "the run directory: layout, record, events, liveness, environment, trackers, corrections, uses of the test split. No training",
     "diagnose": "from recorded numbers to findings. No training, no files",
-    "bundle": "the model file, and predictions for picture files. Needs neither training nor PyTorch for a dense net",
+    "bundle": "the model file, and predictions for picture files. Needs no training code and, for a dense net, no PyTorch",
     "training": "the fit loop, its plan and observers, the order of rows, schedules, history, checkpoints, probes, learning-rate search",
     "engines": "the Engine protocol; dense (reference, kernel, product, primitives); torch; several processes",
     "models": "architectures as descriptions, initialisers",
-    "augment": "pictures to pictures, and whether labels survive",
+    "augment": "transforms of pictures, and whether labels survive them",
     "data": "read (files to Dataset), named (known data sets), Dataset, split, preprocess, checks",
     "evaluation": "losses, metrics, calibration, statistical comparison, novelty. Pure numbers",
     "config": "RunConfig and how it is read: schema, families of networks, build, resolve, rules, files, the page of settings",
-    "core": "what every room may use: durable files, progress, flaws of data, hashing, threads, intervals, numerics",
+    "core": "what every package may use: durable files, progress, flaws of data, hashing, threads, intervals, numerics",
     "errors": "the exception tree",
-}  # from the top down: a room may import those below it
-RANK = {name: -place for place, name in enumerate(ROOMS)}
+}  # from the top down: a package may import those below it
+RANK = {name: -place for place, name in enumerate(PACKAGES)}
 FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("torch", "numba", "matplotlib", "sklearn", "scipy", "numpy", "pydantic", "rich", "PIL")
 
@@ -65,11 +65,11 @@ def test_imports_run_downwards_only(path):
             assert RANK[target] <= RANK[own], f"{own} must not import {target}"
 
 
-def test_the_design_page_prints_the_same_rooms_in_the_same_order():
+def test_the_design_page_prints_the_same_packages_in_the_same_order():
     text = (PACKAGE.parent / "docs" / "design.md").read_text()
-    printed = re.findall(r"^    (\w+) +(.+)$", text.partition("## Rooms")[2].partition("\n## ")[0], re.MULTILINE)
-    assert dict(printed) == ROOMS
-    assert [name for name, _ in printed] == list(ROOMS)
+    printed = re.findall(r"^    (\w+) +(.+)$", text.partition("## Packages")[2].partition("\n## ")[0], re.MULTILINE)
+    assert dict(printed) == PACKAGES
+    assert [name for name, _ in printed] == list(PACKAGES)
 
 
 def test_every_part_has_its_place():

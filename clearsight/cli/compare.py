@@ -16,16 +16,18 @@ def compare(
     sides: Annotated[
         list[str],
         typer.Argument(
-            help="Two models or run directories; or recipes: a TOML file, settings such as 'lr=0.1 l2=0' or "
-            "'finetune=last image_size=640', or base."
+            help="Two models or run directories; or configurations: a TOML file, settings such as 'lr=0.1 l2=0' or "
+            "'finetune=last image_size=640', or base for the default."
         ),
     ],
     *,
-    data: Annotated[str | None, option("Labelled data; of models by default that of their runs.", "--data")] = None,
-    pairs: Annotated[int, typer.Option("--pairs", help="Runs of each recipe.")] = 10,
-    split: Annotated[str | None, option("Rows to be judged on; test for models, valid for recipes.", "--split")] = None,
-    metric: Annotated[str | None, option("Of recipes: accuracy, loss or mae.", "--metric")] = None,
-    plot: Annotated[Path | None, option("Draw both sides and the interval into this SVG.", "--plot")] = None,
+    data: Annotated[str | None, option("Labelled data; for models, by default that of their runs.", "--data")] = None,
+    pairs: Annotated[int, typer.Option("--pairs", help="Runs of each configuration.")] = 10,
+    split: Annotated[
+        str | None, option("Split to evaluate on; by default test for models and valid for configurations.", "--split")
+    ] = None,
+    metric: Annotated[str | None, option("Metric for configurations: accuracy, loss or mae.", "--metric")] = None,
+    plot: Annotated[Path | None, option("SVG file to plot the comparison to.", "--plot")] = None,
     workers: options.Workers = None,
     executor: options.Executor = "auto",
     settings: dict[str, Any],
@@ -33,10 +35,11 @@ def compare(
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> None:
-    """Compare two models on one test set, or recipes over paired runs, and say whether a difference is shown.
+    """Test whether one model is really better than another, or one configuration better than others.
 
-    Models: exact McNemar test and paired bootstrap. Recipes: ten and more runs each with equal seeds and rows, corrected paired
-    t-test, how likely A is better in one more run, how many more runs would settle it; several are corrected by Bonferroni.
+    Two models are compared on one test set, with McNemar's exact test and a paired bootstrap. Configurations are compared
+    over ten or more paired runs with equal seeds and splits, with a corrected paired t-test. The result says how likely A is to
+    be better in one more run and how many more runs would settle the question. Several comparisons are corrected by Bonferroni.
     """
     from clearsight.actions.compare import compare as compare_sides
     from clearsight.core.progress import build_meter

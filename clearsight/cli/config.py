@@ -8,13 +8,15 @@ from clearsight.cli import options
 from clearsight.cli.output import print_json
 from clearsight.cli.settings import SETTINGS, PanelCommand, name_option, takes_settings
 
-app = typer.Typer(help="Show the settings of a run.", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+app = typer.Typer(
+    help="Show the settings and their documentation.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
 
 
 @app.command(cls=PanelCommand)
 @takes_settings((), target=False)
 def show(*, settings: dict[str, Any], json_: options.Json = False) -> None:
-    """Print the resolved settings as TOML."""
+    """Print the settings in force as TOML."""
     from clearsight.config.build import build_config
     from clearsight.config.files import render_toml
 
@@ -27,7 +29,7 @@ def show(*, settings: dict[str, Any], json_: options.Json = False) -> None:
 
 @app.command()
 def schema() -> None:
-    """Print the JSON Schema of the settings, with what each one means."""
+    """Print the JSON Schema of the settings, with their descriptions."""
     import json
 
     from clearsight.config.schema import RunConfig
@@ -37,7 +39,10 @@ def schema() -> None:
 
 @app.command()
 def reference() -> None:
-    """Print a page about every setting: its flag, its values, what is usual, and what it is."""
+    """Print a page of all settings.
+
+    The page is Markdown and lists the flag, values, default and description of every setting.
+    """
     from clearsight.config.reference import render_reference
 
     typer.echo(render_reference({key: name_option(key) for key in SETTINGS}).rstrip())

@@ -15,24 +15,24 @@ from clearsight.cli.settings import MANY_RUNS, takes_settings
 def cv(
     data: options.OptionalData = None,
     *,
-    folds: Annotated[int, typer.Option("--folds", min=2, help="Parts, each judged once a repeat.")] = 5,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="How often the folds are drawn.")] = 1,
-    metric: Annotated[str | None, option("accuracy, loss or mae.", "--metric")] = None,
+    folds: Annotated[int, typer.Option("--folds", min=2, help="Number of folds.")] = 5,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Number of repeats, each with new folds.")] = 1,
+    metric: Annotated[str | None, option("Metric to report: accuracy, loss or mae.", "--metric")] = None,
     workers: options.Workers = None,
     executor: options.Executor = "auto",
     settings: dict[str, Any],
-    out: Annotated[Path | None, option("Directory to make.", "--out", panel=OUTPUT)] = None,
+    out: Annotated[Path | None, option("Directory to create.", "--out", panel=OUTPUT)] = None,
     root: options.Root = Path("runs"),
     resume: Annotated[
-        str | None, option("Directory of a cross-validation to go on with, or last.", "--resume", panel=OUTPUT)
+        str | None, option("Directory of a cross-validation to resume, or last.", "--resume", panel=OUTPUT)
     ] = None,
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> None:
-    """Cross-validate: train on all folds but one, judge on that one, in turn. Stratified, and repeated if you like.
+    """Cross-validate: predict each picture with a model not trained on it. Folds are stratified.
 
-    All pictures are in the folds, unless data.test_fraction is set or a test split came with the data. The interval counts in
-    that folds share training pictures. What each picture got from the model that had not seen it is kept.
+    The folds contain all pictures, unless data.test_fraction is set or the data comes with a test split. The interval is
+    corrected for the training pictures that folds share. The prediction for each picture is saved.
     """
     from clearsight.actions.cross_validate import cross_validate
 

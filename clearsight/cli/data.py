@@ -10,7 +10,10 @@ from clearsight.cli.output import plain, print_json, print_notes, tell
 from clearsight.cli.settings import READING, PanelCommand, takes_settings
 
 app = typer.Typer(
-    help="Check, show, fetch, make and cache data.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+    help="Check, show, download, generate and cache data.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
 )
 _LISTED = 10
 _CLASSES = 30
@@ -30,16 +33,19 @@ def check(
     data: options.Data,
     *,
     sheet: Annotated[
-        Path | None, typer.Option("--sheet", help="Draw the pictures concerned, as out.png.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--sheet", help="Picture file to draw the affected pictures to, for example out.png.", show_default=False
+        ),
     ] = None,
     settings: dict[str, Any],
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Find what is wrong with data before training on it.
+    """Check data for problems before training on it.
 
-    Unreadable files, copies, conflicting labels, leakage between splits, odd classes, sizes and pixels, and splits that
-    differ. Errors end with exit code 3, as they would stop `train`; warnings do not.
+    The check finds unreadable files, duplicates, conflicting labels, leakage between splits, unusual classes, sizes and
+    pixels, and splits that differ. Errors would stop `train`, so they end with exit code 3; warnings do not.
     """
     from clearsight.core.progress import build_meter
     from clearsight.pipeline.data import check_source
@@ -92,21 +98,23 @@ def _render_findings(dataset: Any, findings: list[Any]) -> str:
 def show(
     data: options.Data,
     *,
-    out: Annotated[Path, typer.Option("--out", help="The picture to write: .png, .jpg or .webp.")] = Path(
+    out: Annotated[Path, typer.Option("--out", help="Picture file to write: .png, .jpg or .webp.")] = Path(
         "contact-sheet.png"
     ),
     per_class: Annotated[
         int | None,
         typer.Option(
-            "--per-class", min=1, max=200, help="Pictures a class; 10, or 2 with --augment.", show_default=False
+            "--per-class", min=1, max=200, help="Pictures per class; 10, or 2 with --augment.", show_default=False
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Which pictures, and how they are augmented.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Seed for the choice of pictures and their augmentation.")
+    ] = 0,
     settings: dict[str, Any],
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Draw a contact sheet: some training pictures of every class, as the network will see them."""
+    """Draw a contact sheet of training pictures of every class, as the network will see them."""
     from clearsight.core.progress import build_meter
     from clearsight.pipeline.data import build_split, load_dataset, resolve_augmentation
     from clearsight.report.contact import draw_augmented, draw_classes
@@ -135,16 +143,17 @@ def safety(
     data: options.Data,
     *,
     sheet: Annotated[
-        Path | None, typer.Option("--sheet", help="Draw examples, as out.png.", show_default=False)
+        Path | None,
+        typer.Option("--sheet", help="Picture file to draw examples to, for example out.png.", show_default=False),
     ] = None,
     settings: dict[str, Any],
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure which transforms keep the labels of this data, and which turn one class into another.
+    """Measure which transforms preserve the labels of this data, and which turn one class into another.
 
-    Quick probes learn the clean training pictures; then held-out pictures that they are sure of are transformed. A transform
-    is unsafe where many of them become pictures of another class, as a 6 upside down becomes a 9.
+    Small probe models learn the original training pictures. Held-out pictures that they classify with confidence are then
+    transformed. A transform is unsafe if many of these become pictures of another class: a 6 turned upside down is a 9.
     """
     from clearsight.core.progress import build_meter
     from clearsight.pipeline.data import load_dataset, resolve_augmentation
@@ -178,15 +187,20 @@ def safety(
 
 @app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="mnist, fashion-mnist, kmnist or cifar10.")],
+    name: Annotated[str, typer.Argument(help="Data set to download: mnist, fashion-mnist, kmnist or cifar10.")],
     folder: Annotated[
         Path | None,
-        typer.Option("--folder", help="Where to; by default the user's data directory.", show_default=False),
+        typer.Option(
+            "--folder", help="Folder to download to; by default the user's data directory.", show_default=False
+        ),
     ] = None,
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Download a published data set with checksums; goes on where it stopped. CLEARSIGHT_MIRROR names a mirror to try first."""
+    """Download a published data set and verify its checksums.
+
+    An interrupted download resumes. CLEARSIGHT_MIRROR names a mirror to try first.
+    """
     from clearsight.core.progress import build_meter
     from clearsight.data.named.fetch import fetch_data
     from clearsight.data.read.load import data_folders
@@ -200,24 +214,25 @@ def fetch(
 
 @app.command()
 def make(
-    kind: Annotated[str, typer.Argument(help="counting.")],
-    out: Annotated[Path, typer.Option("--out", help="A folder, a .zip or an .npz.")] = Path("counting"),
-    counts: Annotated[str, typer.Option("--counts", help="How many discs, as 1-5 or 1,3,7.")] = "1-5",
-    per_class: Annotated[int, typer.Option("--per-class", min=1, help="Pictures of each count.")] = 1000,
-    test_per_class: Annotated[
-        int, typer.Option("--test-per-class", min=0, help="More of each count as a test split.")
-    ] = 0,
-    size: Annotated[str, typer.Option("--size", help="WIDTHxHEIGHT of a picture.")] = "432x288",
-    sizes: Annotated[str, typer.Option("--sizes", help="Discs of fixed or various sizes.")] = "fixed",
+    kind: Annotated[str, typer.Argument(help="Kind of data set: counting.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder, .zip or .npz file to write.")] = Path("counting"),
+    counts: Annotated[str, typer.Option("--counts", help="Numbers of discs, for example 1-5 or 1,3,7.")] = "1-5",
+    per_class: Annotated[int, typer.Option("--per-class", min=1, help="Training pictures per count.")] = 1000,
+    test_per_class: Annotated[int, typer.Option("--test-per-class", min=0, help="Test pictures per count.")] = 0,
+    size: Annotated[str, typer.Option("--size", help="Size of the pictures, WIDTHxHEIGHT.")] = "432x288",
+    sizes: Annotated[str, typer.Option("--sizes", help="Sizes of the discs: fixed or various.")] = "fixed",
     target: Annotated[
-        str, typer.Option("--target", help="Labels: class (a folder each) or number (metadata.csv).")
+        str, typer.Option("--target", help="Labels: class (one folder each) or number (metadata.csv).")
     ] = "class",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything drawn.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the pictures.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Make a synthetic data set: `counting`, pictures of discs to be counted, which never touch and are all inside."""
+    """Generate a synthetic data set: counting, pictures of discs to count.
+
+    The discs never touch each other and lie completely inside the picture.
+    """
     from clearsight.core.progress import build_meter
     from clearsight.data.named.counting import make_counting, parse_counts
     from clearsight.errors import UsageError
@@ -255,10 +270,10 @@ def _parse_sides(text: str) -> tuple[int, int]:
 
 @app.command()
 def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="Remove everything.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Clear the cache.")] = False,
     json_: options.Json = False,
 ) -> None:
-    """List or clear the pictures that are kept decoded. CLEARSIGHT_CACHE_BYTES bounds them, 0 turns them off."""
+    """List or clear the cache of decoded pictures. CLEARSIGHT_CACHE_BYTES limits its size; 0 turns it off."""
     from clearsight.data.read.cache import cache_folder, cache_limit, clear_cache, list_entries
 
     if clear:

@@ -24,7 +24,7 @@ def doctor(
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> None:
-    """Say what is wrong with a training or with data, with evidence, cause and cure.
+    """Diagnose a training run or data: what is wrong, with evidence, cause and cure.
 
     Of data, the checks of `data check` and a probe training of a few seconds tell. Exit code 4 if a severe finding stands.
     """

@@ -15,20 +15,22 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="Model file or run directory.")],
     data: Annotated[
         str | None,
-        typer.Argument(help="Name or path of labelled data; by default that of the run.", show_default=False),
+        typer.Argument(help="Name or path of labelled data; by default the data of the run.", show_default=False),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="train, valid, test or all.", show_default=False)] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split to evaluate on: train, valid, test or all.", show_default=False)
+    ] = None,
     label_column: Annotated[
-        str, typer.Option(help="Of a CSV or metadata.csv: first, last, a header name or auto.")
+        str, typer.Option(help="Label column of a CSV or metadata.csv: first, last, a header name or auto.")
     ] = "auto",
     target: options.Target = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip pictures that cannot be read.")] = False,
     follow_links: options.FollowLinks = False,
     max_megapixels: options.MaxMegapixels = None,
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Evaluate a model: accuracy with its interval, loss, confusion matrix, and per-class metrics."""
+    """Evaluate a model: accuracy with its interval, loss, confusion matrix and metrics per class."""
     from clearsight.actions.evaluate import evaluate as evaluate_model
     from clearsight.bundle.load import load
     from clearsight.core.progress import build_meter
@@ -56,24 +58,27 @@ def predict(
     model: Annotated[str, typer.Argument(help="Model file or run directory.")],
     pictures: Annotated[
         list[Path],
-        typer.Argument(help="Picture files, folders, zips or tars of them, or .npy arrays of pictures as trained on."),
+        typer.Argument(help="Picture files; folders, zips or tars of them; or .npy arrays like the training pictures."),
     ],
-    top: Annotated[int, typer.Option(min=1, help="How many classes to show for each picture.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes to show per picture.")] = 3,
     abstain_below: Annotated[
-        float, typer.Option("--abstain-below", help="Name no class where confidence is lower.", show_default=False)
+        float,
+        typer.Option(
+            "--abstain-below", help="Give no answer if the confidence is lower than this.", show_default=False
+        ),
     ] = 0.0,
     sets: Annotated[
         float | None,
-        option("Also name a set of classes that holds the true one with this probability, as 0.9.", "--sets"),
+        option("Also give a set of classes that contains the true one with this probability, such as 0.9.", "--sets"),
     ] = None,
     out: Annotated[
-        Path | None, option("Write a CSV, a row a picture, instead of printing the answers.", "--out")
+        Path | None, option("Write a CSV file with one row per picture instead of printing the answers.", "--out")
     ] = None,
     max_megapixels: options.MaxMegapixels = None,
     json_: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Name the class of pictures, with probabilities. Warns of pictures far from those that the model was trained on."""
+    """Predict the class of each picture, with probabilities. Warns of pictures unlike those that the model was trained on."""
     from clearsight.actions.evaluate import find_limit, own_config
     from clearsight.bundle.load import load
     from clearsight.bundle.predict import predict_files, render_table

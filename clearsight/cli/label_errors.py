@@ -17,23 +17,23 @@ _SHOWN = 12
 def label_errors(
     data: options.OptionalData = None,
     *,
-    folds: Annotated[int, typer.Option("--folds", min=2, help="Parts, each judged once a repeat.")] = 5,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="How often the folds are drawn.")] = 1,
+    folds: Annotated[int, typer.Option("--folds", min=2, help="Number of folds.")] = 5,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Number of repeats, each with new folds.")] = 1,
     workers: options.Workers = None,
     executor: options.Executor = "auto",
     settings: dict[str, Any],
-    out: Annotated[Path | None, option("Directory to make.", "--out", panel=OUTPUT)] = None,
+    out: Annotated[Path | None, option("Directory to create.", "--out", panel=OUTPUT)] = None,
     root: options.Root = Path("runs"),
     resume: Annotated[
-        str | None, option("Directory of a cross-validation to take, or go on with; or last.", "--resume", panel=OUTPUT)
+        str | None, option("Directory of a cross-validation to reuse or resume, or last.", "--resume", panel=OUTPUT)
     ] = None,
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> None:
-    """Look for wrong labels: each picture is judged by models that had not seen it, and those surely of another class are listed.
+    """Find labels that are probably wrong, by predicting each picture with models not trained on it.
 
-    Writes suspects.html, whose buttons keep, change or leave out each picture and save that as a file for train --relabel; and
-    suspects.csv, the same table to fill in by hand.
+    Writes suspects.html, a page on which you keep or change each label or leave the picture out, and save your decisions
+    for train --relabel; and suspects.csv, the same table to fill in by hand.
     """
     from clearsight.actions.label_errors import GALLERY, TABLE, find_label_errors
     from clearsight.report.label_errors import describe_suspects

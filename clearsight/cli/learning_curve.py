@@ -15,17 +15,19 @@ from clearsight.cli.settings import MANY_RUNS, takes_settings
 def learning_curve(
     data: options.Data,
     *,
-    shares: Annotated[str, typer.Option("--shares", help="Shares of the training rows, rising.")] = "0.1,0.2,0.4,0.7,1",
-    seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="Runs a share.")] = 3,
-    plot: Annotated[Path, typer.Option("--plot", help="Draw the curve into this SVG.")] = Path("learning-curve.svg"),
+    shares: Annotated[
+        str, typer.Option("--shares", help="Shares of the training rows, in rising order.")
+    ] = "0.1,0.2,0.4,0.7,1",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=100, help="Runs per share.")] = 3,
+    plot: Annotated[Path, typer.Option("--plot", help="SVG file to plot the curve to.")] = Path("learning-curve.svg"),
     settings: dict[str, Any],
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> None:
-    """Train on growing shares of the training rows, several seeds each, and draw training and validation errors.
+    """Plot training and validation error against the number of training rows, with several seeds per size.
 
-    A gap that closes slowly asks for more data; two curves that meet high up ask for another model. The test split is not
-    touched.
+    If a gap between the curves closes slowly, more data helps. If they meet at a high error, a different model may help. The
+    test split is not used.
     """
     from clearsight.actions.learning_curve import measure_curve
     from clearsight.config.build import build_config

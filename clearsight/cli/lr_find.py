@@ -15,18 +15,18 @@ from clearsight.cli.settings import ONE_STEP, takes_settings
 def lr_find(
     data: options.Data,
     *,
-    low: Annotated[float, typer.Option("--low", help="First rate.")] = 1e-7,
-    high: Annotated[float, typer.Option("--high", help="Last rate.")] = 10.0,
-    steps: Annotated[int, typer.Option("--steps", help="Batches, one a rate.")] = 100,
-    plot: Annotated[Path | None, option("Draw the losses into this SVG.", "--plot")] = None,
+    low: Annotated[float, typer.Option("--low", help="Lowest learning rate.")] = 1e-7,
+    high: Annotated[float, typer.Option("--high", help="Highest learning rate.")] = 10.0,
+    steps: Annotated[int, typer.Option("--steps", help="Number of learning rates, one batch each.")] = 100,
+    plot: Annotated[Path | None, option("SVG file to plot the losses to.", "--plot")] = None,
     settings: dict[str, Any],
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> None:
-    """Look for a learning rate: one batch at each rate, then weights and all else are as before.
+    """Find a good learning rate by training one batch at each of many rates. The weights are then restored.
 
-    The suggestion lies, on a log scale, half way between where four fifths of the loss's fall are done and where the loss is
-    lowest. `train --lr auto` does the same and takes it.
+    On a log scale, the suggestion lies halfway between the rate where the loss has made four fifths of its fall and the rate
+    where it is lowest. `train --lr auto` runs the same search and uses the suggestion.
     """
     from clearsight.actions.lr_find import load_and_search
     from clearsight.config.build import build_config

@@ -18,15 +18,18 @@ def mistakes(
     model: Annotated[str, typer.Argument(help="Model file or run directory.")],
     data: Annotated[
         str | None,
-        typer.Argument(help="Name or path of labelled data; by default that of the run.", show_default=False),
+        typer.Argument(help="Name or path of labelled data; by default the data of the run.", show_default=False),
     ] = None,
-    split: Annotated[str | None, option("train, valid, test or all.", "--split")] = None,
-    count: Annotated[int, typer.Option("--count", min=1, max=1000, help="How many.")] = 24,
+    split: Annotated[str | None, option("Split to look at: train, valid, test or all.", "--split")] = None,
+    count: Annotated[int, typer.Option("--count", min=1, max=1000, help="Number of mistakes to show.")] = 24,
     saliency: Annotated[
-        str, typer.Option("--saliency", help="What an answer rests on: auto, grad-cam, occlusion or none.")
+        str,
+        typer.Option(
+            "--saliency", help="Method that shows what an answer rests on: auto, grad-cam, occlusion or none."
+        ),
     ] = "auto",
     neighbours: Annotated[
-        int, typer.Option("--neighbours", min=0, max=20, help="Training pictures to show beside each.")
+        int, typer.Option("--neighbours", min=0, max=20, help="Similar training pictures to show beside each mistake.")
     ] = 3,
     skip_bad: options.SkipBad = False,
     follow_links: options.FollowLinks = False,
@@ -34,14 +37,14 @@ def mistakes(
     out: Annotated[
         Path | None,
         option(
-            "The page to write; by default mistakes.html in the run directory, named after DATA and --split too where given.",
+            "HTML page to write; by default mistakes.html in the run directory, with DATA and --split in its name if given.",
             "--out",
         ),
     ] = None,
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> None:
-    """Show the mistakes that cost most: what each answer rests on, and the training pictures that are most like it."""
+    """Show the mistakes with the highest loss, what each answer rests on, and the most similar training pictures."""
     from clearsight.actions.mistakes import find_mistakes
     from clearsight.bundle.load import load
     from clearsight.cli.output import check_place

@@ -10,13 +10,13 @@ from clearsight.cli.output import print_json
 
 def models(
     image_size: Annotated[
-        str, typer.Option("--image-size", help="Side or HEIGHTxWIDTH of the pictures to count for.")
+        str, typer.Option("--image-size", help="Size of the pictures: a side or HEIGHTxWIDTH.")
     ] = "32",
-    channels: Annotated[int, typer.Option("--channels", min=1, max=64, help="Of the pictures.")] = 3,
-    classes: Annotated[int, typer.Option("--classes", min=2, max=100_000, help="Outputs.")] = 10,
+    channels: Annotated[int, typer.Option("--channels", min=1, max=64, help="Channels of the pictures.")] = 3,
+    classes: Annotated[int, typer.Option("--classes", min=2, max=100_000, help="Number of classes.")] = 10,
     json_: options.Json = False,
 ) -> None:
-    """List the kinds of networks with their weights and multiply-adds for one picture."""
+    """List the available networks, with their numbers of weights and multiply-adds per picture."""
     from clearsight.cli.options import parse_size
     from clearsight.config.families import TIMM
     from clearsight.models.count import list_models

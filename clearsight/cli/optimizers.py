@@ -13,18 +13,21 @@ def optimizers(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Optimisers, each as NAME or NAME=LR; by default sgd, momentum and adam.", show_default=False
+            help="Optimisers, each written as NAME or NAME=LR; by default sgd, momentum and adam.", show_default=False
         ),
     ] = None,
-    surface: Annotated[str, typer.Option("--surface", help="valley, beale or rosenbrock.")] = "valley",
-    steps: Annotated[int, typer.Option("--steps", min=1, max=10_000, help="Steps of each path.")] = 80,
-    out: Annotated[Path, typer.Option("--out", help="The picture to write, an SVG.")] = Path("optimizers.svg"),
+    surface: Annotated[str, typer.Option("--surface", help="Test function: valley, beale or rosenbrock.")] = "valley",
+    steps: Annotated[int, typer.Option("--steps", min=1, max=10_000, help="Steps per path.")] = 80,
+    out: Annotated[Path, typer.Option("--out", help="SVG file to write.")] = Path("optimizers.svg"),
     animation: Annotated[
-        Path | None, typer.Option("--animation", help="Also write a GIF that moves.", show_default=False)
+        Path | None, typer.Option("--animation", help="Animated GIF to write as well.", show_default=False)
     ] = None,
     json_: options.Json = False,
 ) -> None:
-    """Draw how optimisers go down a surface of two variables, each at its best rate of 55 unless one is given."""
+    """Draw the paths of optimisers on a test function of two variables.
+
+    Each optimiser uses the best of 55 learning rates unless you give one.
+    """
     from clearsight.core.files import write_durably
     from clearsight.errors import UsageError
     from clearsight.report.optimizer_paths import draw_paths, render_animation

@@ -22,32 +22,35 @@ OptionalData = Annotated[
     ),
 ]
 Config = Annotated[
-    Path | None, option("TOML or JSON file of settings, under the options here.", "--config", panel="Other settings")
+    Path | None,
+    option("TOML or JSON file of settings; command-line options override it.", "--config", panel="Other settings"),
 ]
 Set = Annotated[
     list[str] | None,
     option(
-        "Any setting, as train.rho=0.8; may be repeated. `clearsight config reference` lists them.",
+        "Any setting, for example train.rho=0.8; may be repeated. `clearsight config reference` lists them.",
         "--set",
         panel="Other settings",
     ),
 ]
-Target = Annotated[str | None, option("Predict the numbers of this column (regression).", "--target", panel="Data")]
-Workers = Annotated[int | None, option("Runs at a time; by default one a core, or one a CUDA device.", "--workers")]
-Executor = Annotated[str, typer.Option("--executor", help="auto, threads, processes or dask://HOST:PORT.")]
-SkipBad = Annotated[bool, option("Go on without bad files, copies of pictures and conflicting labels.", "--skip-bad")]
-FollowLinks = Annotated[
-    bool, option("Read what links in a folder lead to, also out of it and to other folders.", "--follow-links")
+Target = Annotated[str | None, option("Column of numbers to predict (regression).", "--target", panel="Data")]
+Workers = Annotated[
+    int | None, option("Number of parallel runs; by default one per core, or one per CUDA device.", "--workers")
 ]
+Executor = Annotated[
+    str, typer.Option("--executor", help="How to run in parallel: auto, threads, processes or dask://HOST:PORT.")
+]
+SkipBad = Annotated[bool, option("Skip bad files, duplicate pictures and conflicting labels.", "--skip-bad")]
+FollowLinks = Annotated[bool, option("Follow links in a folder, wherever they lead.", "--follow-links")]
 MaxMegapixels = Annotated[
-    float | None, option("Largest picture file that is read; by default 50 megapixels.", "--max-megapixels")
+    float | None, option("Largest picture file to read, in megapixels; by default as in training.", "--max-megapixels")
 ]
-Root = Annotated[Path, typer.Option("--root", help="Where run directories are made.", rich_help_panel=OUTPUT)]
+Root = Annotated[Path, typer.Option("--root", help="Folder for new run directories.", rich_help_panel=OUTPUT)]
 Track = Annotated[
-    list[str] | None, option("Also write to tensorboard or mlflow; may be repeated.", "--track", panel=OUTPUT)
+    list[str] | None, option("Also log to tensorboard or mlflow; may be repeated.", "--track", panel=OUTPUT)
 ]
-Quiet = Annotated[bool, option("No progress, no notes.", "--quiet", panel=OUTPUT)]
-Json = Annotated[bool, option("Print one JSON object.", "--json", panel=OUTPUT)]
+Quiet = Annotated[bool, option("Print no progress and no notes.", "--quiet", panel=OUTPUT)]
+Json = Annotated[bool, option("Print the result as one JSON object.", "--json", panel=OUTPUT)]
 
 
 def parse_numbers(text: str, flag: str) -> list[float]:

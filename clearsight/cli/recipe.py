@@ -10,13 +10,13 @@ from clearsight.cli import options
 from clearsight.cli.output import plain, print_json, print_notes, tell
 
 app = typer.Typer(
-    help="Run published experiments again.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+    help="Rerun published experiments.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
 )
 
 
 @app.command("list")
 def list_(json_: options.Json = False) -> None:
-    """All recipes with what was published."""
+    """List all recipes with the published results."""
     from clearsight.recipes import list_experiments, load_experiment
 
     found = [load_experiment(name) for name in list_experiments()]
@@ -29,13 +29,13 @@ def list_(json_: options.Json = False) -> None:
 
 @app.command()
 def run(
-    name: Annotated[str, typer.Argument(help="Such as D2; see `clearsight recipe list`.")],
-    seeds: Annotated[int | None, typer.Option(min=1, help="Runs a variant.", show_default=False)] = None,
-    root: Annotated[Path, typer.Option("--root", help="Where the first seed's run is kept.")] = Path("runs"),
+    name: Annotated[str, typer.Argument(help="Name of a recipe, such as D2; see `clearsight recipe list`.")],
+    seeds: Annotated[int | None, typer.Option(min=1, help="Runs per variant.", show_default=False)] = None,
+    root: Annotated[Path, typer.Option("--root", help="Folder for the run of the first seed.")] = Path("runs"),
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> None:
-    """Run a recipe over several seeds; print its table. The first seed of each variant leaves a run with a report."""
+    """Run a recipe with several seeds and print its table. The run of each variant's first seed is kept, with its report."""
     from clearsight.recipes import describe_measured, find_name, load_experiment, render_measured, run_experiment
     from clearsight.recipes.searches import load_search
     from clearsight.recipes.table import RULE, TABLE_HEAD

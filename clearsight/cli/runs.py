@@ -12,13 +12,13 @@ from clearsight.cli.output import plain, print_json, print_notes
 app = typer.Typer(
     help="List, show, watch and remove runs.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
 )
-Name = Annotated[str, typer.Argument(help="Run directory, its name, or last.")]
-Root = Annotated[Path, typer.Option("--root", help="Where run directories are.")]
+Name = Annotated[str, typer.Argument(help="Directory or name of a run, or last.")]
+Root = Annotated[Path, typer.Option("--root", help="Folder of the run directories.")]
 
 
 @app.command("list")
 def list_(root: Root = Path("runs"), json_: options.Json = False, quiet: options.Quiet = False) -> None:
-    """All runs, oldest first, with their accuracies."""
+    """List all runs with their accuracies, oldest first."""
     from clearsight.runs import store
 
     runs, notes = store.list_runs(root)
@@ -40,7 +40,7 @@ def list_(root: Root = Path("runs"), json_: options.Json = False, quiet: options
 
 @app.command()
 def show(run: Name, root: Root = Path("runs"), json_: options.Json = False) -> None:
-    """What one run did: its record and its metrics."""
+    """Show the record and metrics of a run."""
     from clearsight.errors import RunError
     from clearsight.report.text import render_metrics
     from clearsight.runs import store
@@ -68,9 +68,10 @@ def show(run: Name, root: Root = Path("runs"), json_: options.Json = False) -> N
 
 @app.command()
 def watch(run: Name, root: Root = Path("runs"), json_: options.Json = False) -> None:
-    """Follow a run from another terminal: its loss so far, then each epoch, until it ends. Ctrl-C stops watching, not the run.
+    """Follow a run from another terminal until it ends.
 
-    With --json, print how it stands now and end.
+    It shows the loss so far, then each epoch. Ctrl-C stops watching but not the run. With --json,
+    print the current state and exit.
     """
     from clearsight.report.text import render_course
     from clearsight.runs import store
@@ -94,7 +95,7 @@ def watch(run: Name, root: Root = Path("runs"), json_: options.Json = False) -> 
 def remove(
     run: Name,
     root: Root = Path("runs"),
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     json_: options.Json = False,
 ) -> None:
     """Delete a run directory."""
@@ -115,7 +116,7 @@ def report(
     root: Root = Path("runs"),
     json_: options.Json = False,
 ) -> None:
-    """Draw the report of a run anew from its files."""
+    """Redraw the report of a run from its files."""
     from clearsight.report.html import write_report
     from clearsight.runs import store
 

@@ -57,11 +57,11 @@ READING = ("preprocess.image_size", "preprocess.resize", "data.skip_bad", "data.
 _OLD = {"model.finetune": "--tune"}  # earlier names, which help leaves out
 _NAMES = {"model.family": "model", "augment.preset": "augment"}  # of options that are not called like their setting
 _WRITTEN = {
-    "model.hidden": "As 128,64; '' for none.",
-    "model.activation": "One a layer is tanh,relu.",
-    "preprocess.image_size": "As 64, or 48x64 (height x width).",
-    "train.class_weights": "One number a class is 1,2,1.",
-    "augment.preset": "Single strengths may follow, as photo,hflip=0,rotate=20.",
+    "model.hidden": "For example 128,64; '' for none.",
+    "model.activation": "For example tanh,relu for two layers.",
+    "preprocess.image_size": "For example 64, or 48x64 (height x width).",
+    "train.class_weights": "For example 1,2,1 for three classes.",
+    "augment.preset": "May be followed by strengths, for example photo,hflip=0,rotate=20.",
 }
 
 

@@ -16,23 +16,23 @@ def train(
     data: options.OptionalData = None,
     *,
     settings: dict[str, Any],
-    out: Annotated[Path | None, option("Run directory to make.", "--out", panel=OUTPUT)] = None,
+    out: Annotated[Path | None, option("Run directory to create.", "--out", panel=OUTPUT)] = None,
     root: options.Root = Path("runs"),
-    resume: Annotated[str | None, option("Run directory to go on with, or last.", "--resume", panel=OUTPUT)] = None,
+    resume: Annotated[str | None, option("Run directory to resume, or last.", "--resume", panel=OUTPUT)] = None,
     finish: Annotated[
         bool,
         option(
-            "With --resume: train no further, but evaluate, save and report what is there.", "--finish", panel=OUTPUT
+            "With --resume: do not train further; evaluate, save and report the run as it is.", "--finish", panel=OUTPUT
         ),
     ] = False,
     track: options.Track = None,
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> None:
-    """Train a classifier, evaluate it, save it and draw its report.
+    """Train a model, evaluate it, save it and write its report.
 
-    Exit codes: 0 done, 1 failed, 2 wrong use, 3 the data is not fit to train on, 4 the loss diverged (the last good
-    model is kept), 130 Ctrl-C and 143 SIGTERM (saved, go on with --resume).
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the data is not fit to train on, 4 the loss diverged (the last good
+    model is kept), 130 Ctrl-C and 143 SIGTERM (the run is saved; continue it with --resume).
     """
     from clearsight.actions.train import train as train_model
     from clearsight.engines.team import leave, started_by_torchrun

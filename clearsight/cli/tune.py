@@ -19,36 +19,46 @@ def tune(
     *,
     search: Annotated[
         list[str] | None,
-        option("What may vary: train.lr=0.01,0.1, or 'train.lr={log = [1e-4, 1]}'; may be repeated.", "--search"),
+        option("Setting to search: train.lr=0.01,0.1, or 'train.lr={log = [1e-4, 1]}'; may be repeated.", "--search"),
     ] = None,
     strategy: Annotated[
-        str | None, option("grid, random, perturb or tpe; grid where it is small.", "--strategy")
+        str | None,
+        option(
+            "Search strategy: grid, random, perturb or tpe; by default grid if it is small, else tpe.", "--strategy"
+        ),
     ] = None,
-    trials: Annotated[int | None, option("At most so many; by default 40, or all of a grid.", "--trials")] = None,
-    minutes: Annotated[float | None, option("Begin nothing new after so many minutes.", "--minutes")] = None,
-    folds: Annotated[int | None, option("Judge by k-fold cross-validation.", "--folds")] = None,
-    prune: Annotated[str, typer.Option("--prune", help="none, halving or hyperband.")] = "none",
-    metric: Annotated[str | None, option("accuracy, loss or mae.", "--metric")] = None,
-    search_seed: Annotated[int, typer.Option("--search-seed", min=0, help="Of what is tried.")] = 0,
-    round_size: Annotated[int | None, option("Trials asked for together.", "--round-size")] = None,
+    trials: Annotated[
+        int | None, option("Largest number of trials; by default 40, or all of a grid.", "--trials")
+    ] = None,
+    minutes: Annotated[float | None, option("Start no trial after this many minutes.", "--minutes")] = None,
+    folds: Annotated[
+        int | None, option("Score each trial by k-fold cross-validation with this many folds.", "--folds")
+    ] = None,
+    prune: Annotated[
+        str, typer.Option("--prune", help="How to stop poor trials early: none, halving or hyperband.")
+    ] = "none",
+    metric: Annotated[str | None, option("Metric that scores a trial: accuracy, loss or mae.", "--metric")] = None,
+    search_seed: Annotated[int, typer.Option("--search-seed", min=0, help="Seed of the search.")] = 0,
+    round_size: Annotated[int | None, option("Number of trials proposed together.", "--round-size")] = None,
     workers: options.Workers = None,
     executor: options.Executor = "auto",
     retrain: Annotated[
-        bool, typer.Option("--retrain/--no-retrain", help="Train the best again and evaluate it on test.")
+        bool,
+        typer.Option(
+            "--retrain/--no-retrain", help="Retrain the best configuration and evaluate it on the test split."
+        ),
     ] = True,
     settings: dict[str, Any],
-    out: Annotated[Path | None, option("Directory to make for the search.", "--out", panel=OUTPUT)] = None,
+    out: Annotated[Path | None, option("Directory to create for the search.", "--out", panel=OUTPUT)] = None,
     root: options.Root = Path("runs"),
-    resume: Annotated[
-        str | None, option("Directory of a search to go on with, or last.", "--resume", panel=OUTPUT)
-    ] = None,
+    resume: Annotated[str | None, option("Directory of a search to resume, or last.", "--resume", panel=OUTPUT)] = None,
     track: options.Track = None,
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> None:
-    """Search for settings on all cores, train the best anew on training and validation rows, and judge that once on test.
+    """Search for the best settings, retrain with them on training and validation rows, and evaluate once on the test split.
 
-    The same seed gives the same trials and results with one worker or many, and after a kill.
+    The same seed gives the same trials and results with one worker or many, even if the search is killed and resumed.
     """
     from clearsight.actions.tune import tune as search_settings
 

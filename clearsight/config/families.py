@@ -1,6 +1,6 @@
 """The kinds of networks: all that depends on which one it is, in one object a family. Nothing else compares their names.
 
-It must not know how any is trained. The layers stand in files of the room `models`, which are named here and imported when a
+It must not know how any is trained. The layers stand in files of the package `models`, which are named here and imported when a
 network is built.
 """
 

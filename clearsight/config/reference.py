@@ -6,9 +6,10 @@ from clearsight.config.schema import RunConfig
 
 _HEAD = """# Settings
 
-Every choice of a run, by section, made from their definitions by `clearsight config reference`. In a TOML file they stand under
-`[section]`; on the command line a setting has the flag shown here, or `--set section.name=value`; in Python it is an argument of
-`clearsight.train` by its name, and by `model` for `model.family`. `clearsight config show` prints what is in force.
+This page lists every setting of a run, by section. `clearsight config reference` generates it from the definitions of the
+settings. In a TOML file, a setting belongs under `[section]`. On the command line, use its flag or `--set section.name=value`. In
+Python, pass it to `clearsight.train` as an argument of the same name, except `model.family`, which is the argument `model`.
+`clearsight config show` prints the values in force.
 """
 
 
@@ -27,7 +28,7 @@ def render_reference(flags: dict[str, str]) -> str:
             "",
             part["description"],
             "",
-            "| setting | flag | values | usual | what it is |",
+            "| setting | flag | values | default | description |",
             "|-|-|-|-|-|",
         ]
         for name, field in part["properties"].items():

@@ -82,80 +82,103 @@ Rate = Annotated[float, Field(ge=0)]
 
 
 class DataConfig(_Section):
-    """Where pictures come from and how they are split."""
+    """Where the pictures come from and how they are split."""
 
-    source: str = Field("digits", description="Name (digits, mnist, ...) or path (folder, zip, tar, NPZ, CSV).")
-    task: Literal["classification", "regression"] = Field("classification", description="Predict classes or numbers.")
-    label_column: str = Field("auto", description="Of a CSV or metadata.csv: first, last, a header name, or auto.")
-    skip_bad: bool = Field(False, description="Go on without bad files, copies across splits and conflicting labels.")
-    follow_links: bool = Field(False, description="Read what links in a folder lead to, wherever that is.")
-    max_megapixels: float = Field(50.0, gt=0, le=1000, description="Largest picture file; others are bad files.")
-    relabel: str | None = Field(None, description="CSV that corrects labels, as label-errors writes it.")
+    source: str = Field(
+        "digits", description="Name (digits, mnist, ...) or path (folder, zip, tar, NPZ, CSV) of the data."
+    )
+    task: Literal["classification", "regression"] = Field(
+        "classification", description="Whether to predict classes or numbers."
+    )
+    label_column: str = Field(
+        "auto", description="Label column of a CSV or metadata.csv: first, last, a header name, or auto."
+    )
+    skip_bad: bool = Field(False, description="Skip bad files, duplicates across splits and conflicting labels.")
+    follow_links: bool = Field(False, description="Follow links in a folder, wherever they lead.")
+    max_megapixels: float = Field(
+        50.0, gt=0, le=1000, description="Largest picture file, in megapixels; larger ones are bad files."
+    )
+    relabel: str | None = Field(None, description="CSV file of label corrections, as written by label-errors.")
     check: bool = Field(True, description="Check the data before training.")
     valid_fraction: float = Field(0.1, ge=0, lt=1, description="Share of the training rows held out for validation.")
     test_fraction: float = Field(
-        0.2, ge=0, lt=1, description="Share held out for test where the data has no test split."
+        0.2, ge=0, lt=1, description="Share of the rows held out for test if the data has no test split."
     )
-    train_per_class: int | None = Field(None, ge=1, description="Exact training rows a class, instead of fractions.")
-    valid_per_class: int = Field(0, ge=0, description="Exact validation rows a class, with train_per_class.")
-    test_per_class: int = Field(0, ge=0, description="Exact test rows a class, with train_per_class.")
-    train_fraction: float = Field(
-        1.0, gt=0, le=1, description="Share of the training rows that is used, of each class."
+    train_per_class: int | None = Field(
+        None, ge=1, description="Number of training rows per class, instead of fractions."
     )
-    shuffle_split: bool = Field(True, description="False splits in file order instead of at random.")
-    pool: bool = Field(False, description="Put the splits that came with the data together and draw anew.")
-    split_seed: int = Field(0, ge=0, description="Seed of the split, apart from train.seed.")
+    valid_per_class: int = Field(0, ge=0, description="Number of validation rows per class; needs train_per_class.")
+    test_per_class: int = Field(0, ge=0, description="Number of test rows per class; needs train_per_class.")
+    train_fraction: float = Field(1.0, gt=0, le=1, description="Share of the training rows of each class to use.")
+    shuffle_split: bool = Field(True, description="Split at random; false splits in file order.")
+    pool: bool = Field(False, description="Merge the splits that come with the data and split again.")
+    split_seed: int = Field(0, ge=0, description="Seed of the split; independent of train.seed.")
     folds: int | None = Field(
-        None, ge=2, le=1000, description="Parts of the training rows, of which one is for validation, for k-fold."
+        None, ge=2, le=1000, description="Number of folds of the training rows; one of them is the validation split."
     )
-    fold: int = Field(0, ge=0, description="Which of the folds is for validation, from 0.")
-    fold_seed: int = Field(0, ge=0, description="Seed of the folds, apart from that of the test split.")
+    fold: int = Field(0, ge=0, description="Index of the validation fold, from 0.")
+    fold_seed: int = Field(0, ge=0, description="Seed of the folds; independent of split_seed.")
     group_by: str | None = Field(
         None,
-        description="Regular expression; pictures in whose file names it finds the same text (a patient, a scene) stay together.",
+        description="Regular expression for the part of a file name that names a patient or scene; its pictures stay together.",
     )
 
 
 class PreprocessConfig(_Section):
-    """From files to stored pixels, and from those to inputs."""
+    """How files become stored pixels, and pixels become inputs."""
 
     image_size: Side | tuple[Side, Side] | None = Field(
         None,
-        description="Side, or [height, width], that pictures are brought to; by default as they are if small and equal.",
+        description="Side, or [height, width], to resize pictures to; by default unchanged if small and of equal size.",
     )
-    resize: Resize = Field("squash", description="Stretch, crop evenly, or pad with the background.")
-    channels: Channels = Field("auto", description="Of picture files; auto is grey where all are.")
-    background: str = Field("white", description="Under transparent pixels: white, black, grey or #rrggbb.")
+    resize: Resize = Field(
+        "squash", description="How to fit pictures to the size: stretch, crop evenly, or pad with the background."
+    )
+    channels: Channels = Field(
+        "auto", description="Colour mode of picture files; auto uses grey if every picture is grey."
+    )
+    background: str = Field("white", description="Colour under transparent pixels: white, black, grey or #rrggbb.")
     scale: Scaling = Field(
         "unit",
-        description="0..1, -1..1, mean 0 and deviation 1, minus the mean picture, by ImageNet's mean and deviation, "
-        "or as stored.",
+        description="Scaling of the pixels: to 0..1; to -1..1; to mean 0 and standard deviation 1; by subtracting the mean "
+        "picture; by ImageNet's mean and standard deviation; or none.",
     )
 
 
 class AugmentConfig(_Section):
-    """How training pictures are varied, anew in each epoch; strengths given here go over those of the preset."""
+    """How training pictures are varied in each epoch; strengths given here override those of the preset."""
 
-    preset: Preset = Field("none", description="Strengths that fit a kind of pictures, as far as the data allows.")
-    hflip: float | None = Field(None, ge=0, le=1, description="Probability of a mirror image.")
-    vflip: float | None = Field(None, ge=0, le=1, description="Probability of a picture upside down.")
-    rot90: float | None = Field(None, ge=0, le=1, description="Probability of a turn by 90, 180 or 270 degrees.")
-    rotate: float | None = Field(None, ge=0, le=180, description="Largest angle in degrees.")
-    shear: float | None = Field(None, ge=0, le=60, description="Largest angle in degrees.")
-    zoom: float | None = Field(None, ge=0, le=0.9, description="Largest growth or shrinkage, as a share.")
-    shift: float | None = Field(None, ge=0, le=0.9, description="Largest move, as a share of the side.")
+    preset: Preset = Field(
+        "none",
+        description="Preset of transforms for one kind of picture; transforms that do not suit the data are left out.",
+    )
+    hflip: float | None = Field(None, ge=0, le=1, description="Probability of a horizontal flip.")
+    vflip: float | None = Field(None, ge=0, le=1, description="Probability of a vertical flip.")
+    rot90: float | None = Field(None, ge=0, le=1, description="Probability of a rotation by 90, 180 or 270 degrees.")
+    rotate: float | None = Field(None, ge=0, le=180, description="Largest rotation, in degrees.")
+    shear: float | None = Field(None, ge=0, le=60, description="Largest shear, in degrees.")
+    zoom: float | None = Field(None, ge=0, le=0.9, description="Largest zoom in or out, as a share.")
+    shift: float | None = Field(None, ge=0, le=0.9, description="Largest shift, as a share of the side.")
     crop: float | None = Field(None, ge=0, le=0.9, description="Padding before a random crop, as a share of the side.")
-    brightness: float | None = Field(None, ge=0, le=0.9, description="Largest change, as a share of the range.")
-    contrast: float | None = Field(None, ge=0, le=0.9, description="Largest change, as a share.")
+    brightness: float | None = Field(
+        None, ge=0, le=0.9, description="Largest change of brightness, as a share of the range."
+    )
+    contrast: float | None = Field(None, ge=0, le=0.9, description="Largest change of contrast, as a share.")
     color: float | None = Field(None, ge=0, le=0.9, description="Largest change of saturation, as a share.")
-    blur: float | None = Field(None, ge=0, le=10, description="Strongest blur, standard deviation in pixels.")
-    noise: float | None = Field(None, ge=0, le=0.9, description="Strongest noise, deviation as a share of the range.")
+    blur: float | None = Field(None, ge=0, le=10, description="Largest standard deviation of the blur, in pixels.")
+    noise: float | None = Field(
+        None, ge=0, le=0.9, description="Largest standard deviation of the noise, as a share of the range."
+    )
     cutout: float | None = Field(None, ge=0, le=0.9, description="Side of a blank square, as a share of the side.")
-    mixup: float | None = Field(None, ge=0, le=100, description="Alpha of blending two pictures and their labels.")
-    cutmix: float | None = Field(None, ge=0, le=100, description="Alpha of pasting in a part of another picture.")
-    fill: Fill | None = Field(None, description="Beyond the edge: repeat it, or mirror.")
+    mixup: float | None = Field(
+        None, ge=0, le=100, description="Alpha of mixup, which blends two pictures and their labels."
+    )
+    cutmix: float | None = Field(
+        None, ge=0, le=100, description="Alpha of cutmix, which pastes in a part of another picture."
+    )
+    fill: Fill | None = Field(None, description="How to fill beyond the edge: repeat the edge, or reflect.")
     unsafe: Literal["refuse", "warn", "ignore"] = Field(
-        "refuse", description="What to do about a transform that changes labels on this data; ignore does not measure."
+        "refuse", description="What to do about a transform that changes labels on this data; ignore skips the check."
     )
 
     def overrides(self) -> dict[str, Any]:
@@ -164,144 +187,176 @@ class AugmentConfig(_Section):
 
 
 class ModelConfig(_Section):
-    """The network and its first weights."""
+    """The network and its initial weights."""
 
     family: FamilyName = Field(
         "auto",
-        description="Kind of network; `clearsight models` lists them. timm:NAME is one of the library timm. auto is "
-        f"{USUAL_PRETRAINED}, pretrained, for few colour photographs where its weights are installed, else {USUAL}.",
+        description="Kind of network; `clearsight models` lists them. timm:NAME is a network of the timm library. auto is "
+        f"the pretrained {USUAL_PRETRAINED} for a few colour photographs if its weights are installed, else {USUAL}.",
     )
-    inputs: int | None = Field(None, ge=1, description="Pixel values a picture must have; refuse other data.")
-    outputs: int | None = Field(None, ge=1, description="Classes the data must have; refuse other data.")
+    inputs: int | None = Field(
+        None, ge=1, description="Required number of pixel values per picture; other data is refused."
+    )
+    outputs: int | None = Field(None, ge=1, description="Required number of classes; other data is refused.")
     hidden: tuple[Annotated[int, Field(ge=1, le=2**20)], ...] | None = Field(
-        None, description=f"Units of each hidden dense layer, [] for none; by default {_USUAL_HIDDEN}."
+        None, description=f"Units of each hidden dense layer; [] for none. The default is {_USUAL_HIDDEN}."
     )
     widths: tuple[Width, ...] | None = Field(
-        None, min_length=1, description="Channels of each stage of a convolutional net; by default its family's."
+        None,
+        min_length=1,
+        description="Channels of each stage of a convolutional net; the default depends on the network.",
     )
     depths: tuple[Depth, ...] | None = Field(
-        None, min_length=1, description="Convolutions (or blocks) of each stage; by default its family's."
+        None, min_length=1, description="Convolutions (or blocks) of each stage; the default depends on the network."
     )
     kernel: int | None = Field(
-        None, ge=1, le=15, description=f"Side of the convolutions of {_name_takers('kernel')}; odd."
+        None, ge=1, le=15, description=f"Kernel size of the convolutions of {_name_takers('kernel')}; odd."
     )
     norm: Norm | None = Field(
-        None, description=f"Of {_name_takers('norm')}: batch normalisation after each convolution, or none."
+        None, description=f"Batch normalisation after each convolution of {_name_takers('norm')}, or none."
     )
     pooling: Pooling | None = Field(
         None,
-        description="Over all places at the end; mean sums up a map, as counting wants. By default max; mean for numbers.",
+        description="Global pooling at the end; mean suits counting. By default mean for regression, else that of the network.",
     )
     stem: Stem | None = Field(
         None,
-        description=f"First layers of {_name_takers('stem')}: small keeps the size, large quarters it; by default "
-        "by the size of the pictures.",
+        description=f"First layers of {_name_takers('stem')}: small keeps the size, large divides both sides by 4; the "
+        "default depends on the size of the pictures.",
     )
-    pad_to: Side | None = Field(
-        None, description="Side to which pictures are padded with 0 inside a convolutional net."
+    pad_to: Side | None = Field(None, description="Side to which a convolutional net pads pictures with zeros.")
+    activation: Activation | tuple[Activation, ...] = Field(
+        "relu", description="Activation of all hidden layers, or one per layer."
     )
-    activation: Activation | tuple[Activation, ...] = Field("relu", description="Of all hidden layers, or one each.")
-    bias: Bias = Field("unit", description="A bias a unit, one a layer, or none.")
+    bias: Bias = Field("unit", description="Biases: one per unit, one shared by the layer, or none.")
     init: Init = Field(
         "auto",
-        description="First weights; auto is he for the relu family and gelu, else xavier; and xavier for the last layer of "
-        "convolutional nets.",
+        description="Initialisation of the weights. auto is he for relu, leaky_relu and gelu; it is xavier for other "
+        "activations and for the last layer of convolutional nets.",
     )
-    init_std: float = Field(0.1, ge=0, description="Standard deviation of normal and uniform.")
-    bias_init: Literal["zeros", "normal"] = Field("zeros", description="First biases; normal uses init_std.")
-    start_from: str | None = Field(None, description="Model of the same network whose weights are the first ones.")
-    pretrained: bool = Field(False, description="Begin with weights published for this family, learnt on ImageNet.")
+    init_std: float = Field(0.1, ge=0, description="Standard deviation for init normal and uniform.")
+    bias_init: Literal["zeros", "normal"] = Field("zeros", description="Initial biases; normal uses init_std.")
+    start_from: str | None = Field(None, description="Model of the same network whose weights are the initial ones.")
+    pretrained: bool = Field(False, description="Start from published weights for this network, trained on ImageNet.")
     weights: str | None = Field(
-        None, description="File (.safetensors or .pth) with such weights, for the published one."
+        None, description="File of pretrained weights (.safetensors or .pth) to use instead of the published ones."
     )
     finetune: Finetune = Field(
-        "auto", description="What of a pretrained net is trained: its head, the last stages too, or all; auto is head."
+        "auto", description="What to train of a pretrained net: the head, the last stages too, or all; auto is head."
     )
 
 
 class TrainConfig(_Section):
-    """What is minimised, how, and for how long."""
+    """The loss, how it is minimised, and for how long."""
 
     engine: Literal["auto", "dense", "reference", "torch"] = Field(
-        "auto", description="auto is dense for an mlp on a CPU, else torch; reference is the NumPy textbook."
+        "auto",
+        description="Training engine; auto is dense for mlp on a CPU, else torch. reference is the textbook version in NumPy.",
     )
-    device: Device = Field("auto", description="Of engine torch; auto is cuda or mps where there is one, else cpu.")
+    device: Device = Field("auto", description="Device for engine torch; auto is cuda or mps if available, else cpu.")
     precision: Precision = Field(
-        "auto", description="Of engine torch: auto is bfloat16 (products only) for classes on cuda, else float32."
+        "auto",
+        description="Precision of engine torch; auto is bfloat16 (products only) for classification on cuda, else float32.",
     )
     compile: bool = Field(False, description="Compile the network with torch.compile.")
-    accumulate: int = Field(1, ge=1, description="Parts in which a batch is computed, to save memory.")
+    accumulate: int = Field(1, ge=1, description="Number of parts in which each batch is computed, to save memory.")
     ema: float = Field(
-        0.0, ge=0, lt=1, description="Decay of a running average of the weights, which is then the model."
+        0.0,
+        ge=0,
+        lt=1,
+        description="Decay of the exponential moving average of the weights, which becomes the model; 0 turns it off.",
     )
     lookahead: int = Field(
-        0, ge=0, description="Steps after which weights go back half way (Zhang et al. 2019); 0 for none."
+        0,
+        ge=0,
+        description="Steps between Lookahead updates, which move the weights halfway back (Zhang et al. 2019); 0 turns them off.",
     )
-    loss: Loss = Field("auto", description="auto is cross_entropy for classes and squared_error for numbers.")
+    loss: Loss = Field(
+        "auto", description="Loss function; auto is cross_entropy for classification and squared_error for regression."
+    )
     huber_delta: float = Field(
-        1.0, gt=0, description="Of loss huber: error, in deviations, beyond which it grows linearly."
+        1.0, gt=0, description="Error above which the huber loss grows linearly, in standard deviations of the targets."
     )
     epochs: int = Field(20, ge=1, le=10**9, description="Passes over the training rows.")
-    batch_size: int = Field(32, ge=1, le=2**31, description="Rows a step; the last batch of an epoch may be short.")
-    shuffle: bool = Field(True, description="A new order each epoch.")
-    sampling: Sampling = Field("natural", description="balanced draws every class equally often in an epoch.")
-    optimizer: Optimizer = Field("adam", description="How a gradient moves the weights.")
+    batch_size: int = Field(32, ge=1, le=2**31, description="Rows per step; the last batch of an epoch may be smaller.")
+    shuffle: bool = Field(True, description="Shuffle the training rows in each epoch.")
+    sampling: Sampling = Field(
+        "natural", description="How to draw training rows; balanced draws every class equally often."
+    )
+    optimizer: Optimizer = Field("adam", description="Optimiser that updates the weights.")
     lr: Rate | Literal["auto"] | None = Field(
         None,
-        description=f"Largest learning rate, or auto to look for it; by default that of the optimiser: {_USUAL_LR}.",
+        description=f"Highest learning rate, or auto to find one; the default depends on the optimiser: {_USUAL_LR}.",
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="Of momentum, nesterov and muon.")
-    rho: float = Field(0.9, ge=0, lt=1, description="Decay of rmsprop's mean square.")
-    beta1: float = Field(0.9, ge=0, lt=1, description="Of adam, adamw and muon.")
-    beta2: float = Field(0.999, ge=0, lt=1, description="Of adam, adamw and muon.")
-    eps: float = Field(1e-8, ge=0, description="Of rmsprop, adam, adamw and muon.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum coefficient for momentum, nesterov and muon.")
+    rho: float = Field(0.9, ge=0, lt=1, description="Decay of the mean square for rmsprop.")
+    beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the first moment for adam, adamw and muon.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Decay of the second moment for adam, adamw and muon.")
+    eps: float = Field(1e-8, ge=0, description="Small number in the denominator for rmsprop, adam, adamw and muon.")
     schedule: Schedule = Field("constant", description="How the learning rate changes over the run.")
-    schedule_unit: Literal["step", "epoch"] = Field("step", description="Change the rate each step or each epoch.")
-    warmup_epochs: float = Field(0.0, ge=0, description="First epochs in which the rate also grows from near 0.")
-    step_epochs: int = Field(10, ge=1, description="Of schedule step: epochs between drops.")
-    step_gamma: float = Field(0.1, gt=0, le=1, description="Of schedule step: factor of a drop.")
+    schedule_unit: Literal["step", "epoch"] = Field(
+        "step", description="Whether the learning rate changes every step or every epoch."
+    )
+    warmup_epochs: float = Field(
+        0.0, ge=0, description="Epochs at the start in which the learning rate also rises from near 0."
+    )
+    step_epochs: int = Field(10, ge=1, description="Epochs between drops of the learning rate for schedule step.")
+    step_gamma: float = Field(
+        0.1, gt=0, le=1, description="Factor of each drop of the learning rate for schedule step."
+    )
     reduction: Reduction = Field("mean", description="Average or sum the gradient over a batch.")
-    l1: float = Field(0.0, ge=0, description="Penalty l1 |w|, in the gradient.")
+    l1: float = Field(0.0, ge=0, description="Strength of the L1 penalty, l1 |w|.")
     l2: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
         0.0,
-        description="Penalty l2/2 w^2, in the gradient; auto chooses it by k-fold, for the head of a pretrained net.",
+        description="Strength of the L2 penalty, l2/2 w^2; auto chooses it by cross-validation for the head of a pretrained net.",
     )
     layer_decay: float = Field(
-        1.0, gt=0, le=1, description="Factor of the rate from each stage of a pretrained net to the one before it."
+        1.0,
+        gt=0,
+        le=1,
+        description="Factor by which the learning rate changes from each stage of a pretrained net to the stage before it.",
     )
-    weight_decay: float | None = Field(None, ge=0, description="Decoupled decay; by default 0.01 for adamw, else 0.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Share of hidden units silenced at each step.")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of the target spread over all classes.")
+    weight_decay: float | None = Field(
+        None, ge=0, description="Decoupled weight decay; the default is 0.01 for adamw, else 0."
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of hidden units dropped at each step.")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each target spread over all classes.")
     class_weights: Literal["none", "balanced"] | tuple[float, ...] = Field(
-        "none", description="Weight of each class in the loss; balanced is n / (K n_k)."
+        "none",
+        description="Weight of each class in the loss; balanced is the inverse frequency, n / (K n_k).",
     )
-    clip_norm: float = Field(0.0, ge=0, description="Largest norm of the gradient; 0 for no limit.")
+    clip_norm: float = Field(0.0, ge=0, description="Largest norm of the gradient; 0 turns clipping off.")
     patience: int | None = Field(
-        None, ge=1, description="Stop after so many epochs without a better monitor; keeps the best."
+        None,
+        ge=1,
+        description="Stop after this many epochs without improvement in the monitored metric; the best model is kept.",
     )
     monitor: Literal["valid_loss", "valid_accuracy", "train_loss"] = Field(
-        "valid_loss", description="What patience watches."
+        "valid_loss", description="Metric that patience monitors."
     )
-    seed: int = Field(0, ge=0, lt=2**63, description="Of weights, order and dropout.")
-    checkpoint_steps: int = Field(0, ge=0, description="Steps between checkpoints; 0 for every 30 seconds.")
-    keep_steps: int = Field(0, ge=0, description="Steps between models that are kept, to go back to any; 0 for none.")
-    weight_history: bool = Field(False, description="Keep the weights of every epoch, to draw them.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed for the initial weights, row order and dropout.")
+    checkpoint_steps: int = Field(0, ge=0, description="Steps between checkpoints; 0 saves one every 30 seconds.")
+    keep_steps: int = Field(0, ge=0, description="Steps between models to keep during training; 0 keeps none.")
+    weight_history: bool = Field(False, description="Keep the weights of every epoch, to plot them.")
 
 
 class EvalConfig(_Section):
-    """What is shown at the end."""
+    """How the model is evaluated at the end."""
 
     calibrate: bool = Field(
-        True, description="Scale confidence on the validation rows, and remember what they look like."
+        True, description="Calibrate confidence and the detection of unusual pictures on the validation rows."
     )
-    mistakes: int = Field(24, ge=0, description="Worst mistakes pictured in the report.")
+    mistakes: int = Field(24, ge=0, description="Number of worst mistakes shown in the report.")
     floor: float | None = Field(
-        None, ge=0, le=1, description="Error that nobody gets below, for bias and variance; known for some data sets."
+        None,
+        ge=0,
+        le=1,
+        description="Lowest achievable error, for the analysis of bias and variance; known for some data sets.",
     )
 
 
 class RunConfig(_Section):
-    """All choices of a run."""
+    """All settings of a run."""
 
     data: DataConfig = DataConfig()
     preprocess: PreprocessConfig = PreprocessConfig()

@@ -21,15 +21,16 @@ TESTS = Path(__file__).parents[1]
 
 
 def lines():
-    """Words of each call and list of literals in the tests, and of each command in the README: a command beside its flags."""
+    """Words of each call and list of literals in the tests, and of each command in README and guide: a command beside its flags."""
     for file in TESTS.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             inside = node.args if isinstance(node, ast.Call) else getattr(node, "elts", [])
             inside = [node.value] if isinstance(node, ast.Assign) else inside
             literals = [part for one in inside for part in (one.values if isinstance(one, ast.JoinedStr) else [one])]
             yield {word for one in literals if isinstance(one, ast.Constant) for word in str(one.value).split()}
-    for line in (TESTS.parent / "README.md").read_text().splitlines():
-        yield set(line.removeprefix("clearsight ").split())
+    for page in ("README.md", "docs/guide.md"):
+        for line in (TESTS.parent / page).read_text().splitlines():
+            yield set(line.removeprefix("clearsight ").split())
 
 
 @pytest.mark.long

@@ -24,7 +24,7 @@ _RATIO = "Karpathy 2016, CS231n, ratio of updates to weights: about 1e-3 is heal
 
 
 def find_high_rate(case: Case) -> Finding | None:
-    """A training that began soundly and then diverged, jumped above twice its first loss, or lost what it had.
+    """Training started soundly and then diverged, rose above 1.5 times its initial loss, or lost what it had learnt.
 
     Signs: numbers that are not finite; a stretch of steps with a mean loss above 1.5 times the first one; steps above a twentieth
     of the weights; units that fall silent on the way; weights that grow threefold. One of them is enough beside a network that
@@ -79,7 +79,8 @@ def find_high_rate(case: Case) -> Finding | None:
 
 
 def find_low_rate(case: Case) -> Finding | None:
-    """Steps under 3e-4 of the weights, together less than three times their size, and a loss that is mostly still there.
+    """A step moves the weights by less than 3e-4 of their size, all steps together by at most three times their size,
+    and at least a fifth of the loss remains.
 
     Healthy trainings of this package have 1e-3 to 2e-2. Severe where less than a fifth of the loss is gone.
     """
@@ -110,7 +111,8 @@ def find_low_rate(case: Case) -> Finding | None:
 
 
 def find_short_training(case: Case) -> Finding | None:
-    """A loss that fell by a fiftieth over the last quarter of 2,000 steps or fewer, or a training of one or two epochs.
+    """The loss fell by 2% or more over the last quarter of 2,000 steps or fewer, or training lasted only one or two
+    epochs.
 
     The steps have a usual size, and less than nine tenths of the loss is gone. With fewer than 10 batches an epoch and fewer than
     300 steps in all, it is the batch that is too large.
@@ -149,7 +151,9 @@ def find_short_training(case: Case) -> Finding | None:
 
 
 def find_strong_penalty(case: Case) -> Finding | None:
-    """Weights of a layer that a penalty or decay brought below 0.7 of their first size, and training rows not answered well."""
+    """A penalty or weight decay shrank the weights of a layer below 0.7 of their initial size, and the training rows
+    are not fitted well.
+    """
     shrunk, wild = measure_shrinkage(case), (measure_jump(case) or 0) > 1.5
     if wild or case.choices.decay <= 0 or shrunk is None or shrunk >= 0.7 or case.fits or case.choices.head:
         return None
@@ -168,7 +172,9 @@ def find_strong_penalty(case: Case) -> Finding | None:
 
 
 def find_strong_dropout(case: Case) -> Finding | None:
-    """Dropout of 0.5 or more that costs a batch a tenth of its loss, and training rows not answered well even without it."""
+    """Dropout of 0.5 or more raises the loss of a batch by at least a tenth, and the training rows are not fitted well
+    even without it.
+    """
     cost = measure_handicap(case)
     if (
         case.choices.dropout < 0.5
@@ -195,7 +201,7 @@ def find_strong_dropout(case: Case) -> Finding | None:
 
 
 def find_dead_units(case: Case) -> Finding | None:
-    """More than half of a layer's ReLU units that no picture of the probe wakes: a unit is dead only if no row wakes it.
+    """More than half of the ReLU units of a layer are 0 for every picture of the probe.
 
     A sparse layer is no dead one. Severe above 0.9 where the network did not learn.
     """
@@ -217,7 +223,9 @@ def find_dead_units(case: Case) -> Finding | None:
 
 
 def find_collapse(case: Case) -> Finding | None:
-    """One class that gets 0.3 more of the answers than it has of the training rows, in a network that learnt little."""
+    """The share of one class among the predictions exceeds its share of the training rows by more than 0.3, and the
+    training rows are not fitted well.
+    """
     excess = measure_collapse(case)
     if excess is None or excess <= 0.3 or case.train is None or case.fits:
         return None
@@ -237,7 +245,9 @@ def find_collapse(case: Case) -> Finding | None:
 
 
 def find_stuck(case: Case) -> Finding | None:
-    """A training loss within a twentieth of the blind one, or above it: nothing was learnt of the pictures."""
+    """The training loss is within 5% of that of a blind guess, or above it: the network has learnt nothing from the
+    pictures.
+    """
     if case.train is None or case.learnt > 0.05:
         return None
     low, _ = case.train.interval

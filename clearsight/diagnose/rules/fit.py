@@ -8,7 +8,9 @@ from clearsight.diagnose.statistics import measure_gap, measure_valid_rise
 
 
 def find_bottleneck(case: Case) -> Finding | None:
-    """A hidden layer with no more units than a third of the classes, or too few bits to name one, and rows not answered well."""
+    """A hidden layer has at most a third as many units as there are classes, or too few to encode a class in binary,
+    and the training rows are not fitted well.
+    """
     least, classes = min(case.choices.hidden, default=0), len(case.classes)
     if not least or case.fits or least > max(ceil(log2(max(classes, 2))) - 1, classes // 3):
         return None
@@ -31,7 +33,7 @@ def _widen(case: Case) -> list[int]:
 
 
 def find_missing_nonlinearity(case: Case) -> Finding | None:
-    """Hidden dense layers that all have no activation: together they are one linear layer."""
+    """No hidden dense layer has an activation, so together they are one linear layer."""
     names = case.choices.activations
     if not case.choices.dense or not names or any(name != "identity" for name in names):
         return None
@@ -52,7 +54,7 @@ def find_missing_nonlinearity(case: Case) -> Finding | None:
 
 
 def find_underfitting(case: Case) -> Finding | None:
-    """Training rows that are answered better than chance, but fewer than 9 of 10 of them rightly, for certain."""
+    """Training accuracy is above chance, but its whole interval lies below 0.9."""
     if case.train is None or case.train.interval[1] >= 0.9 or case.learnt <= 0.05 or case.choices.head:
         return None
     return Finding(
@@ -69,7 +71,7 @@ def find_underfitting(case: Case) -> Finding | None:
 
 
 def find_overfitting(case: Case) -> Finding | None:
-    """Training rows answered better than held-out ones by five points or more, with intervals that do not overlap."""
+    """Training accuracy is at least five points above held-out accuracy, and their intervals do not overlap."""
     gap = measure_gap(case)
     if gap is None or case.train is None or case.held_out is None or gap < 0.05:
         return None
@@ -95,7 +97,7 @@ def find_overfitting(case: Case) -> Finding | None:
 
 
 def find_overtraining(case: Case) -> Finding | None:
-    """A validation loss that has risen a quarter above its lowest, with the weights of the last epoch in force."""
+    """The validation loss has risen to at least 1.25 times its minimum, and the model has the weights of the last epoch."""
     rise = measure_valid_rise(case)
     if rise is None or rise < 1.25 or case.choices.patience is not None:
         return None
@@ -116,7 +118,7 @@ def find_overtraining(case: Case) -> Finding | None:
 
 
 def find_overconfidence(case: Case) -> Finding | None:
-    """A calibration error, chance taken out, that is above 0.05 for certain (95 % interval)."""
+    """The calibration error, corrected for chance, has a 95% interval that lies entirely above 0.05."""
     if case.overconfidence is None or case.overconfidence[0] <= 0.05:
         return None
     low, high = case.overconfidence
@@ -135,7 +137,7 @@ def find_overconfidence(case: Case) -> Finding | None:
 
 
 def find_small_validation(case: Case) -> Finding | None:
-    """A held-out split so small that the interval of its accuracy is wider than a tenth."""
+    """The held-out split is so small that the interval of its accuracy is wider than 0.1."""
     if case.held_out is None:
         return None
     name, other = case.held_out

@@ -21,7 +21,8 @@ _NORTHCUTT = "Northcutt et al. 2021, Confident learning"
 
 
 def find_unrelated_labels(case: Case) -> Finding | None:
-    """Training rows learnt (by heart) clearly beyond chance, and held-out answers no better than chance, by their intervals.
+    """The training rows are fitted (memorised) clearly better than chance, but held-out accuracy is no better than
+    chance, judged by their intervals.
 
     Or nothing learnt at all in 500 steps or more of a usual size, from sound first weights, with no sign of a rate too high.
     """
@@ -74,7 +75,7 @@ def _is_sound_but_stuck(case: Case) -> bool:
 
 
 def find_renamed_classes(case: Case) -> Finding | None:
-    """Held-out accuracy that renaming classes would raise by 0.3 or more, though training rows are answered well."""
+    """Renaming the classes would raise the held-out accuracy by 0.3 or more, although the training rows are fitted well."""
     gain = measure_renaming(case)
     if gain is None or gain < 0.3 or case.learnt < 0.5 or case.held_out is None:
         return None
@@ -95,7 +96,9 @@ def find_renamed_classes(case: Case) -> Finding | None:
 
 
 def find_flipped_pair(case: Case) -> Finding | None:
-    """Two classes of which 15 % of the rows or more are taken for the other: twice as many as in any other pair, and 5 points."""
+    """Two classes are taken for each other in at least 15% of their rows, and in at least twice the share of any other
+    pair plus 5 points.
+    """
     share, other, a, b = find_pair(case)
     if share is None or share < 0.15 or share < 2 * other + 0.05 or case.learnt < 0.4:
         return None
@@ -117,7 +120,8 @@ def find_flipped_pair(case: Case) -> Finding | None:
 
 
 def find_noisy_labels(case: Case) -> Finding | None:
-    """Mistakes on training rows whose entropy over pairs of classes is 0.93 of the greatest, in a network that learnt.
+    """The network has learnt, but its mistakes on training rows spread over pairs of classes with at least 0.93 of the
+    maximum entropy.
 
     A healthy one's gather on a few pairs.
     """
@@ -142,7 +146,9 @@ def find_noisy_labels(case: Case) -> Finding | None:
 
 
 def find_sorted_order(case: Case) -> Finding | None:
-    """Rows that are not shuffled, whose neighbours have the same class three times as often as by chance, or nearly always."""
+    """The rows are not shuffled, and neighbouring rows have the same class three times as often as by chance, or nearly
+    always.
+    """
     if case.choices.shuffled or case.adjacent is None or not case.counts:
         return None
     chance = sum((n / sum(case.counts)) ** 2 for n in case.counts)
@@ -166,7 +172,8 @@ def find_sorted_order(case: Case) -> Finding | None:
 
 
 def find_imbalance(case: Case) -> Finding | None:
-    """A class with a tenth of the rows of the largest or fewer: a note, and a warning where most of them are answered wrongly.
+    """A class has at most a tenth of the rows of the largest class. This is a note, or a warning if its recall is
+    clearly below 0.7.
 
     The training rows count here as well as the held-out ones: a rare class that is ignored is ignored everywhere.
     """
@@ -196,7 +203,7 @@ def find_imbalance(case: Case) -> Finding | None:
 
 
 def find_split_shift(case: Case) -> Finding | None:
-    """Test rows answered worse than validation rows by five points or more, with intervals that do not overlap."""
+    """Test accuracy is at least five points below validation accuracy, and their intervals do not overlap."""
     if "test" not in case.judged or "valid" not in case.judged:
         return None
     valid, test = case.judged["valid"], case.judged["test"]
@@ -223,7 +230,7 @@ def find_split_shift(case: Case) -> Finding | None:
 
 
 def find_unsafe_variation(case: Case) -> Finding | None:
-    """Transforms that the safety check found to change labels, and that were used all the same."""
+    """Training used transforms that the safety check found to change labels."""
     if not case.unsafe:
         return None
     names = ", ".join(case.unsafe)

@@ -18,7 +18,8 @@ _HE = "He et al. 2015, Delving deep into rectifiers"
 
 
 def find_unscaled_inputs(case: Case) -> Finding | None:
-    """Inputs with a root mean square above 3; scaled pixels have 0.3 to 1.2, pixels of 0 to 16 have 8, of 0 to 255 have 80.
+    """The inputs have a root mean square above 3. Scaled pixels have 0.3 to 1.2, pixels of 0 to 16 have 8, and pixels
+    of 0 to 255 have 80.
 
     Severe above 20, where usual rates and first weights no longer fit, unless the training rows are answered well all the same.
     Batch normalisation takes the scale out, so a normalised network is left alone. Source of the range: LeCun et al. 1998,
@@ -45,7 +46,7 @@ def find_unscaled_inputs(case: Case) -> Finding | None:
 
 
 def find_faint_inputs(case: Case) -> Finding | None:
-    """Inputs with a root mean square under 0.02, though not all 0; pixels divided by 255 twice have 0.001 to 0.003."""
+    """The inputs have a root mean square below 0.02 but are not all 0. Pixels divided by 255 twice have 0.001 to 0.003."""
     size = measure_input(case)
     if size is None or not 0 < size < 0.02 or case.choices.normalised or case.choices.head:
         return None
@@ -64,7 +65,7 @@ def find_faint_inputs(case: Case) -> Finding | None:
 
 
 def find_constant_inputs(case: Case) -> Finding | None:
-    """The first layer, whose weights are not all 0, gives the same for every picture, to within 1/100,000 of its size."""
+    """The first layer has nonzero weights but gives the same output for every picture, to within 1/100,000 of its size."""
     layer = next(iter(case.layers(case.first)), None) if case.first else None
     if layer is None or layer.spread > 1e-5 * (layer.std or 0.0):
         return None
@@ -87,7 +88,8 @@ def find_constant_inputs(case: Case) -> Finding | None:
 
 
 def find_symmetric_weights(case: Case) -> Finding | None:
-    """First weights of a hidden layer that are all 0, or a first layer of four units or more whose effective rank is under 1.05.
+    """The initial weights of a hidden layer are all 0, or a first layer of four or more units has an effective rank
+    below 1.05.
 
     Units that start alike get the same gradient and stay alike. Residual branches that begin at 0 are no such layers: the way
     around them is open. Source: Goodfellow et al. 2016, Deep learning, section 8.4.
@@ -115,7 +117,8 @@ def find_symmetric_weights(case: Case) -> Finding | None:
 
 
 def find_exploding_signal(case: Case) -> Finding | None:
-    """A loss before the first step above 4 times the blind one, or not finite, and beyond what larger inputs explain.
+    """Before the first step, the loss is more than 4 times that of a blind guess, or not finite, and larger inputs do
+    not explain it.
 
     A healthy network begins near 1, 1.5 at most; weights from N(0, 1) give 40 and more. Severe above 10, unless the training rows
     are answered well in the end. Source: Karpathy 2019; the size of weights that keeps signals: He et al. 2015.
@@ -151,7 +154,7 @@ def find_exploding_signal(case: Case) -> Finding | None:
 
 
 def find_vanishing_signal(case: Case) -> Finding | None:
-    """A layer whose spread from picture to picture is under 0.003 of the deviation of the inputs before the first step.
+    """Before the first step, the spread of a layer's outputs between pictures is below 0.003 of the deviation of the inputs.
 
     The layer that is named is the first of them. Healthy dense and convolutional networks of this package keep 0.05 or more;
     deep stacks of sigmoids are told by `vanishing-gradient`. Severe unless the network learnt all the same.
@@ -184,7 +187,8 @@ def find_vanishing_signal(case: Case) -> Finding | None:
 
 
 def find_vanishing_gradient(case: Case) -> Finding | None:
-    """Sigmoid or tanh layers; a first layer whose gradient, as a share of its weights, is under 1/100 of the last hidden one's.
+    """The hidden layers are sigmoid or tanh, and the gradient of the first layer, relative to its weights, is below
+    1/100 of that of the last hidden layer.
 
     A sigmoid's slope is a quarter at most, so each layer takes a factor of four or more of the gradient (Glorot & Bengio 2010).
     """
@@ -226,7 +230,8 @@ def _is_squashed(case: Case) -> bool:
 
 
 def find_saturated_units(case: Case) -> Finding | None:
-    """More than half of a sigmoid's or tanh's inputs on its flat ends (|z| above 4 or 2) before the first step.
+    """Before the first step, more than half of the inputs of a sigmoid or tanh lie on its flat ends (absolute value
+    above 4 or 2).
 
     Source: the limits are DeepDiagnosis's (Wardat et al. 2022: beyond 5 in half of the units), by the slope that is left.
     """
