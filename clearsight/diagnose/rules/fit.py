@@ -71,22 +71,25 @@ def find_underfitting(case: Case) -> Finding | None:
 
 
 def find_overfitting(case: Case) -> Finding | None:
-    """Training accuracy is at least five points above held-out accuracy, and their intervals do not overlap."""
+    """Training accuracy is at least two points above held-out accuracy, and their intervals do not overlap.
+
+    Below five points, which is usual, this is a note.
+    """
     gap = measure_gap(case)
-    if gap is None or case.train is None or case.held_out is None or gap < 0.05:
+    if gap is None or case.train is None or case.held_out is None or gap < 0.02:
         return None
     name, other = case.held_out
     if case.train.interval[0] <= other.interval[1]:
         return None
     return Finding(
         code="overfitting",
-        severity="warning",
+        severity="warning" if gap >= 0.05 else "note",
         confidence=0.8,
         summary=f"Accuracy is {case.train.accuracy:.3f} on training rows and {other.accuracy:.3f} on {name} rows.",
         cause="The network knows its training pictures by heart, which does not help with others.",
         evidence=(
             Evidence(
-                "training accuracy less the other", gap, 0.05, f"n = {case.train.n:,} and {other.n:,}", statistic="gap"
+                "training accuracy less the other", gap, 0.02, f"n = {case.train.n:,} and {other.n:,}", statistic="gap"
             ),
         ),
         prescription={"train": {"dropout": 0.3}},
