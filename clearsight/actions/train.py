@@ -204,7 +204,7 @@ def _help(prepared: Prepared, *, checkpoints: Path | None = None) -> Run:
     Args:
         checkpoints: of the run that is resumed, to read; every process must see them.
     """
-    result = fit_prepared(prepared, restore=checkpoints)
+    result = fit_prepared(prepared, restore=checkpoints, probe=True)  # pauses where the first one looks inside
     run, _ = judge(prepared, result)  # with a share of the rows, as in training
     prepared.team.close()
     if result.problem:

@@ -7,7 +7,7 @@ import numpy as np
 from clearsight.diagnose.bank import weigh
 from clearsight.diagnose.case import Case
 from clearsight.diagnose.finding import SEVERITIES, Finding
-from clearsight.diagnose.rules import RULES
+from clearsight.diagnose.rules import NEVER_SEVERE, RULES
 
 LEVEL = 0.05  # of a false alarm in a healthy training, over all rules
 _SYMPTOMS = {"dead-units", "collapsed", "stuck", "overtrained", "overfitting", "underfitting", "overconfident"}
@@ -29,11 +29,12 @@ def examine(case: Case) -> list[Finding]:
 def _weigh(finding: Finding) -> Finding:
     """With p-values; what is severe by numbers that healthy trainings have too is a warning.
 
-    The level is 0.05, divided by the number of rules (Bonferroni). Evidence that no healthy training can show has no p-value.
+    The level is 0.05, divided by the number of rules that can be severe (Bonferroni). Evidence that no healthy training can show
+    has no p-value.
     """
     evidence = tuple(weigh(one) for one in finding.evidence)
     known = [one.p for one in evidence if one.p is not None]
-    doubtful = finding.severity == "severe" and known and min(known) > LEVEL / len(RULES)
+    doubtful = finding.severity == "severe" and known and min(known) > LEVEL / (len(RULES) - len(NEVER_SEVERE))
     return replace(finding, evidence=evidence, severity="warning" if doubtful else finding.severity)
 
 

@@ -9,6 +9,7 @@ from scripted import STEPS, TRAIN, Listener, Scripted, train
 from clearsight.config.build import build_config
 from clearsight.data.read.load import load_data
 from clearsight.engines.probe import Probe
+from clearsight.engines.team import Team
 from clearsight.errors import Interrupted
 from clearsight.pipeline.prepare import fit_prepared, prepare
 from clearsight.training.probing import find_probe_steps
@@ -48,6 +49,25 @@ def test_a_training_looks_inside_at_the_planned_steps_with_the_step_to_come():
     assert told.index(("probe", 3)) == told.index(("steps", 3)) + 1
     plain = Scripted()
     assert train(plain, 3).history.probes == plain.looks == []
+
+
+def test_of_a_team_the_first_process_looks_without_a_trial_step_and_all_pause_alike():
+    class Two(Team):
+        size = 2
+
+        def __init__(self, rank):
+            self.rank, self.asked = rank, 0
+
+        def sync(self, numbers):
+            self.asked += 1
+            return numbers
+
+    engines, teams = [Scripted(), Scripted()], [Two(0), Two(1)]
+    for engine, team in zip(engines, teams, strict=True):
+        train(engine, 3, team=team, **WHEN)
+    assert [trial for _, _, trial in engines[0].looks] == [None] * len(WHEN["probe_steps"])
+    assert engines[1].looks == []
+    assert [len(call[-1]) for call in engines[0].calls] == [len(call[-1]) for call in engines[1].calls]
 
 
 def test_a_run_that_goes_on_keeps_its_looks_and_takes_none_twice(tmp_path):

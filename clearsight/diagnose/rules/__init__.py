@@ -40,6 +40,11 @@ RULES: dict[str, Rule] = {
     "overconfident": fit.find_overconfidence,
     "few-held-out": fit.find_small_validation,
 }
+NEVER_SEVERE = {
+    "missing-nonlinearity", "labels-noisy", "pair-flipped", "imbalance", "split-shift", "overtrained", "overfitting",
+    "underfitting", "overconfident", "few-held-out",
+}  # fmt: skip
+"""Rules that raise warnings and notes alone, so that no severe false alarm can be theirs."""
 DATA_CODES = {
     "constant-inputs", "labels-renamed", "labels-unrelated", "labels-noisy", "pair-flipped", "imbalance", "split-shift",
 }  # fmt: skip
