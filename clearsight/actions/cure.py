@@ -21,15 +21,15 @@ from clearsight.diagnose.examine import examine
 from clearsight.diagnose.finding import Finding
 from clearsight.diagnose.proof import Arm, Bill, Change, Cure
 from clearsight.errors import DataError, UsageError
-from clearsight.evaluation.metrics import Evaluation
 from clearsight.pipeline.case import build_run_case
 from clearsight.pipeline.data import load_given
 from clearsight.pipeline.judge import judge
 from clearsight.pipeline.prepare import fit_prepared, prepare, probe_prepared
 from clearsight.runs import store
+from clearsight.runs.directory import RunDirectory
 
 CURED = "cured.toml"
-_MOST_ROUNDS, _LEAST_TRIES = 6, 5
+_MOST_ROUNDS, _LEAST_TRIES, _MOST_SEEDS = 6, 5, 100
 _NEARLY, _WORTH = 0.005, 0.01  # of accuracy: a change that brings less is left out; a cure must bring more
 _MOVED = 1.05  # what a sham change multiplies a number by
 
@@ -40,7 +40,7 @@ class _Ward:
 
     dataset: Dataset
     advance: Meter
-    known: dict[str, tuple[float, list[Finding], int]] = field(default_factory=dict)
+    known: dict[str, tuple[float, list[Finding]]] = field(default_factory=dict)
 
     def try_out(self, config: RunConfig, seed: int) -> tuple[float, list[Finding]]:
         """Accuracy on validation rows, 0 for what cannot be trained, and the findings."""
@@ -51,15 +51,13 @@ class _Ward:
                 prepared = prepare(config, self.dataset, begun=True)
                 result = fit_prepared(prepared, probe=True)
                 run, _ = judge(prepared, result)
-                case = build_run_case(prepared, result, run.evaluations(), last=probe_prepared(prepared))
-                valid = run.valid
-                assert isinstance(valid, Evaluation)
-                self.known[key] = float(valid.accuracy or 0.0), examine(case), valid.n
+                shown = {name: one for name, one in run.evaluations().items() if name != "test"}
+                case = build_run_case(prepared, result, shown, last=probe_prepared(prepared))
+                self.known[key] = float((run.valid and run.valid.accuracy) or 0.0), examine(case)
             except (UsageError, DataError):
-                self.known[key] = 0.0, [], 0
+                self.known[key] = 0.0, []
             self.advance(1)
-        score, findings, _ = self.known[key]
-        return score, findings
+        return self.known[key]
 
     def score(self, config: RunConfig, seeds: list[int]) -> tuple[float, ...]:
         """Accuracy for each seed."""
@@ -75,8 +73,8 @@ def cure(diagnosis: Diagnosis, *, seeds: int = 5, meter: MeterBuilder = SilentMe
     Raises:
         UsageError: too few seeds; a regression, or a run without validation rows. DataError: the data is not as it was.
     """
-    if seeds < 2:
-        raise UsageError(f"seeds must be 2 or more, got {seeds}. A single pair shows nothing.")
+    if not 2 <= seeds <= _MOST_SEEDS:
+        raise UsageError(f"seeds must be 2 to {_MOST_SEEDS}, got {seeds}. Use 5: a single pair shows nothing.")
     if diagnosis.run is None or diagnosis.case is None:
         raise UsageError(
             f"--cure must have a run, got the data {diagnosis.data}. Train first, and name the run directory."
@@ -85,24 +83,34 @@ def cure(diagnosis: Diagnosis, *, seeds: int = 5, meter: MeterBuilder = SilentMe
     if not diagnosis.case.classes or "valid" not in diagnosis.case.judged:
         got = "a regression" if not diagnosis.case.classes else "no validation rows"
         raise UsageError(
-            f"--cure must have classes and validation rows, got {got}. Train with data.valid_fraction 0.1."
+            f"--cure must have classes and validation rows, got {got}. Train a classifier with data.valid_fraction 0.1."
+        )
+    if not any(one.prescription and one.severity != "note" for one in diagnosis.findings):
+        raise UsageError(
+            f"--cure must have a finding with a prescription, got none of {diagnosis.run}. Leave --cure out."
         )
     dataset = load_given(config, None, None, meter=meter)
+    if dataset.fingerprint != store.read_json(RunDirectory(diagnosis.run).record).get("fingerprint"):
+        raise DataError(
+            f"--cure must find the same data as the run had, got other pictures or labels in {config.data.source}. "
+            "Bring the old data back, or train again."
+        )
     first = config.train.seed
-    numbers = [first + k for k in range(seeds)]
+    chosen_on, numbers = [first, first + 1], [first + 1000 + k for k in range(seeds)]  # what chooses does not prove
     with meter("treating", 0, unit="trainings") as advance:
         ward = _Ward(dataset, advance)
         changes, tries = _treat(ward, config, first)
-        changes, cured = _reduce(ward, config, changes, numbers)
+        changes, cured = _reduce(ward, config, changes, chosen_on)
         before = ward.score(config, numbers)
         arms = {"as it was": _compare("as it was", before, before)}
         arms["cured"] = _compare("cured", ward.score(cured, numbers), before)
-        arms["sham"] = _compare("sham", ward.score(_feign(config, changes), [n + 1000 for n in numbers]), before)
+        arms["sham"] = _compare("sham", ward.score(_feign(config, changes), numbers), before)
         found = _search_randomly(ward, config, tries, first)
         arms["random search"] = _compare("random search", ward.score(found, numbers), before)
         bills = tuple(_bill(ward, config, changes, change, numbers) for change in changes)
         left = tuple(one.code for one in ward.try_out(cured, first)[1] if one.severity != "note")
     helped = bool(changes) and arms["cured"].gain > _WORTH and (arms["cured"].low or 0.0) > 0
+    helped = helped and arms["cured"].gain > arms["sham"].gain
     file = diagnosis.run / CURED if helped else None
     if file is not None:
         store.write_text(file, render_toml(cured))

@@ -7,6 +7,7 @@ import typer
 
 from clearsight.cli import options
 from clearsight.cli.output import plain_lines, print_json, tell, use_color
+from clearsight.errors import UsageError
 
 _SEVERE = 4  # the exit code
 
@@ -20,7 +21,9 @@ def doctor(
     cure: Annotated[
         bool, typer.Option("--cure", help="Take the prescriptions, train again and prove the result beside controls.")
     ] = False,
-    seeds: Annotated[int, typer.Option("--seeds", help="Pairs of trainings in that proof.")] = 5,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", help="Pairs of trainings in that proof; by default 5.")
+    ] = None,
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> None:
@@ -32,12 +35,14 @@ def doctor(
     from clearsight.core.progress import build_meter
     from clearsight.report.diagnosis import render_cure, render_diagnosis
 
+    if seeds is not None and not cure:
+        raise UsageError(f"--seeds must go with --cure, got {seeds} without. Add --cure.")
     silent, meter = quiet or json_, build_meter(quiet=quiet or json_)
     found = diagnose(what, root=root, note=tell(quiet=silent), meter=meter)
     if cure:
         from clearsight.actions.cure import cure as treat
 
-        cured = treat(found, seeds=seeds, meter=meter)
+        cured = treat(found, seeds=5 if seeds is None else seeds, meter=meter)
         if json_:
             print_json({**found.summary(), "cure": cured.summary()})
         else:

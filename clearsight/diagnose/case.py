@@ -21,11 +21,10 @@ class Choices:
         dense: whether it has dense layers only. head: whether only the last layer of a pretrained network was trained.
         pretrained: whether first weights were. normalised: by batch normalisation.
         hidden, activations: units and activation of the hidden dense layers of a dense net.
-        init, init_std: of the first weights. scale: how pixels become inputs.
-        rate: the largest learning rate. momentum: 0 for optimisers without.
+        init: of the first weights. rate: the largest learning rate. momentum: 0 for optimisers without.
         decay: the sum of L1, L2 and decoupled decay, which all pull weights to 0.
         schedule: `constant`, or another, under which the rate ends low. patience: None without early stopping.
-        shuffled: whether the order of rows changes from epoch to epoch. varied: whether pictures are.
+        shuffled: whether the order of rows changes from epoch to epoch.
         weighted: by class, or classes drawn equally often.
     """
 
@@ -36,9 +35,6 @@ class Choices:
     hidden: tuple[int, ...] = ()
     activations: tuple[str, ...] = ()
     init: str = "auto"
-    init_std: float = 0.1
-    scale: str = "unit"
-    loss: str = "cross_entropy"
     optimizer: str = "adam"
     rate: float = 0.001
     momentum: float = 0.0
@@ -46,11 +42,9 @@ class Choices:
     epochs: int = 20
     decay: float = 0.0
     dropout: float = 0.0
-    smoothing: float = 0.0
     schedule: str = "constant"
     patience: int | None = None
     shuffled: bool = True
-    varied: bool = False
     weighted: bool = False
 
 
@@ -83,10 +77,10 @@ class Case:
         classes: their names; empty for a regression, of which few rules speak.
         counts: training rows by class. adjacent: share of training rows, in their order, whose successor has the same class; None
             where the order is not known.
-        losses, rates: of every step. steps_per_epoch: batches. rows: a line an epoch.
+        losses: of every step. steps_per_epoch: batches. rows: a line an epoch.
         probes: (steps done, what was seen inside). last: the same of the weights in force.
         judged: by split, `train` always among them but for a regression.
-        overconfidence: 95 % interval of the calibration error of the split that counts, None where unknown.
+        miscalibration: 95 % interval of the calibration error of the split that counts, None where unknown.
         unsafe: transforms that were found to change labels on this data.
     """
 
@@ -96,13 +90,12 @@ class Case:
     counts: tuple[int, ...] = ()
     adjacent: float | None = None
     losses: Curve = field(default_factory=lambda: np.zeros(0))
-    rates: Curve = field(default_factory=lambda: np.zeros(0))
     steps_per_epoch: int = 1
     rows: tuple[EpochRow, ...] = ()
     probes: tuple[tuple[int, Probe], ...] = ()
     last: Probe | None = None
     judged: dict[str, Judged] = field(default_factory=dict)
-    overconfidence: tuple[float, float] | None = None
+    miscalibration: tuple[float, float] | None = None
     unsafe: tuple[str, ...] = ()
 
     @property
@@ -133,16 +126,17 @@ class Case:
 
     @property
     def learnt(self) -> float:
-        """How much of the way from the blind loss to 0 the plain training loss has gone; below 0 if it is worse than blind."""
-        if self.train is None or not self.blind_loss:
+        """How much of the way from a blind answer to a perfect one the training rows have gone, by loss or by accuracy, whichever
+        says more; below 0 if they are worse than blind.
+        """
+        if self.train is None or not self.blind_loss or self.majority == 1:
             return 0.0
-        return 1 - self.train.loss / self.blind_loss if np.isfinite(self.train.loss) else -1.0
+        by_loss = 1 - self.train.loss / self.blind_loss if np.isfinite(self.train.loss) else -1.0
+        return max(by_loss, (self.train.accuracy - self.majority) / (1 - self.majority))
 
     @property
     def fits(self) -> bool:
-        """Whether the training rows themselves are answered well: better than 19 in 20, or no worse than twice the best a class
-        can hope for.
-        """
+        """Whether the training rows themselves are answered well: 19 in 20 or more."""
         return self.train is not None and self.train.accuracy >= 0.95
 
     def layers(self, probe: Probe) -> tuple[LayerProbe, ...]:

@@ -10,7 +10,7 @@ from clearsight.diagnose.finding import SEVERITIES, Finding
 from clearsight.diagnose.rules import NEVER_SEVERE, RULES
 
 LEVEL = 0.05  # of a false alarm in a healthy training, over all rules
-_SYMPTOMS = {"dead-units", "collapsed", "stuck", "overtrained", "overfitting", "underfitting", "overconfident"}
+_SYMPTOMS = {"dead-units", "collapsed", "stuck", "overtrained", "overfitting", "underfitting", "miscalibrated"}
 
 
 def examine(case: Case) -> list[Finding]:
@@ -19,6 +19,8 @@ def examine(case: Case) -> list[Finding]:
     A symptom beside a severe cause is a note. Of the severe causes the first stays so, and those that follow it are warnings, for
     they may be no more than its consequences.
     """
+    if not case.classes:  # the rules are for classifiers
+        return []
     with np.errstate(all="ignore"):
         found = [_weigh(finding) for rule in RULES.values() if (finding := rule(case)) is not None]
     severe = [finding for finding in found if finding.severity == "severe" and finding.code not in _SYMPTOMS]

@@ -31,7 +31,7 @@ class Finding:
     """One thing that is wrong.
 
     Args:
-        code: a fixed word for programs, such as `vanishing-signal`; `clearsight doctor --explain CODE` has a page on it.
+        code: a fixed word for programs, such as `vanishing-signal`; docs/doctor.md lists them.
         severity: `severe`, where the model is worthless or much worse than it could be; `warning`, where it could be better;
             `note`, what one should know.
         confidence: that the cause is the one named, 0 to 1.

@@ -104,6 +104,9 @@ class Probe:
             raise ValueError(f"a probe must have numbers for all of its values, got {error!r}") from None
 
 
+_LISTS = ("counts", "answers", "largest", "trial")
+
+
 def _revive(kind: type, values: dict[str, Any]) -> dict[str, Any]:
     """Values of a dataclass's fields but `layers`: NaN for null where a number must stand, tuples for lists."""
     found: dict[str, Any] = {}
@@ -111,7 +114,8 @@ def _revive(kind: type, values: dict[str, Any]) -> dict[str, Any]:
         if item.name == "layers" or (item.name not in values and item.default is not MISSING):
             continue
         value = values[item.name]
-        numbers = value if isinstance(value, list | tuple) else [value]
+        many = item.name in _LISTS and isinstance(value, list | tuple)
+        numbers = value if many else [value]
         if not all(isinstance(one, str if item.type is str else int | float | None) for one in numbers):
             raise TypeError(item.name)
         if isinstance(value, list | tuple):

@@ -45,7 +45,7 @@ def build_case(
     intervals = [values["calibration"]["interval"] for values in judged.values() if values.get("calibration")]
     known = [(low, high) for low, high in intervals if low is not None]
     return Case(
-        status, _describe_choices(config), classes, counts, adjacent, history.step_losses, history.step_lrs,
+        status, _describe_choices(config), classes, counts, adjacent, history.step_losses,
         history.steps_per_epoch, tuple(history.epochs), tuple(history.probes), last, found,
         known[-1] if known else None, unsafe,
     )  # fmt: skip
@@ -54,9 +54,15 @@ def build_case(
 def _read_judged(values: dict[str, Any]) -> Judged | None:
     if values.get("confusion") is None:
         return None
-    confusion = np.array(values["confusion"], np.int64)
-    loss = values["loss"]
-    return Judged(int(values["n"]), int(np.trace(confusion)), float("nan") if loss is None else float(loss), confusion)
+    confusion, loss, n = np.array(values["confusion"], np.int64), values["loss"], int(values["n"])
+    if (
+        confusion.ndim != 2
+        or len(confusion) != confusion.shape[1]
+        or confusion.min() < 0
+        or not 0 < n == confusion.sum()
+    ):
+        raise ValueError(f"a confusion matrix of {n} rows has other counts")
+    return Judged(n, int(np.trace(confusion)), float("nan") if loss is None else float(loss), confusion)
 
 
 def _describe_choices(config: RunConfig) -> Choices:
@@ -65,13 +71,13 @@ def _describe_choices(config: RunConfig) -> Choices:
     return Choices(
         dense=network.dense and not model.pretrained, head=head, pretrained=model.pretrained,
         normalised=not network.dense and model.norm != "none", hidden=tuple(config.hidden) if network.dense else (),
-        activations=tuple(config.activations), init=model.init, init_std=model.init_std, scale=config.preprocess.scale,
-        loss=train.loss if train.loss != "auto" else "cross_entropy", optimizer=train.optimizer, rate=config.lr,
+        activations=tuple(config.activations), init=model.init,
+        optimizer=train.optimizer, rate=config.lr,
         momentum=train.momentum if train.optimizer in ("momentum", "nesterov", "muon") else 0.0,
         batch_size=train.batch_size, epochs=train.epochs,
         decay=train.l1 + (train.l2 if isinstance(train.l2, float) else 0.0) + (train.weight_decay or 0.0),
-        dropout=train.dropout, smoothing=train.label_smoothing, schedule=train.schedule, patience=train.patience,
-        shuffled=train.shuffle, varied=config.augment.preset != "none" or bool(config.augment.overrides()),
+        dropout=train.dropout, schedule=train.schedule, patience=train.patience,
+        shuffled=train.shuffle,
         weighted=train.class_weights != "none" or train.sampling == "balanced",
     )  # fmt: skip
 
@@ -101,7 +107,7 @@ def read_case(path: Path) -> Case:
             last=_read_last(files), adjacent=record.get("adjacent"),
             unsafe=read_unsafe(files),
         )  # fmt: skip
-    except (KeyError, TypeError, ValueError, IndexError, UsageError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError, UsageError) as error:
         raise RunError(
             f"the files of {path} must be whole, got damage ({error!r}). Restore them or train again."
         ) from None

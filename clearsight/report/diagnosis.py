@@ -15,6 +15,8 @@ def render_diagnosis(findings: Sequence[Finding], case: Case | None, *, rules: i
     """All findings, each with its evidence, cause and cure; or that there is none."""
     if not findings and case is None:
         return "No finding."
+    if case is not None and not case.classes:
+        return "The rules are for classifiers; none was applied to this regression."
     if not findings and case is not None:
         looked = f"{len(case.losses):,} steps and {len(case.probes)} looks inside the network"
         return f"No finding: none of {rules} rules speaks against {looked}."
@@ -47,7 +49,7 @@ def render_cure(cure: Cure) -> str:
         budget = f", the best of {cure.tries} tries" if arm.name == "random search" else ""
         lines.append(f"  {arm.name:<14}{arm.mean:.3f}  {arm.gain:+.3f}{interval}{budget}")
     if cure.file is None:
-        return "\n".join([*lines, "Nothing helped: no prescription raised the accuracy beyond chance."])
+        return "\n".join([*lines, "Nothing helped: no prescription raised the accuracy beyond that of the controls."])
     lines.append("changes, and what the cured run loses without each alone:")
     for bill in cure.bills:
         interval = "" if bill.low is None else f" ({bill.low:+.3f} to {bill.high:+.3f})"

@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import clearsight
 from benchmarks.doctor_cases import FAULTS, draw_healthy, load_rows, traps
 from clearsight.config.build import build_config
 from clearsight.diagnose.bank import Healthy, read_bank
-from clearsight.diagnose.case import Case
+from clearsight.diagnose.case import Case, Choices
 from clearsight.diagnose.examine import LEVEL, examine
 from clearsight.diagnose.finding import SEVERITIES, Evidence, Finding
 from clearsight.diagnose.rules import NEVER_SEVERE, RULES
@@ -76,7 +77,7 @@ def test_a_prescription_cures_the_training_that_it_is_for(name):
 
 
 def test_rules_and_statistics_bear_an_empty_case():
-    case = Case("finished", clearsight.diagnose.case.Choices(), ())
+    case = Case("finished", Choices(), ("a", "b"))
     assert examine(case) == []
     assert all(measure(case) is None for measure, _ in STATISTICS.values())
 
@@ -106,7 +107,7 @@ def test_symptoms_and_consequences_give_way_to_the_first_severe_cause(monkeypatc
         "stuck": lambda case: make("stuck", "severe"), "none": lambda case: None,
     }  # fmt: skip
     monkeypatch.setattr("clearsight.diagnose.examine.RULES", rules)
-    found = examine(Case("finished", clearsight.diagnose.case.Choices(), ()))
+    found = examine(Case("finished", Choices(), ("a", "b")))
     assert [(one.code, one.severity) for one in found] == [
         ("b", "severe"),
         ("a", "warning"),
@@ -114,7 +115,7 @@ def test_symptoms_and_consequences_give_way_to_the_first_severe_cause(monkeypatc
         ("stuck", "note"),
     ]
     del rules["b"], rules["c"]
-    found = examine(Case("finished", clearsight.diagnose.case.Choices(), ()))
+    found = examine(Case("finished", Choices(), ("a", "b")))
     assert [(one.code, one.severity) for one in found] == [("stuck", "severe"), ("a", "warning")]
 
 
@@ -127,7 +128,7 @@ def test_the_command_says_what_is_wrong_and_ends_with_4(ill, call, capsys):
     assert call("doctor", ill.path) == 4
     out = capsys.readouterr().out
     assert out.startswith("severe    rate-too-high (")
-    assert "cure      Take a tenth of the rate, or look for one with lr-find. --set train.lr=0.03\n" in out
+    assert "cure      Take a lower rate, or look for one with lr-find. --set train.lr=0.03\n" in out
     assert "evidence  highest mean loss over the first one: " in out
     assert call("doctor", ill.path.name, "--root", ill.path.parent, "--json") == 4
     said = json.loads(capsys.readouterr().out)
@@ -195,7 +196,7 @@ def test_text_of_findings():
              prescription={"model": {"hidden": [32, 8]}, "train": {"lr": 0.001, "shuffle": True}}, alternatives=("b", "c")),
         make("b", "note"), make("c", "note"),
     ]  # fmt: skip
-    case = Case("finished", clearsight.diagnose.case.Choices(), ())
+    case = Case("finished", Choices(), ("a", "b"))
     assert render_diagnosis(found, case, rules=3, color=False) == (
         "severe    a (90% sure of the cause)\n"
         "          a is seen.\n"
@@ -221,6 +222,40 @@ def test_the_report_says_what_the_doctor_says(tmp_path):
     text = (run.path / "report.html").read_text()
     assert "What the doctor says" in text
     assert run.findings[0].summary in text
+
+
+def test_rules_say_nothing_of_a_regression(tmp_path, call, capsys):
+    rng = np.random.default_rng(0)
+    pixels = rng.random((80, 4, 4)).astype(np.float32)
+    run = clearsight.train(pixels, pixels.mean((1, 2)), task="regression", epochs=2, out=tmp_path / "run")
+    assert run.findings == ()
+    assert call("doctor", run.path) == 0
+    assert capsys.readouterr().out == "The rules are for classifiers; none was applied to this regression.\n"
+
+
+def test_weights_beyond_all_numbers_are_an_exploding_signal(tmp_path):
+    found = examine(
+        train({**RATE, "model": {"init": "normal", "init_std": 1e37}, "train": {"epochs": 1}}, load_rows("digits"))
+    )
+    assert (found[0].code, found[0].severity) == ("exploding-signal", "severe")
+    assert "not finite" in found[0].summary or "times that of a blind guess" in found[0].summary
+
+
+def test_a_rate_of_0_is_named():
+    found = examine(train({**RATE, "train": {"lr": 0.0, "epochs": 3}}, load_rows("digits")))
+    assert (found[0].code, found[0].prescription) == ("rate-too-low", {"train": {"lr": 0.001}})
+
+
+@pytest.mark.parametrize(
+    "damage", [{"n": -1}, {"n": 10**400}, {"confusion": [[-1]]}, {"confusion": [[1, 2], [3]]}, {"loss": 10**400}]
+)
+def test_numbers_that_cannot_be_are_damage(ill, damage, tmp_path, call, capsys):
+    place = shutil.copytree(ill.path, tmp_path / "run")
+    metrics = json.loads((place / "metrics.json").read_text())
+    metrics["train"] |= damage
+    (place / "metrics.json").write_text(json.dumps(metrics))
+    assert call("doctor", place) == 1
+    assert "must be whole, got damage" in capsys.readouterr().err
 
 
 def test_unsafe_variation_and_regression_are_told_apart():
@@ -273,7 +308,7 @@ def test_a_severe_finding_with_numbers_of_healthy_trainings_is_a_warning(monkeyp
     middle = read_bank()["first loss"].middle[1]
     for value, severity in ((middle, "warning"), (1e6, "severe"), (float("nan"), "severe")):
         monkeypatch.setattr("clearsight.diagnose.examine.RULES", rule(value))
-        (found,) = examine(Case("finished", clearsight.diagnose.case.Choices(), ()))
+        (found,) = examine(Case("finished", Choices(), ("a", "b")))
         assert found.severity == severity
         assert found.evidence[0].healthy[0] <= middle <= found.evidence[0].healthy[1]
 

@@ -37,12 +37,12 @@ RULES: dict[str, Rule] = {
     "overtrained": fit.find_overtraining,
     "overfitting": fit.find_overfitting,
     "underfitting": fit.find_underfitting,
-    "overconfident": fit.find_overconfidence,
+    "miscalibrated": fit.find_miscalibration,
     "few-held-out": fit.find_small_validation,
 }
 NEVER_SEVERE = {
     "missing-nonlinearity", "labels-noisy", "pair-flipped", "imbalance", "split-shift", "overtrained", "overfitting",
-    "underfitting", "overconfident", "few-held-out",
+    "underfitting", "miscalibrated", "few-held-out",
 }  # fmt: skip
 """Rules that raise warnings and notes alone, so that no severe false alarm can be theirs."""
 DATA_CODES = {

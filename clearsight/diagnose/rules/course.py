@@ -2,6 +2,7 @@
 
 from math import log10
 
+from clearsight.config.schema import DEFAULT_LR
 from clearsight.diagnose.case import Case
 from clearsight.diagnose.finding import Evidence, Finding
 from clearsight.diagnose.statistics import (
@@ -34,6 +35,7 @@ def find_high_rate(case: Case) -> Finding | None:
     first = measure_first_loss(case)
     jump, rise, update = measure_jump(case) or 0.0, measure_rise(case) or 0.0, measure_update(case) or 0.0
     silent = (measure_silence(case) or 0.0) - (measure_silence(case, case.first) or 0.0)
+    rise = rise if case.steps_per_epoch >= 8 else 0.0  # one short batch weighs as much as the others
     grown, leap, signal = measure_gain(case) or 1.0, measure_leap(case) or 0.0, measure_signal(case)
     diverged = case.status == "diverged"
     signs = [
@@ -58,7 +60,9 @@ def find_high_rate(case: Case) -> Finding | None:
     code, name = ("momentum-too-high", "momentum") if momentum else ("rate-too-high", "learning rate")
     swung = "swung up and down" if rise > 0.15 or jump > 1.5 else "took leaps at first"
     what = "diverged" if diverged else "learnt next to nothing" if case.learnt < 0.3 else swung
-    cure = {"momentum": 0.9} if momentum else {"lr": _round(case.choices.rate / 10)}
+    usual = DEFAULT_LR.get(case.choices.optimizer, 0.001)
+    lower = case.choices.rate / 10 if case.choices.rate <= 300 * usual else usual
+    cure = {"momentum": 0.9} if momentum else {"lr": _round(lower)}
     return Finding(
         code=code,
         severity="severe" if diverged or case.learnt < 0.5 else "warning",
@@ -72,7 +76,7 @@ def find_high_rate(case: Case) -> Finding | None:
         ),
         evidence=found,
         prescription={"train": cure},
-        advice=f"Take {'a momentum of 0.9' if momentum else 'a tenth of the rate, or look for one with lr-find'}.",
+        advice=f"Take {'a momentum of 0.9' if momentum else 'a lower rate, or look for one with lr-find'}.",
         alternatives=("momentum-too-high" if not momentum else "rate-too-high", "dead-units", "exploding-signal"),
         reference="Goodfellow et al. 2016, Deep learning, section 11.4.1",
     )
@@ -85,11 +89,14 @@ def find_low_rate(case: Case) -> Finding | None:
     Healthy trainings of this package have 1e-3 to 2e-2. Severe where less than a fifth of the loss is gone.
     """
     update, fall = measure_update(case), measure_late_fall(case)
-    if update is None or not 0 < update < _LOW_UPDATE or case.learnt > 0.8 or case.fits:
+    still = case.choices.rate == 0
+    if update is None or not (still or 0 < update < _LOW_UPDATE) or case.learnt > 0.8 or case.fits:
         return None
     if update * len(case.losses) > 3:  # it has gone far, in small steps
         return None
-    factor = min(10 ** round(log10(3e-3 / update)), 10_000)
+    usual = DEFAULT_LR.get(case.choices.optimizer, 0.001)
+    factor = 1.0 if still else min(10 ** round(log10(3e-3 / update)), 10_000)
+    wanted = usual if still else min(case.choices.rate * factor, max(usual, case.choices.rate * 10))
     return Finding(
         code="rate-too-low",
         severity="severe" if case.learnt < 0.5 else "warning",
@@ -103,8 +110,8 @@ def find_low_rate(case: Case) -> Finding | None:
             Evidence("step as a share of the weights", update, _LOW_UPDATE, statistic="update"),
             Evidence("fall of the loss over the last quarter", fall if fall is not None else "unknown"),
         ),
-        prescription={"train": {"lr": _round(case.choices.rate * factor)}},
-        advice=f"Take {factor:g} times the rate, or look for one with lr-find.",
+        prescription={"train": {"lr": _round(wanted)}},
+        advice="Take a higher rate, or look for one with lr-find.",
         alternatives=("trained-too-short", "vanishing-gradient"),
         reference=_RATIO,
     )
@@ -126,7 +133,7 @@ def find_short_training(case: Case) -> Finding | None:
         or (case.choices.schedule != "constant" and not brief)
     ):
         return None
-    if fall is None or (fall < 0.02 and not brief):
+    if not brief and (fall is None or fall < 0.02):
         return None
     if update is not None and not _LOW_UPDATE <= update <= _HIGH_UPDATE:
         return None
@@ -139,10 +146,16 @@ def find_short_training(case: Case) -> Finding | None:
         code=code,
         severity="severe" if case.learnt < 0.5 and large and case.choices.epochs >= 5 else "warning",
         confidence=0.85,
-        summary=f"The training ended after {steps:,} steps, over the last quarter of which the loss fell by {max(fall, 0):.0%}.",
+        summary=(
+            f"The training ended after {steps:,} {'step' if steps == 1 else 'steps'}, over the last quarter of which the "
+            f"loss fell by {max(fall or 0.0, 0.0):.0%}."
+        ),
         cause="It took too few steps"
         + (f", as a batch of {case.choices.batch_size:,} leaves {case.steps_per_epoch} an epoch." if large else "."),
-        evidence=(Evidence("fall of the loss over the last quarter", fall, 0.02), Evidence("steps", steps)),
+        evidence=(
+            Evidence("fall of the loss over the last quarter", fall if fall is not None else "unknown", 0.02),
+            Evidence("steps", steps),
+        ),
         prescription={"train": cure},
         advice="Take smaller batches." if large else "Train longer.",
         alternatives=("rate-too-low", "underfitting"),

@@ -104,8 +104,7 @@ def find_overtraining(case: Case) -> Finding | None:
     rise = measure_valid_rise(case)
     if rise is None or rise < 1.25 or case.choices.patience is not None:
         return None
-    losses = [row["valid_loss"] for row in case.rows if row["valid_loss"] is not None]
-    best = losses.index(min(losses)) + 1
+    best = min((row["valid_loss"], row["epoch"]) for row in case.rows if row["valid_loss"] is not None)[1]
     return Finding(
         code="overtrained",
         severity="warning",
@@ -120,20 +119,19 @@ def find_overtraining(case: Case) -> Finding | None:
     )
 
 
-def find_overconfidence(case: Case) -> Finding | None:
+def find_miscalibration(case: Case) -> Finding | None:
     """The calibration error, corrected for chance, has a 95% interval that lies entirely above 0.05."""
-    if case.overconfidence is None or case.overconfidence[0] <= 0.05:
+    if case.miscalibration is None or case.miscalibration[0] <= 0.05 or case.held_out is None:
         return None
-    low, high = case.overconfidence
+    low, high = case.miscalibration
     return Finding(
-        code="overconfident",
+        code="miscalibrated",
         severity="warning",
         confidence=0.9,
         summary=f"Stated confidence and accuracy differ by {low:.2f} to {high:.2f} on average.",
-        cause="The network was trained to be sure of its training pictures, and is as sure of others.",
+        cause="The network is surer of its answers, or less sure, than it has reason to be.",
         evidence=(Evidence("calibration error, lower end of its 95 % interval", low, 0.05),),
-        prescription={"eval": {"calibrate": True}},
-        advice="Keep validation rows, on which confidence is calibrated.",
+        advice="Keep more validation rows, on which confidence is calibrated.",
         alternatives=("overfitting",),
         reference="Guo et al. 2017, On calibration of modern neural networks",
     )

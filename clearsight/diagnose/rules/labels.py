@@ -32,7 +32,7 @@ def find_unrelated_labels(case: Case) -> Finding | None:
     chance = max(case.majority, 1 / max(len(case.classes), 2))
     low, high = other.interval
     by_heart = case.train.interval[0] > chance + 0.01 and case.train.accuracy - other.accuracy > 0.03
-    if case.learnt < 0.1 and (measure_update(case) or 1.0) < 3e-4:  # it has hardly moved
+    if len(case.losses) < 300 or (case.learnt < 0.1 and (measure_update(case) or 1.0) < 3e-4):  # it has hardly moved
         by_heart = False
     if low > chance or high > chance + 0.25 or not (by_heart or _is_sound_but_stuck(case)):
         return None

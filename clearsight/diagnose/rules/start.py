@@ -1,5 +1,7 @@
 """What is wrong before the first step: inputs, first weights, signals that explode, vanish or saturate."""
 
+from math import isfinite
+
 from clearsight.diagnose.case import Case
 from clearsight.diagnose.finding import Evidence, Finding
 from clearsight.diagnose.statistics import (
@@ -67,7 +69,7 @@ def find_faint_inputs(case: Case) -> Finding | None:
 def find_constant_inputs(case: Case) -> Finding | None:
     """The first layer has nonzero weights but gives the same output for every picture, to within 1/100,000 of its size."""
     layer = next(iter(case.layers(case.first)), None) if case.first else None
-    if layer is None or layer.spread > 1e-5 * (layer.std or 0.0):
+    if layer is None or not layer.spread <= 1e-5 * (layer.std or 0.0):  # nan is no sign of it
         return None
     return Finding(
         code="constant-inputs",
@@ -98,7 +100,9 @@ def find_symmetric_weights(case: Case) -> Finding | None:
         return None
     rank, hidden = measure_first_rank(case), case.first.layers[:-1]
     zero = [layer.name for layer in hidden if layer.weight == 0]
-    if not (zero if case.choices.dense else len(zero) == len(hidden) > 0) and not (rank is not None and rank < 1.05):
+    if not (zero if case.choices.dense else len(zero) == len(hidden) > 0) and not (
+        rank is not None and rank < 1.05 and len(case.classes) > 2
+    ):
         return None
     where = zero[0] if zero else case.first.layers[0].name
     what = "are all 0" if zero else "make all units give the same"
@@ -127,12 +131,13 @@ def find_exploding_signal(case: Case) -> Finding | None:
     if ratio is None or ratio <= 4 * max(1.0, size or 1.0) or case.first is None or (size or 0) > 20:  # nan is exploded
         return None
     sure = case.first.sure
+    size_of_loss = f"{ratio:.3g} times that of a blind guess" if isfinite(ratio) else "not finite"
     seen = f", {sure:.0%} of the answers are sure beyond 99 %" if sure is not None and sure > 0.3 else ""
     return Finding(
         code="exploding-signal",
-        severity="severe" if ratio > 10 and not case.fits else "warning",
+        severity="severe" if not ratio <= 10 and not case.fits else "warning",
         confidence=0.95,
-        summary=f"Before the first step the loss is {ratio:.3g} times that of a blind guess{seen}.",
+        summary=f"Before the first step the loss is {size_of_loss}{seen}.",
         cause=(
             "The first weights are too large: each layer makes the signal larger, so the softmax is "
             "saturated from the start."
