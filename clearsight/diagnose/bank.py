@@ -7,7 +7,9 @@ with k of n healthy values as extreme as the one at hand, it is (k + 1) / (n + 1
 import json
 from dataclasses import dataclass, replace
 from functools import cache
+from math import exp
 from pathlib import Path
+from statistics import fmean
 
 from clearsight.diagnose.finding import Evidence
 from clearsight.diagnose.statistics import STATISTICS
@@ -30,12 +32,18 @@ class Healthy:
     middle: tuple[float, float, float]
 
     def find_p(self, value: float, side: str) -> float:
-        """The p-value of a value that is bad on a `side`: low, high or both; an upper bound where it is not extreme."""
+        """The p-value of a value that is bad on a `side`: low, high or both; an upper bound where it is not extreme.
+
+        Above all healthy values it may be smaller than a bank of n can say: then the excess over the 25th largest is taken to fall
+        off exponentially, as of many distributions (Pickands 1975, with shape 0).
+        """
         below, above = sum(one <= value for one in self.low), sum(one >= value for one in self.high)
         counts = {"low": below, "high": above, "both": min(below, above)}
         if value != value:
             return 1 / (self.n + 1)
         p = 1.0 if counts[side] >= KEPT else (counts[side] + 1) / (self.n + 1)
+        if side == "high" and not above and (excess := fmean(self.high) - self.high[0]) > 0:
+            p = min(p, len(self.high) / self.n * exp(-(value - self.high[0]) / excess))
         return min(1.0, 2 * p if side == "both" else p)
 
 

@@ -283,6 +283,7 @@ def test_a_p_value_counts_healthy_values_as_extreme():
     assert healthy.find_p(50, "low") == healthy.find_p(50, "high") == healthy.find_p(50, "both") == 1.0
     assert healthy.find_p(100, "both") == healthy.find_p(-1, "both") == pytest.approx(0.02)
     assert healthy.find_p(float("nan"), "high") == pytest.approx(0.01)
+    assert healthy.find_p(200, "high") == pytest.approx(25 / 99 * np.exp(-(200 - 75) / 12))  # beyond them all by far
 
 
 def test_the_bank_knows_every_statistic_and_can_make_a_severe_finding():
@@ -292,7 +293,8 @@ def test_the_bank_knows_every_statistic_and_can_make_a_severe_finding():
         assert list(healthy.low) == sorted(healthy.low)
         assert list(healthy.high) == sorted(healthy.high)
         assert healthy.low[0] <= healthy.middle[1] <= healthy.high[-1]
-        least = (2 if STATISTICS[name][1] == "both" else 1) / (healthy.n + 1)
+        side = STATISTICS[name][1]
+        least = healthy.find_p(-1e9 if side == "low" else 1e9, side)
         if name != "evenness":  # few healthy trainings make enough mistakes, and no severe finding rests on it
             assert least < LEVEL / (len(RULES) - len(NEVER_SEVERE)), name
 
