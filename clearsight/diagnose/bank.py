@@ -34,8 +34,8 @@ class Healthy:
     def find_p(self, value: float, side: str) -> float:
         """The p-value of a value that is bad on a `side`: low, high or both; an upper bound where it is not extreme.
 
-        Above all healthy values it may be smaller than a bank of n can say: then the excess over the 25th largest is taken to fall
-        off exponentially, as of many distributions (Pickands 1975, with shape 0).
+        Above all healthy values it may be smaller than a bank of n can say: the excess over the 25th largest is then taken to
+        fall off exponentially, as that of many distributions does (Pickands 1975, shape 0).
         """
         below, above = sum(one <= value for one in self.low), sum(one >= value for one in self.high)
         counts = {"low": below, "high": above, "both": min(below, above)}
