@@ -21,10 +21,8 @@ from clearsight.diagnose.examine import examine
 from clearsight.diagnose.finding import Finding
 from clearsight.diagnose.proof import Arm, Bill, Change, Cure
 from clearsight.errors import DataError, UsageError
-from clearsight.pipeline.case import build_run_case
 from clearsight.pipeline.data import load_given
-from clearsight.pipeline.judge import judge
-from clearsight.pipeline.prepare import fit_prepared, prepare, probe_prepared
+from clearsight.pipeline.train_in_memory import train_case
 from clearsight.runs import store
 from clearsight.runs.directory import RunDirectory
 
@@ -48,12 +46,8 @@ class _Ward:
         key = config.model_dump_json()
         if key not in self.known:
             try:
-                prepared = prepare(config, self.dataset, begun=True)
-                result = fit_prepared(prepared, probe=True)
-                run, _ = judge(prepared, result)
-                shown = {name: one for name, one in run.evaluations().items() if name != "test"}
-                case = build_run_case(prepared, result, shown, last=probe_prepared(prepared))
-                self.known[key] = float((run.valid and run.valid.accuracy) or 0.0), examine(case)
+                case = train_case(config, self.dataset, begun=True, hidden=("test",))
+                self.known[key] = case.judged["valid"].accuracy, examine(case)
             except (UsageError, DataError):
                 self.known[key] = 0.0, []
             self.advance(1)
@@ -107,10 +101,10 @@ def cure(diagnosis: Diagnosis, *, seeds: int = 5, meter: MeterBuilder = SilentMe
         arms["sham"] = _compare("sham", ward.score(_feign(config, changes), numbers), before)
         found = _search_randomly(ward, config, tries, first)
         arms["random search"] = _compare("random search", ward.score(found, numbers), before)
-        bills = tuple(_bill(ward, config, changes, change, numbers) for change in changes)
+        bills = tuple(_bill(ward, config, changes, change, arms["cured"], numbers) for change in changes)
         left = tuple(one.code for one in ward.try_out(cured, first)[1] if one.severity != "note")
-    helped = bool(changes) and arms["cured"].gain > _WORTH and (arms["cured"].low or 0.0) > 0
-    helped = helped and arms["cured"].gain > arms["sham"].gain
+    gain, low = arms["cured"].gain, arms["cured"].low or 0.0
+    helped = bool(changes) and gain > max(_WORTH, arms["sham"].gain) and low > 0
     file = diagnosis.run / CURED if helped else None
     if file is not None:
         store.write_text(file, render_toml(cured))
@@ -203,12 +197,13 @@ def _search_randomly(ward: _Ward, config: RunConfig, tries: int, seed: int) -> R
     return found
 
 
-def _bill(ward: _Ward, config: RunConfig, changes: tuple[Change, ...], change: Change, seeds: list[int]) -> Bill:
+def _bill(
+    ward: _Ward, config: RunConfig, changes: tuple[Change, ...], change: Change, cured: Arm, seeds: list[int]
+) -> Bill:
     """What the cured run loses where one change alone is taken away."""
     without = _apply(config, tuple(one for one in changes if one is not change)) or config
-    cured = _apply(config, changes) or config
-    arm = _compare("", ward.score(cured, seeds), ward.score(without, seeds))
-    return Bill(change, arm.gain, arm.low, arm.high)
+    lost = _compare(change.code, cured.scores, ward.score(without, seeds))
+    return Bill(change, lost.gain, lost.low, lost.high)
 
 
 def _compare(name: str, scores: tuple[float, ...], before: tuple[float, ...]) -> Arm:

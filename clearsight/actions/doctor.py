@@ -17,10 +17,9 @@ from clearsight.diagnose.examine import examine
 from clearsight.diagnose.finding import SEVERITIES, Evidence, Finding
 from clearsight.diagnose.rules import DATA_CODES, RULES
 from clearsight.errors import DataError, UsageError
-from clearsight.pipeline.case import build_run_case, read_case
+from clearsight.pipeline.case import read_case
 from clearsight.pipeline.data import check_source
-from clearsight.pipeline.judge import judge
-from clearsight.pipeline.prepare import fit_prepared, prepare, probe_prepared
+from clearsight.pipeline.train_in_memory import train_case
 from clearsight.runs import store
 
 _SEVERITY = {"error": "severe", "warning": "warning", "note": "note"}
@@ -117,7 +116,4 @@ def _translate(flaw: Flaw) -> Finding:
 def _probe(dataset: Dataset) -> Case:
     rows = np.random.default_rng(0).permutation(len(dataset))[:_PROBE_ROWS]
     some = dataset if len(dataset) <= _PROBE_ROWS else dataset.select(np.sort(rows))
-    prepared = prepare(build_config(_PROBE), some)
-    result = fit_prepared(prepared, probe=True)
-    run, _ = judge(prepared, result)
-    return build_run_case(prepared, result, run.evaluations(), last=probe_prepared(prepared))
+    return train_case(build_config(_PROBE), some)

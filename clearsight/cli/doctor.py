@@ -33,6 +33,7 @@ def doctor(
     """
     from clearsight.actions.doctor import diagnose
     from clearsight.core.progress import build_meter
+    from clearsight.diagnose.rules import RULES
     from clearsight.report.diagnosis import render_cure, render_diagnosis
 
     if seeds is not None and not cure:
@@ -51,7 +52,7 @@ def doctor(
     if json_:
         print_json(found.summary())
     else:
-        text = render_diagnosis(found.findings, found.case, rules=found.summary()["rules"], color=use_color())
+        text = render_diagnosis(found.findings, found.case, rules=len(RULES), color=use_color())
         typer.echo(plain_lines(text))
     if found.is_severe:
         raise typer.Exit(_SEVERE)

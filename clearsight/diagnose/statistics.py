@@ -111,10 +111,20 @@ def measure_leap(case: Case) -> float | None:
 
 def measure_gain(case: Case) -> float | None:
     """The largest ratio of a layer's weights at the end to its weights at the start."""
+    return max(_compare_weights(case), default=None)
+
+
+def measure_shrinkage(case: Case) -> float | None:
+    """The smallest such ratio."""
+    return min(_compare_weights(case), default=None)
+
+
+def _compare_weights(case: Case) -> list[float]:
+    """The ratio of each layer whose weights are numbers, and not all 0 at the start."""
     if case.first is None or case.last is None:
-        return None
+        return []
     pairs = zip(case.first.layers, case.last.layers, strict=False)
-    return max((b.weight / a.weight for a, b in pairs if a.weight > 0 and np.isfinite(b.weight)), default=None)
+    return [last.weight / first.weight for first, last in pairs if first.weight > 0 and np.isfinite(last.weight)]
 
 
 def measure_jump(case: Case) -> float | None:
@@ -175,14 +185,6 @@ def measure_handicap(case: Case) -> float | None:
     return found[-1][0] / found[-1][1] if found and found[-1][1] > 0 else None
 
 
-def measure_shrinkage(case: Case) -> float | None:
-    """The smallest ratio of a layer's weights at the end to its weights at the start."""
-    if case.first is None or case.last is None:
-        return None
-    pairs = zip(case.first.layers, case.last.layers, strict=False)
-    return min((last.weight / first.weight for first, last in pairs if first.weight > 0), default=None)
-
-
 def measure_pair(case: Case) -> float | None:
     """The share of the rows of two classes that are taken for the other one, largest over pairs."""
     return find_pair(case)[0]
@@ -219,11 +221,13 @@ def measure_evenness(case: Case) -> float | None:
 
 def measure_renaming(case: Case) -> float | None:
     """How much more accurate held-out answers would be if classes were renamed in the best way."""
-    from scipy.optimize import linear_sum_assignment
-
     if case.held_out is None:
         return None
     counts = case.held_out[1].confusion
+    if (counts.diagonal() == counts.max(axis=1)).all():  # no row gains by another name
+        return 0.0
+    from scipy.optimize import linear_sum_assignment  # a third of a second, which a sound training is spared
+
     rows, columns = linear_sum_assignment(-counts)
     return float((counts[rows, columns].sum() - np.trace(counts)) / counts.sum())
 

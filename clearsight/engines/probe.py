@@ -104,9 +104,6 @@ class Probe:
             raise ValueError(f"a probe must have numbers for all of its values, got {error!r}") from None
 
 
-_LISTS = ("counts", "answers", "largest", "trial")
-
-
 def _revive(kind: type, values: dict[str, Any]) -> dict[str, Any]:
     """Values of a dataclass's fields but `layers`: NaN for null where a number must stand, tuples for lists."""
     found: dict[str, Any] = {}
@@ -114,11 +111,11 @@ def _revive(kind: type, values: dict[str, Any]) -> dict[str, Any]:
         if item.name == "layers" or (item.name not in values and item.default is not MISSING):
             continue
         value = values[item.name]
-        many = item.name in _LISTS and isinstance(value, list | tuple)
+        many = str(item.type).startswith("tuple") and isinstance(value, list | tuple)
         numbers = value if many else [value]
         if not all(isinstance(one, str if item.type is str else int | float | None) for one in numbers):
             raise TypeError(item.name)
-        if isinstance(value, list | tuple):
+        if many:
             value = tuple(math.nan if one is None else one for one in value)
         found[item.name] = math.nan if value is None and item.type is float else value
     return found

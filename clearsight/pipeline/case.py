@@ -82,8 +82,11 @@ def _describe_choices(config: RunConfig) -> Choices:
     )  # fmt: skip
 
 
-def read_case(path: Path) -> Case:
+def read_case(path: Path, results: tuple[dict[str, Any], History] | None = None) -> Case:
     """The case of a run that has ended, from the files in its directory.
+
+    Args:
+        results: from `read_results`, where they have been read.
 
     Raises:
         UsageError: it has not ended. RunError: a file is missing or damaged.
@@ -94,7 +97,7 @@ def read_case(path: Path) -> Case:
             f"RUN must have ended, got {path}, which is {store.find_status(path, record)}. "
             f"Go on with `clearsight train --resume {path}`, or add --finish to make a model of what is there."
         )
-    metrics, history = read_results(path)
+    metrics, history = results or read_results(path)
     history.probes = read_course(path).probes
     try:
         classes = tuple(record["class_names"])

@@ -20,6 +20,7 @@ from clearsight.report.figure import (
     choose_scale,
     draw_line,
     new_figure,
+    set_margins,
 )
 
 _WHITE = "#ffffff"
@@ -75,15 +76,7 @@ def draw_activations(stages: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
                     axes.set_title(str(layer["name"])[-18:], fontsize=9)
                 if column == 0:
                     axes.set_ylabel(title, fontsize=9)
-        width, height = size
-        figure.subplots_adjust(
-            left=0.3 / width,
-            right=1 - 0.1 / width,
-            top=1 - 0.3 / height,
-            bottom=0.55 / height,
-            wspace=0.12,
-            hspace=0.55,
-        )
+        set_margins(figure, left=0.3, right=0.1, top=0.3, bottom=0.55, wspace=0.12, hspace=0.55)
     return out[0]
 
 

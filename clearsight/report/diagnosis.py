@@ -13,10 +13,10 @@ _INDENT = 10
 
 def render_diagnosis(findings: Sequence[Finding], case: Case | None, *, rules: int, color: bool) -> str:
     """All findings, each with its evidence, cause and cure; or that there is none."""
-    if not findings and case is None:
-        return "No finding."
     if case is not None and not case.classes:
         return "The rules are for classifiers; none was applied to this regression."
+    if not findings and case is None:
+        return "No finding."
     if not findings and case is not None:
         looked = f"{len(case.losses):,} steps and {len(case.probes)} looks inside the network"
         return f"No finding: none of {rules} rules speaks against {looked}."
@@ -80,9 +80,7 @@ def _render(finding: Finding, *, color: bool) -> str:
     lines = [f"{head}{sure}", f"{'':{_INDENT}}{finding.summary}"]
     lines += _render_part("why", [finding.cause])
     lines += _render_part("evidence", [_render_evidence(one) for one in finding.evidence])
-    lines += _render_part(
-        "cure", [" ".join(part for part in (finding.advice, render_patch(finding.prescription)) if part)]
-    )
+    lines += _render_part("cure", [_render_cure(finding)])
     lines += _render_part("or else", [", ".join(finding.alternatives)] if finding.alternatives else [])
     return "\n".join(lines)
 

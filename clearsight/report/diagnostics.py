@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from clearsight.diagnose.floors import find_floor
 from clearsight.report import curves, page, words
+from clearsight.report.figure import spread
 
 Metrics = dict[str, Any]
 _MAX_LAYERS = 12  # that are drawn
@@ -42,8 +43,7 @@ def render_activations(signals: dict[str, Any]) -> str:
 
 def _pick_layers(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """At most 12, evenly spread."""
-    places = np.unique(np.linspace(0, len(layers) - 1, min(len(layers), _MAX_LAYERS)).round().astype(int))
-    return [layers[place] for place in places]
+    return [layers[place] for place in spread(len(layers), _MAX_LAYERS)]
 
 
 def render_errors(evaluations: dict[str, Metrics], judged: str, *, data: str, floor: float | None, head: bool) -> str:

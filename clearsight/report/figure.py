@@ -71,6 +71,11 @@ def thin(x: Floats, y: Floats, *, buckets: int = 500) -> tuple[Floats, Floats]:
     return x[rows], y[rows]
 
 
+def spread(size: int, count: int) -> NDArray[np.int64]:
+    """Up to `count` of `size` places, evenly spread."""
+    return np.unique(np.linspace(0, size - 1, min(size, count)).round().astype(np.int64))
+
+
 def running_mean(values: Floats, *, window: int) -> Floats:
     """Mean of each value and up to `window - 1` before it, (n,)."""
     total = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
@@ -82,6 +87,21 @@ def running_mean(values: Floats, *, window: int) -> Floats:
 def add_axes(figure: "Figure", *, top: float = 0.96, bottom: float = 0.16) -> "Axes":
     """Axes over the whole figure but for room for labels."""
     return figure.add_axes((0.15, bottom, 0.83, top - bottom))
+
+
+def set_margins(
+    figure: "Figure", *, left: float, right: float, top: float, bottom: float, wspace: float, hspace: float
+) -> None:
+    """Margins around a grid of plots in inches, so that they stay as it grows; gaps as shares of a plot."""
+    width, height = figure.get_size_inches()
+    figure.subplots_adjust(
+        left=left / width,
+        right=1 - right / width,
+        top=1 - top / height,
+        bottom=bottom / height,
+        wspace=wspace,
+        hspace=hspace,
+    )
 
 
 def draw_line(axes: "Axes", x: Floats, y: Floats, **style: Any) -> None:

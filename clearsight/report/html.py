@@ -159,7 +159,7 @@ def _read_files(path: Path) -> _Files:
         history,
         _read_arrays(place.shown),
         store.read_json(place.probes) if place.probes.is_file() else {},
-        read_case(path),
+        read_case(path, (metrics, history)),
         load(place.model),
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 from clearsight.diagnose.bank import read_bank
 from clearsight.engines.probe import LayerProbe, Probe
 from clearsight.report import page
-from clearsight.report.figure import BLUE, FAINT, INK, SKY, VERMILION, draw_line, new_figure
+from clearsight.report.figure import BLUE, FAINT, INK, SKY, VERMILION, draw_line, new_figure, set_margins, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,8 +35,7 @@ def render_inside(probes: Sequence[tuple[int, Probe]]) -> str:
 
 def draw_inside(probes: Sequence[tuple[int, Probe]]) -> str:
     """An SVG text: a column a layer; above, what it gives over the steps, below, the size of a step."""
-    count = len(probes[0][1].layers)
-    chosen = np.unique(np.linspace(0, count - 1, min(count, _MOST_LAYERS)).round().astype(int))
+    chosen = spread(len(probes[0][1].layers), _MOST_LAYERS)
     steps = np.array([done for done, _ in probes], np.float64)
     size = (max(4.2, 1.9 * len(chosen) + 0.9), 3.6)
     low, _, high = read_bank()["update"].middle
@@ -60,15 +59,7 @@ def draw_inside(probes: Sequence[tuple[int, Probe]]) -> str:
                 axes.minorticks_off()
                 axes.tick_params(labelsize=7)
             lower.set_xlabel("steps", fontsize=8)
-        width, height = size
-        figure.subplots_adjust(
-            left=0.65 / width,
-            right=1 - 0.15 / width,
-            top=1 - 0.3 / height,
-            bottom=0.5 / height,
-            wspace=0.42,
-            hspace=0.32,
-        )
+        set_margins(figure, left=0.65, right=0.15, top=0.3, bottom=0.5, wspace=0.42, hspace=0.32)
     return out[0]
 
 

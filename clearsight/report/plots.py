@@ -26,6 +26,8 @@ from clearsight.report.figure import (
     new_figure,
     running_mean,
     set_limits,
+    set_margins,
+    spread,
 )  # fmt: skip
 from clearsight.training.history import EpochRow
 
@@ -199,10 +201,10 @@ def draw_weight_history(layers: Sequence[NDArray[Any]], names: Sequence[str]) ->
             values = layers[layer]
             epochs = np.arange(len(values), dtype=np.float64)
             axes = figure.add_subplot(rows, columns, at + 1, title=names[layer])
-            lines = values[:, _spread(values.shape[1], _MAX_LINES)].astype(np.float64)
+            lines = values[:, spread(values.shape[1], _MAX_LINES)].astype(np.float64)
             paths = np.stack([np.broadcast_to(epochs[:, None], lines.shape), lines], axis=-1).swapaxes(0, 1)
             axes.add_collection(LineCollection(list(paths), colors=SKY, linewidths=0.5, alpha=0.35, rasterized=True))
-            ranked = np.percentile(values[:, _spread(values.shape[1], _MAX_RANKED)], [5, 50, 95], axis=1)
+            ranked = np.percentile(values[:, spread(values.shape[1], _MAX_RANKED)], [5, 50, 95], axis=1)
             for line, dashes, label in zip(
                 ranked, [(0, (4, 2)), "-", (0, (4, 2))], ["5 and 95 %", "median", ""], strict=True
             ):
@@ -215,15 +217,7 @@ def draw_weight_history(layers: Sequence[NDArray[Any]], names: Sequence[str]) ->
                 axes.set_xlabel("epoch (0 before training)")
             if at == 0:
                 add_legend(axes)
-        width, height = size
-        figure.subplots_adjust(
-            left=0.75 / width,
-            right=1 - 0.15 / width,
-            bottom=0.5 / height,
-            top=1 - 0.3 / height,
-            wspace=0.22,
-            hspace=0.35,
-        )
+        set_margins(figure, left=0.75, right=0.15, top=0.3, bottom=0.5, wspace=0.22, hspace=0.35)
     return out[0]
 
 
@@ -255,11 +249,6 @@ def _draw_course(axes: "Axes", epochs: Sequence[EpochRow], *, what: str, unit: s
 def _column(epochs: Sequence[EpochRow], name: str) -> Floats:
     values = map(itemgetter(name), epochs)
     return np.array([np.nan if value is None else value for value in values], np.float64)
-
-
-def _spread(size: int, count: int) -> NDArray[np.int64]:
-    """Up to `count` of `size` places, evenly spread."""
-    return np.unique(np.linspace(0, size - 1, min(size, count)).round().astype(np.int64))
 
 
 def _nice_step(size: int) -> int:

@@ -20,9 +20,8 @@ from clearsight.diagnose.finding import SEVERITIES, Evidence, Finding
 from clearsight.diagnose.rules import NEVER_SEVERE, RULES
 from clearsight.diagnose.statistics import STATISTICS
 from clearsight.errors import DataError
-from clearsight.pipeline.case import build_run_case, read_case
-from clearsight.pipeline.judge import judge
-from clearsight.pipeline.prepare import fit_prepared, prepare, probe_prepared
+from clearsight.pipeline.case import read_case
+from clearsight.pipeline.train_in_memory import train_case
 from clearsight.report.diagnosis import count_findings, render_diagnosis, render_patch, render_section
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -30,10 +29,7 @@ RATE = {"data": {"source": "digits"}, "train": {"lr": 0.3, "epochs": 5}}
 
 
 def train(settings, data):
-    prepared = prepare(build_config(settings), data, begun=True)
-    result = fit_prepared(prepared, probe=True)
-    run, _ = judge(prepared, result)
-    return build_run_case(prepared, result, run.evaluations(), last=probe_prepared(prepared))
+    return train_case(build_config(settings), data, begun=True)
 
 
 @pytest.mark.parametrize("name", FAULTS)
